@@ -1,0 +1,48 @@
+"""What does token reduction in vision transformers really buy?
+
+>>> import asap_eval
+>>> with asap_eval.reduce(model, "asap", k=2, tau=1.7) as trace:  # doctest: +SKIP
+...     logits = model(images)
+>>> trace.lengths  # [blocks, B] tokens after each block  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from asap_eval import methods as _methods  # noqa: F401  (registers every method)
+from asap_eval.hosts import install
+from asap_eval.hosts.seam import Seam
+from asap_eval.method import build
+
+__version__ = "0.1.0"
+
+__all__ = ["reduce"]
+
+
+def reduce(
+    model: nn.Module, method: str, *, k: float | None = None, seed: int = 0, **params: Any
+) -> Seam:
+    """Run a model with a token reduction method for the time of a ``with``.
+
+    Args:
+        model: a timm VisionTransformer or a Hugging Face CLIP vision tower, in eval mode. It is
+            untouched outside the ``with``: no class is swapped and no weight changed.
+        method: name of a method (``asap-eval-ls methods`` lists them).
+        k: the method's main knob; every method also has its own name for it.
+        seed: random choices depend on it and on each image's id (its pixels, where
+            ``trace.name_images`` gave no ids), never on the batch.
+        params: the method's own options.
+
+    Returns:
+        A context manager that yields a `Trace`: ``lengths [blocks, B]``, ``fired [B]``,
+        ``source [B, P]`` of the latest forward pass.
+
+    Raises:
+        UnknownNameError: no such method or option; near names are suggested.
+        BadValueError: an option's value is not allowed.
+        UnsupportedModelError: the model, or the method on it, cannot be run faithfully.
+    """
+    return install(model, build(method, k=k, **params), seed=seed)

@@ -1,0 +1,42 @@
+"""Work in MACs: a closed form over the token counts a run really had.
+
+Counted: convolutions, linear layers and both attention products. Not counted: softmax, norms,
+activations, sorting and gathering. One multiply-accumulate is one MAC.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from asap_eval.hosts.geometry import Geometry
+from asap_eval.trace import Trace
+
+
+def unpruned_macs(geometry: Geometry) -> float:
+    """MACs of one image through the whole model."""
+    counts = torch.full((geometry.depth, 1), geometry.tokens, dtype=torch.float64)
+    return float(_macs(geometry, counts, counts, counts[-1]))
+
+
+def model_macs(geometry: Geometry, trace: Trace) -> Tensor:
+    """MACs of the model's own work for each image of a traced pass, ``[B]`` fp64.
+
+    The method's own products are ``trace.method_macs``, a column of their own.
+    """
+    return _macs(
+        geometry,
+        trace.attention_tokens.double(),
+        trace.mlp_tokens.double(),
+        trace.lengths[-1].double(),
+    )
+
+
+def _macs(geometry: Geometry, attention: Tensor, mlp: Tensor, left: Tensor) -> Tensor:
+    """``[B]`` from tokens ``[L, B]`` at each attention and MLP, and ``[B]`` left at the end."""
+    work = torch.full_like(left, geometry.stem_macs + geometry.head_macs)
+    for block, seen, kept in zip(geometry.blocks, attention, mlp, strict=True):
+        work += block.attention_token * seen + block.attention_pair * seen**2
+        work += block.mlp_token * kept
+    pooled = left - geometry.prefix if geometry.head_skips_prefix else left
+    return work + geometry.head_token_macs * pooled

@@ -1,0 +1,32 @@
+"""Peak memory of a forward pass above the loaded model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+
+def peak_gb(step: Callable[[], object], device: torch.device) -> float:
+    """Peak of what ``step`` allocates, in GB (1e9 bytes), above what is allocated before it.
+
+    On a CPU the allocator's own events are summed; memory a library takes past torch's allocator
+    is not seen there.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        torch.cuda.synchronize(device)
+        return (torch.cuda.max_memory_allocated(device) - before) / 1e9
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    peak = live = 0
+    for _, change in changes:
+        live += change
+        peak = max(peak, live)
+    return peak / 1e9

@@ -1,0 +1,179 @@
+"""Speed, measured side by side: the method against two unpruned baselines in one process.
+
+Every round runs the three contenders on one batch of real images, in turn forwards and backwards,
+and the ratios are taken inside the round: drift of the machine cancels. The fused baseline is the
+untouched model; the matched one computes what the method reads and prunes nothing.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asap_eval.bench.macs import model_macs, unpruned_macs
+from asap_eval.hosts import geometry_of, install
+from asap_eval.method import Batch, Need, Reducer, View
+from asap_eval.tokens import Reduction
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """One batch to time: ``images [B, 3, H, W]`` on the model's device, and their ids."""
+
+    images: Tensor
+    ids: tuple[str, ...]
+
+
+class Matched(Reducer):
+    """Reads what another method reads, in the blocks where it would, and removes nothing."""
+
+    name = "matched"
+
+    def __init__(self, reducer: Reducer) -> None:
+        self.of = reducer
+        self.site = reducer.site  # type: ignore[misc]
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return self.of.needs
+
+    def begin(self, batch: Batch) -> Any:
+        return self.of.begin(batch)
+
+    def watch(self, block: int, state: Any) -> bool | Tensor:
+        return self.of.watch(block, state) if self.needs else False
+
+    def decide(self, view: View, state: Any) -> Reduction | None:
+        for need in self.needs:
+            view.read(need)
+        return None
+
+
+def measure_speed(
+    model: nn.Module,
+    reducer: Reducer,
+    batches: Sequence[Pixels],
+    *,
+    rounds: int = 30,
+    warmup: int = 2,
+    seed: int = 0,
+    progress: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """The ``speed`` block of a record.
+
+    Args:
+        model: a supported model in eval mode. reducer: the method.
+        batches: real images; round r uses batch r modulo their number.
+        rounds: counted rounds, after ``warmup`` uncounted ones.
+        progress: called after every round.
+
+    Returns:
+        ``fused_img_s matched_img_s method_img_s`` (images per second, median),
+        ``speedup{median p10 p90}`` over the fused baseline, ``ideal`` (unpruned MACs over the
+        method's model MACs on these images, its own products left out), ``share_of_ideal``,
+        ``rounds backend`` and ``times_s``, the raw times of every contender.
+    """
+    ratio, count = [], len(batches[0].images)
+    times: dict[str, list[float]] = {"fused": [], "matched": [], "method": []}
+    contenders: dict[str, Callable[[Pixels], object]] = {
+        "fused": lambda pixels: model(pixels.images),
+        "matched": lambda pixels: _reduced(model, Matched(reducer), pixels, seed),
+        "method": lambda pixels: _reduced(model, reducer, pixels, seed),
+    }
+    with torch.inference_mode():
+        for number in range(-warmup, rounds):
+            pixels = batches[number % len(batches)]
+            order = list(contenders)[:: 1 if number % 2 == 0 else -1]
+            taken = {name: _seconds(contenders[name], pixels) for name in order}
+            if number >= 0:
+                for name, seconds in taken.items():
+                    times[name].append(seconds)
+                ratio.append(taken["fused"] / taken["method"])
+            progress()
+        ideal = _ideal(model, reducer, batches, rounds, seed)
+    speedup = spread(ratio)
+    return {
+        **{f"{name}_img_s": count / statistics.median(taken) for name, taken in times.items()},
+        "speedup": speedup,
+        "ideal": ideal,
+        "share_of_ideal": speedup["median"] / ideal,
+        "rounds": rounds,
+        "backend": backend(batches[0].images),
+        "times_s": times,
+    }
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, 10th and 90th percentile."""
+    marks = torch.tensor([0.5, 0.1, 0.9], dtype=torch.float64)
+    at = torch.quantile(torch.tensor(values, dtype=torch.float64), marks)
+    return dict(zip(("median", "p10", "p90"), at.tolist(), strict=True))
+
+
+def _reduced(model: nn.Module, reducer: Reducer, pixels: Pixels, seed: int) -> object:
+    with install(model, reducer, seed=seed) as trace:
+        trace.name_images(pixels.ids)
+        return model(pixels.images)
+
+
+def _ideal(
+    model: nn.Module, reducer: Reducer, batches: Sequence[Pixels], rounds: int, seed: int
+) -> float:
+    """Unpruned over pruned MACs, each batch weighted by the rounds that used it."""
+    geometry = geometry_of(model)
+    work = []
+    for place, pixels in enumerate(batches[:rounds]):
+        with install(model, reducer, seed=seed) as trace:
+            trace.name_images(pixels.ids)
+            model(pixels.images)
+        uses = len(range(place, rounds, len(batches)))
+        work += [float(model_macs(geometry, trace).mean())] * uses
+    return unpruned_macs(geometry) / statistics.fmean(work)
+
+
+def _seconds(step: Callable[[Pixels], object], pixels: Pixels) -> float:
+    """Seconds of one step: events on a GPU, a clock around it elsewhere."""
+    if pixels.images.device.type == "cuda":
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        start.record()
+        step(pixels)
+        end.record()
+        torch.cuda.synchronize()
+        return float(start.elapsed_time(end)) / 1e3
+    begin = time.perf_counter()
+    step(pixels)
+    return time.perf_counter() - begin
+
+
+def backend(images: Tensor) -> dict[str, Any]:
+    """What decides how fast this was: device, threads or clocks, precision, batch, kernels."""
+    described: dict[str, Any] = {
+        "device": images.device.type,
+        "dtype": str(images.dtype).removeprefix("torch."),
+        "batch_size": len(images),
+        "attention": "fused (scaled_dot_product_attention)",
+        "torch": torch.__version__,
+    }
+    if images.device.type != "cuda":
+        return described | {"threads": torch.get_num_threads()}
+    return described | {
+        "gpu": torch.cuda.get_device_name(images.device),
+        "sm_clock_mhz": _clock(images.device),
+        "flash": torch.backends.cuda.flash_sdp_enabled(),
+        "memory_efficient": torch.backends.cuda.mem_efficient_sdp_enabled(),
+    }
+
+
+def _clock(device: torch.device) -> int | None:
+    """The GPU's clock right after the rounds; None where the driver's library is not there."""
+    try:
+        return int(torch.cuda.clock_rate(device))
+    except (ModuleNotFoundError, RuntimeError):
+        return None

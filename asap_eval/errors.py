@@ -1,0 +1,47 @@
+"""Errors a person can act on: what was given, what is allowed, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AsapEvalError(Exception):
+    """Base of every error this package raises on purpose; printed without a stack trace."""
+
+
+class UnknownNameError(AsapEvalError):
+    """A model, method, option or file name that does not exist."""
+
+
+class UnsupportedModelError(AsapEvalError):
+    """A model (or a method on a model) that no host can run faithfully."""
+
+
+class BadValueError(AsapEvalError):
+    """A value outside what its option allows."""
+
+
+class DataError(AsapEvalError):
+    """Images, labels or folders that cannot be used."""
+
+
+class WeightsError(AsapEvalError):
+    """A checkpoint that is missing, unsafe or does not fit the model."""
+
+
+class BudgetError(AsapEvalError):
+    """A budget that no value of the method's knob can meet."""
+
+
+class RecordError(AsapEvalError):
+    """A record or per-sample file that cannot be read or written."""
+
+
+def unknown(kind: str, given: str, allowed: Iterable[str]) -> UnknownNameError:
+    """The error for a name that does not exist: near names first, then the whole list."""
+    options = sorted(allowed)
+    near = difflib.get_close_matches(given, options, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    listed = ", ".join(options) if options else "none"
+    return UnknownNameError(f"Unknown {kind} '{given}'.{hint} Available: {listed}.")

@@ -1,0 +1,46 @@
+"""Hosts enter a method into a model that somebody else wrote; one upstream, one file."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from asap_eval.errors import UnsupportedModelError
+from asap_eval.hosts import hf_clip, timm_vit
+from asap_eval.hosts.geometry import Geometry
+from asap_eval.hosts.seam import Backbone, Seam
+from asap_eval.method import Reducer
+
+__all__ = ["Geometry", "backbone_of", "geometry_of", "install"]
+
+HOSTS = (timm_vit, hf_clip)
+
+
+def backbone_of(model: nn.Module) -> Backbone:
+    """The model as its host describes it; refuses by name what no host can run faithfully."""
+    for host in HOSTS:
+        if host.recognises(model):
+            return host.backbone(model)
+    raise UnsupportedModelError(
+        f"No host for {type(model).__name__}. Supported: timm VisionTransformer "
+        "(plain, distilled, LayerScale, registers, token/avg/map pooling) and "
+        "Hugging Face CLIPVisionModel."
+    )
+
+
+def geometry_of(model: nn.Module) -> Geometry:
+    """What of a model decides its work."""
+    return backbone_of(model).geometry
+
+
+def install(model: nn.Module, reducer: Reducer, *, seed: int = 0) -> Seam:
+    """A context manager in which the model runs with the method; yields its `Trace`.
+
+    Args:
+        model: a supported model in eval mode; untouched outside the ``with``.
+        reducer: the method, from `asap_eval.method.build`.
+        seed: seed of random choices, together with each image's id.
+
+    Raises:
+        UnsupportedModelError: the model, or the method on this model, cannot be run.
+    """
+    return Seam(backbone_of(model), reducer, seed)

@@ -1,0 +1,70 @@
+"""What of a model decides its work: enough for a closed form over token counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class BlockGeometry:
+    """MACs of one block: linear layers by token, products by pair of tokens.
+
+    Attributes:
+        attention_token: MACs per token of the attention's linear layers (q, k, v, projection).
+        attention_pair: MACs per pair of tokens of the two products (2 x heads x head width).
+        mlp_token: MACs per token of the MLP.
+    """
+
+    attention_token: int
+    attention_pair: int
+    mlp_token: int
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A vision tower as its work sees it. MACs: convolutions, linear layers, attention products.
+
+    Attributes:
+        family: the host's name for the model. blocks: one entry per block.
+        width: D. prefix: class, distillation and register tokens. grid: patches down and across.
+        has_cls: whether token 0 is a class token.
+        stem_macs: MACs before the blocks. head_macs: MACs after them that no token count changes.
+        head_token_macs: MACs after them for each token left.
+        head_skips_prefix: whether prefix tokens do not count there.
+    """
+
+    family: str
+    blocks: tuple[BlockGeometry, ...]
+    width: int
+    prefix: int
+    grid: tuple[int, int]
+    has_cls: bool
+    stem_macs: int
+    head_macs: int
+    head_token_macs: int = 0
+    head_skips_prefix: bool = False
+
+    @property
+    def depth(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def patches(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one unpruned image, prefix included."""
+        return self.patches + self.prefix
+
+
+def linear_macs(module: nn.Module) -> int:
+    """MACs per token of all linear layers inside a module."""
+    return sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))
+
+
+def convolution_macs(convolution: nn.Conv2d, grid: tuple[int, int]) -> int:
+    """MACs of a convolution that writes a ``grid`` of positions."""
+    return convolution.weight.numel() * grid[0] * grid[1]

@@ -1,0 +1,91 @@
+"""Hugging Face CLIP's vision tower (`CLIPVisionModel`, with or without projection)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from asap_eval.errors import UnsupportedModelError
+from asap_eval.hosts.geometry import BlockGeometry, Geometry, convolution_macs, linear_macs
+from asap_eval.hosts.seam import Backbone, Half, Pass
+
+TOWERS = ("CLIPVisionModel", "CLIPVisionModelWithProjection", "CLIPVisionTransformer")
+
+
+def recognises(model: nn.Module) -> bool:
+    """By class name, so that transformers is not imported for people who do not use it."""
+    return type(model).__name__ in TOWERS and type(model).__module__.startswith("transformers.")
+
+
+def backbone(model: nn.Module) -> Backbone:
+    """The tower as the seam needs it; `UnsupportedModelError` names what cannot be run."""
+    # Releases of transformers differ in how many wrappers stand around embeddings and encoder.
+    tower = model
+    while not hasattr(tower, "embeddings") and hasattr(tower, "vision_model"):
+        tower = tower.vision_model
+    if not hasattr(tower, "embeddings") or not hasattr(tower, "encoder"):
+        raise UnsupportedModelError(f"{type(model).__name__} has no embeddings and encoder.")
+    for number, layer in enumerate(tower.encoder.layers, 1):
+        if type(layer).__name__ != "CLIPEncoderLayer":
+            raise UnsupportedModelError(
+                f"Layer {number} is a {type(layer).__name__}; only CLIPEncoderLayer is supported."
+            )
+    return Backbone(
+        model=model,
+        embed=tower.embeddings,
+        blocks=list(tower.encoder.layers),
+        halves=_halves,
+        geometry=_geometry(model, tower),
+        patched=lambda current: _patched(model, current),
+    )
+
+
+def _halves(layer: nn.Module) -> tuple[Half, Half]:
+    """CLIPEncoderLayer.forward's two residual halves."""
+
+    def attention(x: Tensor) -> Tensor:
+        normed = layer.layer_norm1(x)
+        return x + layer.self_attn(hidden_states=normed, attention_mask=None)[0]
+
+    def mlp(x: Tensor) -> Tensor:
+        return x + layer.mlp(layer.layer_norm2(x))
+
+    return attention, mlp
+
+
+def _geometry(model: nn.Module, tower: nn.Module) -> Geometry:
+    config = tower.config
+    side = config.image_size // config.patch_size
+    projection = getattr(model, "visual_projection", None)
+    return Geometry(
+        family=type(model).__name__,
+        blocks=tuple(
+            BlockGeometry(
+                attention_token=linear_macs(layer.self_attn),
+                attention_pair=2 * layer.self_attn.num_heads * layer.self_attn.head_dim,
+                mlp_token=linear_macs(layer.mlp),
+            )
+            for layer in tower.encoder.layers
+        ),
+        width=config.hidden_size,
+        prefix=1,
+        grid=(side, side),
+        has_cls=True,
+        stem_macs=convolution_macs(tower.embeddings.patch_embedding, (side, side)),
+        head_macs=0 if projection is None else linear_macs(projection),
+    )
+
+
+@contextmanager
+def _patched(model: nn.Module, current: Callable[[], Pass | None]) -> Iterator[None]:
+    """Fused attention for the time of the ``with``: eager attention cannot be intercepted."""
+    before = model.config._attn_implementation
+    if before != "sdpa":
+        model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        if before != "sdpa":
+            model.set_attn_implementation(before)

@@ -1,0 +1,78 @@
+"""How a batch of sequences lies in memory: a dense block, or packed end to end.
+
+Padding is what a shorter sequence means, not what it costs. While all images have the same length
+the batch is ``[B, N, D]``; where lengths differ it is one long sequence ``[1, T, D]`` with
+``T = sum of the lengths``, and only the attention call sees the images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Lengths of the images of a batch, known to the CPU.
+
+    Attributes:
+        lengths: tokens of each image, prefix included.
+    """
+
+    lengths: tuple[int, ...]
+
+    @cached_property
+    def dense(self) -> bool:
+        """Whether all images have the same length (then the batch is ``[B, N, D]``)."""
+        return len(set(self.lengths)) == 1
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """Row of each image's first token when the batch lies as ``[T, D]``."""
+        starts, row = [], 0
+        for length in self.lengths:
+            starts.append(row)
+            row += length
+        return tuple(starts)
+
+    @property
+    def total(self) -> int:
+        return sum(self.lengths)
+
+    @property
+    def longest(self) -> int:
+        return max(self.lengths)
+
+    def rows(self, device: torch.device) -> Tensor:
+        """``[B, longest]`` row of each token in ``[T, D]``; padding points one past the end."""
+        place = torch.arange(self.longest, device=device)
+        start = torch.tensor(self.starts, device=device)[:, None]
+        length = torch.tensor(self.lengths, device=device)[:, None]
+        return torch.where(place < length, start + place, self.total)
+
+    def flat(self, x: Tensor) -> Tensor:
+        """``[T, ...]`` from ``[B, N, ...]`` (dense) or ``[1, T, ...]`` (packed)."""
+        return x.flatten(0, 1)
+
+    def shaped(self, x: Tensor) -> Tensor:
+        """``[B, N, ...]`` (dense) or ``[1, T, ...]`` (packed) from ``[T, ...]``."""
+        if self.dense:
+            return x.unflatten(0, (len(self.lengths), self.lengths[0]))
+        return x[None]
+
+    def padded(self, x: Tensor) -> Tensor:
+        """``[B, longest, ...]``, zeros as padding, from ``[B, N, ...]`` or ``[1, T, ...]``."""
+        if self.dense:
+            return x
+        flat = torch.cat([x[0], x.new_zeros(1, *x.shape[2:])])
+        return flat[self.rows(x.device)]
+
+    def images(self, x: Tensor, picked: list[int]) -> Tensor:
+        """``[b, longest picked, ...]`` of some images, zeros as padding."""
+        if self.dense:
+            return x if len(picked) == len(self.lengths) else x[picked]
+        parts = [x[0, self.starts[i] : self.starts[i] + self.lengths[i]] for i in picked]
+        return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)

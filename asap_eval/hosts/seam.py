@@ -1,0 +1,326 @@
+"""The seam between a model and a method: blocks run in two halves, tokens change between them.
+
+A host describes its model as a `Backbone`: how each block's two residual halves run and where the
+sequence is read afterwards. `Seam` overrides ``forward`` on the block *instances* while it is
+entered, and takes everything back on exit, after an exception too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError
+from asap_eval.hosts.attention import Probe, attend, attend_with_maps, map_dtype
+from asap_eval.hosts.geometry import Geometry
+from asap_eval.hosts.layout import Layout
+from asap_eval.method import Attender, Batch, Need, Reducer, View
+from asap_eval.tokens import DROPPED, Reduction, combine, fold_size, follow, slot_weight
+from asap_eval.trace import Trace
+
+Half = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A supported model, as the seam needs it.
+
+    Attributes:
+        model: the whole model. embed: the module whose input is the images ``[B, 3, H, W]``.
+        blocks: the transformer blocks, in order.
+        halves: ``halves(block) -> (attention half, MLP half)``, each ``[B, N, D] -> [B, N, D]``
+            with its residual, exactly as the model's own forward computes it.
+        geometry: what decides the model's work.
+        patched: context in which the model may run with fewer tokens (a head that averages them,
+            attention that must take the fused path); it is given ``current``, which returns the
+            running pass or ``None``.
+    """
+
+    model: nn.Module
+    embed: nn.Module
+    blocks: Sequence[nn.Module]
+    halves: Callable[[nn.Module], tuple[Half, Half]]
+    geometry: Geometry
+    patched: Callable[[Callable[[], Pass | None]], AbstractContextManager[None]]
+
+
+class Pass:
+    """One forward pass: the tokens on their way through the blocks."""
+
+    def __init__(self, seam: Seam, x: Tensor, batch: Batch) -> None:
+        self.reducer, self.trace = seam.reducer, seam.trace
+        self.batch = batch
+        self.layout = Layout((batch.tokens,) * batch.count)
+        self.size = torch.ones(batch.count, batch.tokens, device=x.device)
+        self.changed = False
+        self.reducer.check(batch)
+        self.state = self.reducer.begin(batch)
+        patches = torch.arange(batch.prefix, batch.tokens, device=x.device)
+        self.trace.start(batch.depth, patches.repeat(batch.count, 1))
+
+    def run(self, block: int, x: Tensor, attention: Half, mlp: Half) -> Tensor:
+        """One block (from 1) with whatever the method does there; padded after the last."""
+        watched = self._watched(block)
+        site = self.reducer.site
+        reads: dict[Need, Callable[[], Tensor]] = {}
+        if site == "before":
+            x = self._reduce(block, x, watched, reads)
+        self._count("attention_tokens", block)
+        x = self._attention(block, x, attention, watched, reads)
+        if site == "between":
+            x = self._reduce(block, x, watched, reads)
+        self._count("mlp_tokens", block)
+        x = mlp(x)
+        if site == "after":
+            x = self._reduce(block, x, watched, reads)
+        self._count("lengths", block)
+        return self.layout.padded(x) if block == self.batch.depth else x
+
+    def _count(self, name: str, block: int) -> None:
+        counts = torch.tensor(self.layout.lengths)
+        getattr(self.trace, name)[block - 1] = counts.to(self.size.device)
+
+    def _watched(self, block: int) -> list[int]:
+        """Positions of the images the method looks at in this block, ascending."""
+        watched = self.reducer.watch(block, self.state)
+        if isinstance(watched, bool):
+            return list(range(self.batch.count)) if watched else []
+        return sorted(watched.tolist())
+
+    def _attention(
+        self,
+        block: int,
+        x: Tensor,
+        half: Half,
+        watched: list[int],
+        reads: dict[Need, Callable[[], Tensor]],
+    ) -> Tensor:
+        """The attention half; offers the method what it declared to read."""
+        bias = None
+        if self.reducer.proportional and self.changed:
+            bias = self.size[self.size > 0].log()
+        needs = self.reducer.needs if watched else frozenset[Need]()
+        attender = self.reducer if isinstance(self.reducer, Attender) else None
+        replaced = attender is not None and attender.attends(block, self.state)
+        if self.layout.dense and bias is None and not needs & _FROM_ATTENTION and not replaced:
+            return half(x)
+
+        layout = self.layout
+
+        def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            if attender is not None and replaced:
+                return attender.attend(q, k, v, bias, self.state)
+            if needs & {Need.ATTENTION, Need.HEAD_ATTENTION}:
+                heads = Need.HEAD_ATTENTION in needs
+                out, maps = attend_with_maps(q, k, v, layout, bias, watched, heads)
+                if heads:
+                    reads[Need.HEAD_ATTENTION] = lambda: maps
+                    reads[Need.ATTENTION] = lambda: maps.mean(1)
+                else:
+                    reads[Need.ATTENTION] = lambda: maps
+            else:
+                out = attend(q, k, v, layout, bias)
+            reads[Need.KEYS] = lambda: _heads_first(k, layout, watched)
+            reads[Need.VALUES] = lambda: _heads_first(v, layout, watched)
+            reads[Need.CLS_ROW] = lambda: _cls_row(q, k, bias, layout, watched)
+            return out
+
+        with Probe(run) as probe:
+            x = half(x)
+        if probe.seen != 1:
+            raise UnsupportedModelError(
+                f"Block {block} called fused attention {probe.seen} times instead of once; "
+                "its attention cannot be read or shortened."
+            )
+        return x
+
+    def _reduce(
+        self,
+        block: int,
+        x: Tensor,
+        watched: list[int],
+        reads: dict[Need, Callable[[], Tensor]],
+    ) -> Tensor:
+        """Ask the method where the tokens of the watched images go, and send them there."""
+        if not watched:
+            return x
+        images = torch.tensor(watched, device=x.device)
+        longest = max(self.layout.lengths[i] for i in watched)
+        size = self.size[images, :longest]
+        layout, needs = self.layout, self.reducer.needs
+        reads[Need.FEATURES] = lambda: layout.images(x, watched)
+        declared = {need: read for need, read in reads.items() if need in needs}
+        view = View(block, images, size, self.batch.prefix, self.trace.note, declared)
+        self.trace.method_macs[images] += self.reducer.macs(view, self.state)
+        reduction = self.reducer.decide(view, self.state)
+        reads.clear()
+        if reduction is None:
+            return x
+        moved = (reduction.group != Reduction.identity(size).group).any(1)
+        acted = images[moved if reduction.acted is None else reduction.acted]
+        fired = self.trace.fired
+        fired[acted] = torch.where(fired[acted] == 0, block, fired[acted])
+        if reduction.weight is None and not bool(moved.any()):
+            return x
+        return self._apply(x, self._of_batch(images, reduction, size))
+
+    def _of_batch(self, images: Tensor, reduction: Reduction, size: Tensor) -> Reduction:
+        """The reduction of the watched images as one of the whole batch: the others stay."""
+        group = Reduction.identity(self.size).group
+        group[images] = DROPPED
+        group[images, : size.shape[1]] = reduction.group
+        weight = None
+        if reduction.weight is not None:
+            weight = torch.ones_like(self.size, dtype=reduction.weight.dtype)
+            weight[images, : size.shape[1]] = reduction.weight
+        return Reduction(group, weight)
+
+    def _apply(self, x: Tensor, reduction: Reduction) -> Tensor:
+        """The sequence after a reduction, dense or packed as the new lengths allow."""
+        valid = self.size > 0
+        after = Layout(tuple(reduction.slots.tolist()))
+        first = torch.tensor(after.starts, device=x.device)[:, None]
+        slot = torch.where(reduction.group >= 0, reduction.group + first, DROPPED)[valid]
+        weight = slot_weight(reduction, self.size)[valid]
+        flat = combine(self.layout.flat(x), slot, weight, after.total)
+        self.size = fold_size(self.size, reduction, after.longest)
+        self.trace.source = follow(self.trace.source, reduction)
+        self.layout, self.changed = after, True
+        return after.shaped(flat)
+
+
+_FROM_ATTENTION = {
+    Need.KEYS,
+    Need.VALUES,
+    Need.CLS_ROW,
+    Need.ATTENTION,
+    Need.HEAD_ATTENTION,
+}
+
+
+def _heads_first(t: Tensor, layout: Layout, watched: list[int]) -> Tensor:
+    """``[b, H, N, d]`` of the watched images from ``[B, H, N, d]`` or ``[1, H, T, d]``."""
+    return layout.images(t.transpose(1, 2), watched).transpose(1, 2)
+
+
+def _cls_row(
+    q: Tensor, k: Tensor, bias: Tensor | None, layout: Layout, watched: list[int]
+) -> Tensor:
+    """``[b, H, N]`` fp32 attention of token 0, recomputed from one query: the rest stays fused."""
+    keys = _heads_first(k, layout, watched)
+    if layout.dense:
+        query = q[watched, :, 0]
+    else:
+        query = q[0][:, [layout.starts[i] for i in watched]].transpose(0, 1)
+    dtype = map_dtype(q)
+    logits = torch.einsum("bhd,bhnd->bhn", query.to(dtype), keys.to(dtype)) * q.shape[-1] ** -0.5
+    lengths = torch.tensor([layout.lengths[i] for i in watched], device=q.device)
+    padding = torch.arange(keys.shape[2], device=q.device) >= lengths[:, None]
+    if bias is not None:
+        logits = logits + layout.images(layout.shaped(bias), watched)[:, None]
+    return logits.masked_fill(padding[:, None], -torch.inf).softmax(-1)
+
+
+class Seam(AbstractContextManager[Trace]):
+    """Installs a method on a backbone for as long as it is entered."""
+
+    def __init__(self, backbone: Backbone, reducer: Reducer, seed: int) -> None:
+        self.backbone, self.reducer, self.seed = backbone, reducer, seed
+        self.trace = Trace()
+        self._pass: Pass | None = None
+        self._pixels: Tensor | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Trace:
+        geometry = self.backbone.geometry
+        if self.reducer.requires_cls and not geometry.has_cls:
+            raise UnsupportedModelError(
+                f"Method '{self.reducer.name}' reads the class token, and this "
+                f"{geometry.family} has none. Choose a method or an option that does without."
+            )
+        if any("forward" in block.__dict__ for block in self.backbone.blocks):
+            raise AsapEvalError(
+                "This model already has a method installed: leave that `with` first."
+            )
+        with ExitStack() as stack:
+            stack.enter_context(self.backbone.patched(lambda: self._pass))
+            handle = self.backbone.embed.register_forward_pre_hook(self._see_pixels)
+            stack.callback(handle.remove)
+            for index, block in enumerate(self.backbone.blocks):
+                stack.enter_context(_override(block, self._forward(index, block)))
+            self._stack = stack.pop_all()
+        return self.trace
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+        self._pass = self._pixels = None
+
+    def _see_pixels(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._pixels = args[0]
+
+    def _forward(self, index: int, block: nn.Module) -> Callable[..., Tensor]:
+        attention, mlp = self.backbone.halves(block)
+
+        def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            given = [a for a in (*args, *kwargs.values()) if a is not None and a is not False]
+            if given:
+                raise UnsupportedModelError(
+                    "Attention masks and extra block arguments cannot be combined with token "
+                    f"reduction; block {index + 1} was given {len(given)}."
+                )
+            if index == 0:
+                self._pass = Pass(self, x, self._batch(x))
+            if self._pass is None:
+                raise AsapEvalError("A later block ran before the first one.")
+            return self._pass.run(index + 1, x, attention, mlp)
+
+        return forward
+
+    def _batch(self, x: Tensor) -> Batch:
+        geometry = self.backbone.geometry
+        if self.backbone.model.training:
+            raise BadValueError("Token reduction is for inference: call model.eval() first.")
+        count, tokens = x.shape[:2]
+        if tokens != geometry.tokens:
+            raise BadValueError(
+                f"These images make {tokens} tokens; the model was built for {geometry.tokens}. "
+                "Build it for this image size (img_size=...)."
+            )
+        ids, pixels = self.trace.take_ids(count), self._pixels
+        self._pixels = None
+
+        def id_of(image: int) -> str:
+            if ids is not None:
+                return ids[image]
+            if pixels is None:
+                raise AsapEvalError("Images have no names: call trace.name_images(ids) first.")
+            values = pixels[image].detach().float().cpu().numpy().tobytes()
+            return hashlib.blake2b(values, digest_size=16).hexdigest()
+
+        return Batch(
+            count=count,
+            tokens=tokens,
+            prefix=geometry.prefix,
+            depth=geometry.depth,
+            has_cls=geometry.has_cls,
+            grid=geometry.grid,
+            seed=self.seed,
+            device=x.device,
+            id_of=id_of,
+        )
+
+
+@contextmanager
+def _override(block: nn.Module, forward: Callable[..., Tensor]) -> Iterator[None]:
+    """Another ``forward`` on this instance; the module's own comes back on exit."""
+    block.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        del block.__dict__["forward"]

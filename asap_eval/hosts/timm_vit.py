@@ -1,0 +1,147 @@
+"""timm's VisionTransformer: DeiT, distilled DeiT, DeiT-3, AugReg, DINOv2, SigLIP, CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+from asap_eval.errors import UnsupportedModelError
+from asap_eval.hosts.attention import Probe, attend
+from asap_eval.hosts.geometry import BlockGeometry, Geometry, convolution_macs, linear_macs
+from asap_eval.hosts.layout import Layout
+from asap_eval.hosts.seam import Backbone, Half, Pass
+
+POOLS = ("token", "avg", "map")
+
+
+def recognises(model: nn.Module) -> bool:
+    """Whether this host is the one to accept or refuse the model."""
+    return isinstance(model, VisionTransformer)
+
+
+def backbone(model: nn.Module) -> Backbone:
+    """The model as the seam needs it; `UnsupportedModelError` names what cannot be run."""
+    assert isinstance(model, VisionTransformer)
+    for number, block in enumerate(model.blocks, 1):
+        _check_block(block, number)
+    if model.global_pool not in POOLS:
+        raise UnsupportedModelError(
+            f"Pooling '{model.global_pool}' of {type(model).__name__} is not supported; "
+            f"supported: {', '.join(POOLS)}."
+        )
+    if not isinstance(getattr(model.patch_embed, "proj", None), nn.Conv2d):
+        raise UnsupportedModelError(
+            f"The patch embedding {type(model.patch_embed).__name__} is not one convolution."
+        )
+    return Backbone(
+        model=model,
+        embed=model.patch_embed,
+        blocks=list(model.blocks),
+        halves=_halves,
+        geometry=_geometry(model),
+        patched=lambda current: _patched(model, current),
+    )
+
+
+def _check_block(block: nn.Module, number: int) -> None:
+    """Only the plain pre-norm block: its two residual lines are restated in `_halves`."""
+    if type(block) is not Block:
+        raise UnsupportedModelError(
+            f"Block {number} is a {type(block).__name__}; only timm's plain pre-norm Block can be "
+            "split between attention and MLP (parallel, post-norm and rotary blocks cannot)."
+        )
+    if not hasattr(block.attn, "fused_attn"):
+        raise UnsupportedModelError(
+            f"The attention of block {number}, {type(block.attn).__name__}, has no fused path."
+        )
+
+
+def _halves(block: nn.Module) -> tuple[Half, Half]:
+    """timm Block.forward's two lines, each with its LayerScale and its stochastic depth."""
+
+    def attention(x: Tensor) -> Tensor:
+        return x + block.drop_path1(block.ls1(block.attn(block.norm1(x))))
+
+    def mlp(x: Tensor) -> Tensor:
+        return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+
+    return attention, mlp
+
+
+def _geometry(model: VisionTransformer) -> Geometry:
+    grid = tuple(model.patch_embed.grid_size)
+    heads = [m for m in (model.head, getattr(model, "head_dist", None)) if m is not None]
+    head_macs, head_token_macs = sum(map(linear_macs, heads)), 0
+    pool = getattr(model, "attn_pool", None)
+    if pool is not None:
+        # Keys and values of every token, two products of the latent queries with each of them,
+        # and the rest of the pooling layer once per latent.
+        inner = pool.num_heads * pool.head_dim
+        head_token_macs = linear_macs(pool.kv) + 2 * pool.latent_len * inner
+        head_macs += (linear_macs(pool) - linear_macs(pool.kv)) * pool.latent_len
+    return Geometry(
+        family=type(model).__name__,
+        blocks=tuple(_block_geometry(block) for block in model.blocks),
+        width=model.embed_dim,
+        prefix=model.num_prefix_tokens,
+        grid=(grid[0], grid[1]),
+        has_cls=model.cls_token is not None,
+        stem_macs=convolution_macs(model.patch_embed.proj, (grid[0], grid[1])),
+        head_macs=head_macs,
+        head_token_macs=head_token_macs,
+        head_skips_prefix=not getattr(model, "pool_include_prefix", False),
+    )
+
+
+def _block_geometry(block: nn.Module) -> BlockGeometry:
+    attention = block.attn
+    return BlockGeometry(
+        attention_token=linear_macs(attention),
+        attention_pair=2 * attention.num_heads * attention.head_dim,
+        mlp_token=linear_macs(block.mlp),
+    )
+
+
+@contextmanager
+def _patched(model: VisionTransformer, current: Callable[[], Pass | None]) -> Iterator[None]:
+    """Fused attention in every block, and a pooling that knows which tokens are padding."""
+    original = model.pool
+
+    def pool(x: Tensor, pool_type: str | None = None) -> Tensor:
+        state = current()
+        kind = model.global_pool if pool_type is None else pool_type
+        if state is None or not state.changed or (kind == "token" and model.attn_pool is None):
+            return original(x, pool_type)
+        skip = 0 if model.pool_include_prefix else model.num_prefix_tokens
+        if model.attn_pool is not None:
+            return _attention_pool(model.attn_pool, x[:, skip:], state.size[:, skip:] > 0)
+        if kind == "avg":
+            # A pooled token stands for all its patches, so the mean is over patches, not slots.
+            share = state.size[:, skip:, None]
+            return ((x[:, skip:] * share).sum(1) / share.sum(1)).to(x.dtype)
+        raise UnsupportedModelError(f"Pooling '{kind}' over reduced tokens is not supported.")
+
+    with ExitStack() as stack:
+        for block in model.blocks:
+            stack.callback(setattr, block.attn, "fused_attn", block.attn.fused_attn)
+            block.attn.fused_attn = True
+        model.__dict__["pool"] = pool
+        stack.callback(model.__dict__.pop, "pool", None)
+        yield
+
+
+def _attention_pool(pool: nn.Module, x: Tensor, valid: Tensor) -> Tensor:
+    """The model's attention pooling over the valid tokens alone. ``x`` is ``[B, N, D]``."""
+    bias = torch.where(valid, 0.0, -torch.inf).flatten()
+    layout = Layout((x.shape[1],) * len(x))
+    fused = pool.fused_attn
+    pool.fused_attn = True
+    try:
+        with Probe(lambda q, k, v: attend(q, k, v, layout, bias)):
+            return pool(x)
+    finally:
+        pool.fused_attn = fused

@@ -1,0 +1,292 @@
+"""The contract between a method file and the hosts, and the registry of methods.
+
+A method is a dataclass of options that decides, at the blocks it watches, where tokens go. It
+declares what it must read from the model (`needs`); the host computes that and nothing else, and
+reading more is an error. State of one forward pass lives in the object that `begin` returns, never
+on the method: two installs of one method, or two batches, cannot see each other.
+
+Letters: B images of the batch, b images watched, N tokens, P patches, H heads, d head width,
+D width. Blocks count from 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Any, ClassVar, Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from asap_eval.errors import AsapEvalError, BadValueError, unknown
+from asap_eval.tokens import Reduction
+
+Site = Literal["before", "between", "after"]
+"""Where a reduction acts: before a block, between its attention and its MLP, or after it."""
+
+Tower = Literal["vision", "language"]
+
+
+class Need(str, Enum):
+    """What a method may read at a block it watches."""
+
+    FEATURES = "features"
+    """``[b, N, D]`` the tokens at the site."""
+    KEYS = "keys"
+    """``[b, H, N, d]`` keys of the block's attention."""
+    VALUES = "values"
+    """``[b, H, N, d]`` values of the block's attention."""
+    CLS_ROW = "cls_row"
+    """``[b, H, N]`` attention of the class token's query."""
+    ATTENTION = "attention"
+    """``[b, N, N]`` fp32 attention, mean over the heads; queries in rows."""
+    HEAD_ATTENTION = "head_attention"
+    """``[b, H, N, N]`` fp32 attention of every head."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is known of a batch before the first block.
+
+    Attributes:
+        count: B. tokens: N of every image. prefix: class, distillation and register tokens.
+        depth: L. has_cls: whether token 0 is a class token. grid: patches down and across.
+        seed: the run's seed. id_of: the id of an image by its position in the batch.
+    """
+
+    count: int
+    tokens: int
+    prefix: int
+    depth: int
+    has_cls: bool
+    grid: tuple[int, int]
+    seed: int
+    device: torch.device
+    id_of: Callable[[int], str]
+
+    @property
+    def patches(self) -> int:
+        return self.tokens - self.prefix
+
+    def generator(self, image: int, salt: str = "") -> torch.Generator:
+        """A CPU generator that depends on the seed and the image's id alone, not on the batch."""
+        text = f"{self.seed}|{salt}|{self.id_of(image)}"
+        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+@dataclass
+class View:
+    """What a method sees at one block: the images it watches and the needs it declared.
+
+    Attributes:
+        block: from 1. images: ``[b]`` positions in the batch. size: ``[b, N]``, 0 = padding.
+        prefix: number of prefix tokens.
+        note: ``note(name, images [b], values [b])`` keeps a value per image in the trace.
+    """
+
+    block: int
+    images: Tensor
+    size: Tensor
+    prefix: int
+    note: Callable[[str, Tensor, Tensor], None]
+    _readers: dict[Need, Callable[[], Tensor]] = field(repr=False)
+
+    def read(self, need: Need) -> Tensor:
+        if need not in self._readers:
+            declared = ", ".join(sorted(n.value for n in self._readers)) or "nothing"
+            raise AsapEvalError(
+                f"The method reads '{need.value}' but declares needs: {declared}. "
+                f"Add Need.{need.name} to its `needs`."
+            )
+        return self._readers[need]()
+
+    @property
+    def lengths(self) -> Tensor:
+        """``[b]`` valid tokens of each image."""
+        return (self.size > 0).sum(1)
+
+    @property
+    def features(self) -> Tensor:
+        return self.read(Need.FEATURES)
+
+    @property
+    def keys(self) -> Tensor:
+        return self.read(Need.KEYS)
+
+    @property
+    def values(self) -> Tensor:
+        return self.read(Need.VALUES)
+
+    @property
+    def cls_row(self) -> Tensor:
+        return self.read(Need.CLS_ROW)
+
+    @property
+    def attention(self) -> Tensor:
+        return self.read(Need.ATTENTION)
+
+    @property
+    def head_attention(self) -> Tensor:
+        return self.read(Need.HEAD_ATTENTION)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a person should know of a method before trusting a row of it.
+
+    Attributes:
+        paper: title and identifier. licence: of the authors' code ("none public" where none is).
+        training: "training-free" or what has to be trained. knob: name of the option that ``k``
+            sets. knob_meaning: its meaning and range. fixed_count: whether every image keeps the
+            same number of tokens. deviations: every known difference from the authors' code.
+    """
+
+    paper: str
+    licence: str
+    training: str
+    knob: str | None
+    knob_meaning: str
+    fixed_count: bool
+    deviations: str = "none known"
+
+
+class Reducer:
+    """Base of every method: override `watch` and `decide`; a dataclass holds the options."""
+
+    name: ClassVar[str]
+    card: ClassVar[Card]
+    site: ClassVar[Site] = "after"
+    tower: ClassVar[Tower] = "vision"
+    proportional: ClassVar[bool] = False
+    """Whether attention adds ``log(size)`` of each key (proportional attention)."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What `decide` reads; options may change it."""
+        return frozenset()
+
+    @property
+    def requires_cls(self) -> bool:
+        """Whether the model must have a class token at position 0."""
+        return Need.CLS_ROW in self.needs
+
+    def check(self, batch: Batch) -> None:
+        """Raise `BadValueError` where the options do not fit the model; called at every pass."""
+
+    def begin(self, batch: Batch) -> Any:
+        """Fresh state of one forward pass."""
+        return None
+
+    def watch(self, block: int, state: Any) -> bool | Tensor:
+        """Images to look at in this block: all, none, or ``[b]`` positions in the batch."""
+        raise NotImplementedError
+
+    def decide(self, view: View, state: Any) -> Reduction | None:
+        """Where the watched images' tokens go; ``None`` = nowhere yet."""
+        raise NotImplementedError
+
+    def macs(self, view: View, state: Any) -> int | Tensor:
+        """The method's own products at this block for each watched image (a number or ``[b]``)."""
+        return 0
+
+    def knob_range(self, batch: Batch) -> tuple[float, float]:
+        """The interval in which a budget searches the knob."""
+        raise BadValueError(f"Method '{self.name}' has no knob for a budget to turn.")
+
+
+class Attender:
+    """Mixed into a method that replaces the attention product of some blocks (FNA)."""
+
+    def attends(self, block: int, state: Any) -> bool:
+        """Whether this block's attention is replaced."""
+        raise NotImplementedError
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, state: Any) -> Tensor:
+        """``[B, H, N, d]`` from q, k, v of that shape; ``bias`` is added to the logits."""
+        raise NotImplementedError
+
+
+M = TypeVar("M", bound=type[Reducer])
+_METHODS: dict[str, type[Reducer]] = {}
+
+
+def register(name: str, card: Card) -> Callable[[M], M]:
+    """Class decorator: the method becomes ``method=<name>`` everywhere."""
+
+    def add(cls: M) -> M:
+        if name in _METHODS:
+            raise AsapEvalError(f"Two methods are called '{name}'.")
+        cls.name, cls.card = name, card
+        _METHODS[name] = cls
+        return cls
+
+    return add
+
+
+def methods() -> dict[str, type[Reducer]]:
+    """All registered methods by name."""
+    return dict(sorted(_METHODS.items()))
+
+
+def method_class(name: str) -> type[Reducer]:
+    """The class of a method; near names are suggested where there is none."""
+    if name not in _METHODS:
+        raise unknown("method", name, _METHODS)
+    return _METHODS[name]
+
+
+def options(cls: type[Reducer]) -> Iterator[tuple[str, Any, Any]]:
+    """Name, resolved type and default of every option of a method."""
+    hints = typing.get_type_hints(cls)
+    for option in fields(cls):  # type: ignore[arg-type]
+        yield option.name, hints[option.name], option.default
+
+
+def build(name: str, *, k: float | None = None, **params: Any) -> Reducer:
+    """A method from its name, its knob ``k`` and its own options, each checked against its type."""
+    cls = method_class(name)
+    known = {option: hint for option, hint, _ in options(cls)}
+    if k is not None:
+        knob = cls.card.knob
+        if knob is None:
+            raise BadValueError(f"Method '{name}' has no knob: leave k out.")
+        if knob in params and params[knob] is not None and params[knob] != k:
+            raise BadValueError(f"k={k} and {knob}={params[knob]} both set the knob of '{name}'.")
+        params[knob] = k
+    for option, value in params.items():
+        if option not in known:
+            raise unknown(f"option of method '{name}'", option, known)
+        params[option] = _checked(f"{name}.{option}", value, known[option])
+    return cls(**params)
+
+
+def _checked(where: str, value: Any, hint: Any) -> Any:
+    """The value as its declared type, or an error that says what the type allows."""
+    choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+    if choices:
+        if value in choices:
+            return value
+        raise unknown(f"value of {where}", str(value), map(str, choices))
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        if value is None and type(None) in typing.get_args(hint):
+            return None
+        for arm in typing.get_args(hint):
+            if arm is not type(None):
+                try:
+                    return _checked(where, value, arm)
+                except AsapEvalError:
+                    continue
+        raise BadValueError(f"{where}={value!r} is not of type {hint}.")
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if inspect.isclass(hint) and (not isinstance(value, hint) or (hint is int and value is True)):
+        raise BadValueError(f"{where}={value!r} should be of type {hint.__name__}.")
+    return value

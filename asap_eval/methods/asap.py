@@ -1,0 +1,300 @@
+"""ASAP: Attention Sink Anchored Pruning (arXiv 2605.22372).
+
+A random walk over attention finds each image's sink; patches near the sink, in the walk's own
+distance, are background and are pooled into one token or pruned. The walk also says when: an image
+is reduced after the first block whose heaviest column of the walk passes tau.
+
+No public code exists. What the paper's text leaves open is an option here, recorded with every
+result; the defaults are the readings that measurement on real weights supports.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from asap_eval.errors import BadValueError
+from asap_eval.method import Batch, Card, Need, Reducer, View, register
+from asap_eval.selection import spread, thin_by_pairs
+from asap_eval.tokens import DROPPED, Reduction
+
+
+@dataclass
+class Walk:
+    """State of one forward pass; rows belong to the images in ``waiting``.
+
+    Attributes:
+        batch: the batch.
+        waiting: ``[b]`` images that have not fired, ascending.
+        rows: ``[b, N + 1, N]`` fp32: C, and below it the column masses. A product with T moves
+            them with the rest: ``m_l = m_(l-1) T_l`` is what one more row costs. With ``rollout``
+            or without accumulation only some of these rows exist (see `ASAP.begin`).
+        chain: the chain over patches alone, or ``None``: ``[b, 1, P]`` its column masses
+            (``walk``), or ``[b, P, P]`` the whole of it (``rollout``).
+    """
+
+    batch: Batch
+    waiting: Tensor
+    rows: Tensor
+    chain: Tensor | None
+
+
+@register(
+    "asap",
+    Card(
+        paper="ASAP: Attention Sink Anchored Pruning, arXiv 2605.22372",
+        licence="none public",
+        training="training-free",
+        knob="k",
+        knob_meaning="number of distance bins K, any real > 1; larger prunes less",
+        fixed_count=False,
+        deviations="no authors' code; every open choice of the text is an option",
+    ),
+)
+@dataclass
+class ASAP(Reducer):
+    """Pool (or prune) the patches close to the attention sink, once per image.
+
+    Attributes:
+        k: bins K of the normalised distance, any real > 1 (K in (1, 2) is a radius 1/K).
+        m: bins 0 .. m-1 are background (Algorithm 1).
+        tau: column mass of a patch at which an image fires (Section 3; the paper's value is lost).
+        alpha: share of attention in a step, ``T = alpha A + (1 - alpha) I``.
+        order: ``walk`` C_l = C_(l-1) T_l, or ``rollout`` C_l = T_l C_(l-1).
+        chain: whether the masses that fire come from C (``full``) or from a chain without prefix
+            rows and columns, rows renormalised (``patches``); distances use C in both.
+        anchor: the sink: heaviest patch in the class token's row of C (``cls``), in its row of
+            A_l (``cls_attention``), in column mass (``mass``), a random one, or the patch nearest
+            the centre of the rows of C (``pca``).
+        distance: ``l2`` between rows of C, or ``weighted``: each column divided by the square root
+            of its mean mass (Appendix A).
+        normalise: min-max over the patches without or with the sink's own zero.
+        reduce: ``pool`` the background into one token, or ``prune`` it.
+        temperature: of the softmax over distances that weighs the pooled tokens.
+        pool_weights: whether that softmax takes raw or normalised distances.
+        accumulate: False = sink and distances from A_l alone (the row "w/o accumulation").
+        never: ``keep`` an image that never fires, or ``block:<n>`` = reduce it after block n.
+        n: at most this many tokens (pooled one included, prefix not); None = as many as remain.
+        stage2: how n is reached: ``stride`` over the distance (Algorithm 1), or ``algorithm2``:
+            the most important by C[cls], then one of each closest pair dropped (plain distance
+            between rows of C, whatever ``distance`` says).
+        important_ratio: share of the foreground's budget that ``algorithm2`` gives to importance.
+    """
+
+    k: float = 8.0
+    m: int = 1
+    tau: float = 3.0
+    alpha: float = 0.5
+    order: Literal["walk", "rollout"] = "walk"
+    chain: Literal["full", "patches"] = "full"
+    anchor: Literal["cls", "cls_attention", "mass", "random", "pca"] = "cls"
+    distance: Literal["l2", "weighted"] = "l2"
+    normalise: Literal["without_sink", "with_sink"] = "without_sink"
+    reduce: Literal["pool", "prune"] = "pool"
+    temperature: float = 1.0
+    pool_weights: Literal["raw", "normalised"] = "raw"
+    accumulate: bool = True
+    never: str = "keep"
+    n: int | None = None
+    stage2: Literal["stride", "algorithm2"] = "stride"
+    important_ratio: float = 0.5
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.ATTENTION})
+
+    @property
+    def requires_cls(self) -> bool:
+        by_cls = self.n is not None and self.stage2 == "algorithm2"
+        return self.anchor in ("cls", "cls_attention") or by_cls
+
+    def check(self, batch: Batch) -> None:
+        if not (self.k > 1 and math.isfinite(self.k)):
+            raise BadValueError(f"asap: k={self.k}: give any real number greater than 1.")
+        if not 1 <= self.m < math.ceil(self.k):
+            raise BadValueError(
+                f"asap: m={self.m} with k={self.k}: m counts background bins, "
+                f"1 to {math.ceil(self.k) - 1}."
+            )
+        if not 0 <= self.alpha <= 1:
+            raise BadValueError(f"asap: alpha={self.alpha} is a share: give a value in [0, 1].")
+        if not self.temperature > 0:
+            raise BadValueError(f"asap: temperature={self.temperature} must be positive.")
+        if not 0 <= self.important_ratio <= 1:
+            raise BadValueError(f"asap: important_ratio={self.important_ratio} is not in [0, 1].")
+        if math.isnan(self.tau):
+            raise BadValueError("asap: tau=nan: give a number; inf never fires.")
+        least = 2 if self.reduce == "pool" else 1
+        if self.n is not None and self.n < least:
+            raise BadValueError(f"asap: n={self.n}: reduce={self.reduce} needs at least {least}.")
+        self._last_block(batch.depth)
+
+    def _last_block(self, depth: int) -> int | None:
+        """Block at which waiting images are reduced all the same; ``None`` = they are kept."""
+        if self.never == "keep":
+            return None
+        kind, _, block = self.never.partition(":")
+        if kind != "block" or not block.isdigit() or not 1 <= int(block) <= depth:
+            raise BadValueError(
+                f"asap: never='{self.never}': give 'keep' or 'block:<n>' with n from 1 to {depth}."
+            )
+        return int(block)
+
+    def begin(self, batch: Batch) -> Walk:
+        count, tokens = batch.count, batch.tokens
+        ones = torch.ones(1, tokens, device=batch.device)
+        # Without accumulation only the masses walk on: distances will come from A_l alone.
+        # A rollout multiplies from the left, where a row of masses cannot come along.
+        parts = [torch.eye(tokens, device=batch.device)] if self._needs_whole else []
+        parts += [ones] if self.order == "walk" else []
+        rows = torch.cat(parts).repeat(count, 1, 1)
+        chain = None
+        if self.chain == "patches":
+            walked = torch.ones(1, batch.patches, device=batch.device)
+            rolled = torch.eye(batch.patches, device=batch.device)
+            chain = (walked if self.order == "walk" else rolled).repeat(count, 1, 1)
+        return Walk(batch, torch.arange(count, device=batch.device), rows, chain)
+
+    @property
+    def _needs_whole(self) -> bool:
+        return self.accumulate or self.order == "rollout"
+
+    def watch(self, block: int, state: Walk) -> Tensor:
+        return state.waiting
+
+    def macs(self, view: View, state: Walk) -> int:
+        """Accumulation: N^3 a block for C; N^2 where only the masses walk."""
+        tokens, patches = state.batch.tokens, state.batch.patches
+        chain = 0 if state.chain is None else state.chain.shape[1] * patches**2
+        return (tokens**3 if self._needs_whole else tokens**2) + chain
+
+    def knob_range(self, batch: Batch) -> tuple[float, float]:
+        return 1.0 + 1e-6, 2.0 * batch.patches
+
+    def decide(self, view: View, state: Walk) -> Reduction | None:
+        attention = view.attention.to(state.rows.dtype)
+        self._step(state, attention, view.prefix)
+        mass = self._mass(state, view.prefix)
+        fires = mass.amax(1) > self.tau
+        if view.block == self._last_block(state.batch.depth):
+            fires = torch.ones_like(fires)
+        if not bool(fires.any()):
+            return None
+        group = Reduction.identity(view.size).group
+        weight = torch.ones_like(view.size)
+        group[fires], weight[fires] = self._reduce(view, state, attention, fires)
+        waits = ~fires
+        state.waiting = state.waiting[waits]
+        state.rows = state.rows[waits]
+        if state.chain is not None:
+            state.chain = state.chain[waits]
+        return Reduction(group, weight, acted=fires)
+
+    def _step(self, state: Walk, attention: Tensor, prefix: int) -> None:
+        """One block further: ``C (alpha A + (1 - alpha) I)`` without forming T."""
+
+        def times(rows: Tensor, step: Tensor) -> Tensor:
+            left, right = (rows, step) if self.order == "walk" else (step, rows)
+            return torch.baddbmm(rows, left, right, beta=1 - self.alpha, alpha=self.alpha)
+
+        state.rows = times(state.rows, attention)
+        if state.chain is not None:
+            patches = attention[:, prefix:, prefix:]
+            state.chain = times(state.chain, patches / patches.sum(2, keepdim=True))
+
+    def _mass(self, state: Walk, prefix: int) -> Tensor:
+        """``[b, P]`` column masses of the patches that decide whether an image fires."""
+        if state.chain is not None:
+            return state.chain.sum(1)
+        if self.order == "walk":
+            return state.rows[:, -1, prefix:]
+        return state.rows.sum(1)[:, prefix:]
+
+    def _reduce(
+        self, view: View, state: Walk, attention: Tensor, fires: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """``group`` and ``weight``, both ``[f, N]``, of the images that fire."""
+        prefix, tokens = view.prefix, state.batch.tokens
+        images = view.images[fires]
+        # C, or A_l alone for the row "w/o accumulation".
+        rows = state.rows[fires, :tokens] if self.accumulate else attention[fires]
+        sink = self._sink(rows, attention[fires], images, state.batch)
+        view.note("sink", images, sink)
+        raw = self._distances(rows, sink, prefix)
+        scaled = self._scaled(raw, sink)
+        bins = (self.k * scaled).floor().clamp(max=math.ceil(self.k) - 1)
+        at_sink = torch.nn.functional.one_hot(sink, raw.shape[1]).bool()
+        background = (bins < self.m) | at_sink
+        keep = self._budget(~background, bins, raw, rows, prefix)
+
+        pooled = self.reduce == "pool"
+        kept = keep.sum(1, keepdim=True)
+        place = torch.where(keep, prefix + keep.long().cumsum(1) - 1, DROPPED)
+        if pooled:
+            place = torch.where(background, prefix + kept, place)
+        front = torch.arange(prefix, device=place.device).expand(len(place), -1)
+        weight = torch.ones_like(raw)
+        if pooled:
+            distance = raw if self.pool_weights == "raw" else scaled
+            logits = (distance / self.temperature).masked_fill(~background, -torch.inf)
+            weight = torch.where(background, logits.softmax(1), weight)
+        ones = torch.ones(len(place), prefix, device=place.device, dtype=weight.dtype)
+        return torch.cat([front, place], 1), torch.cat([ones, weight], 1)
+
+    def _sink(self, rows: Tensor, attention: Tensor, images: Tensor, batch: Batch) -> Tensor:
+        """``[f]`` the anchor patch of each image, from 0 without the prefix."""
+        prefix = batch.prefix
+        if self.anchor == "cls":
+            return rows[:, 0, prefix:].argmax(1)
+        if self.anchor == "cls_attention":
+            return attention[:, 0, prefix:].argmax(1)
+        if self.anchor == "mass":
+            return rows.sum(1)[:, prefix:].argmax(1)
+        if self.anchor == "random":
+            picks = [
+                torch.randint(batch.patches, (1,), generator=batch.generator(i, self.name))
+                for i in images.tolist()
+            ]
+            return torch.cat(picks).to(rows.device)
+        patches = rows[:, prefix:]
+        return (patches - patches.mean(1, keepdim=True)).norm(dim=2).argmin(1)
+
+    def _distances(self, rows: Tensor, sink: Tensor, prefix: int) -> Tensor:
+        """``[f, P]`` distance of each patch's row from the sink's row, over all N columns."""
+        if self.distance == "weighted":
+            rows = rows / rows.mean(1, keepdim=True).sqrt()
+        patches = rows[:, prefix:]
+        anchor = patches[torch.arange(len(sink), device=sink.device), sink]
+        return (patches - anchor[:, None]).norm(dim=2)
+
+    def _scaled(self, raw: Tensor, sink: Tensor) -> Tensor:
+        """``[f, P]`` distances brought to [0, 1]; all 0 where they are all equal."""
+        others = raw
+        if self.normalise == "without_sink":
+            others = raw.scatter(1, sink[:, None], torch.inf)
+        low = others.amin(1, keepdim=True)
+        span = raw.amax(1, keepdim=True) - low
+        scaled = ((raw - low) / torch.where(span > 0, span, 1)).clamp(0, 1)
+        return torch.where(span > 0, scaled, 0)
+
+    def _budget(
+        self, foreground: Tensor, bins: Tensor, raw: Tensor, rows: Tensor, prefix: int
+    ) -> Tensor:
+        """``[f, P]`` foreground patches that stay when at most ``n`` tokens may."""
+        if self.n is None:
+            return foreground
+        room = self.n - (1 if self.reduce == "pool" else 0)
+        keep = foreground.clone()
+        for image in (foreground.sum(1) > room).nonzero().flatten().tolist():
+            mask = foreground[image]
+            if self.stage2 == "stride":
+                keep[image] = spread(mask, bins[image], raw[image], room)
+            else:
+                important = round(self.important_ratio * room)
+                patches = rows[image, prefix:]
+                keep[image] = thin_by_pairs(mask, rows[image, 0, prefix:], patches, room, important)
+        return keep

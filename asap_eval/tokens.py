@@ -1,0 +1,158 @@
+"""Tokens and reductions as plain data: tensors only, no model, no configuration.
+
+Letters: B images, N tokens, P original patches, D width, S slots (tokens after a reduction).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+DROPPED = -1
+"""Slot of a token that does not survive; slot of padding."""
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Where every token goes. Pruning, merging, pooling and top-k are all this one object.
+
+    Attributes:
+        group: ``[B, N]`` int64, the slot each token goes to, ``-1`` = dropped. The slots of an
+            image are ``0 .. S_b - 1`` without gaps and are the order of the new sequence.
+        weight: ``[B, N]`` float, the factor of each token in the sum that makes its slot; ``None``
+            = the size-weighted mean, which is the identity for a token alone in its slot.
+        acted: ``[B]`` bool, the images the method decided to reduce here; ``None`` = those whose
+            ``group`` is not the identity. A pooled sink can leave the sequence as it was and the
+            image has fired all the same.
+    """
+
+    group: Tensor
+    weight: Tensor | None = None
+    acted: Tensor | None = None
+
+    @property
+    def slots(self) -> Tensor:
+        """``[B]`` tokens of each image after the reduction."""
+        return self.group.amax(1) + 1
+
+    @staticmethod
+    def identity(size: Tensor) -> Reduction:
+        """Every token keeps its place. ``size`` is ``[B, N]``, 0 = padding."""
+        place = torch.arange(size.shape[1], device=size.device).expand(size.shape)
+        return Reduction(torch.where(size > 0, place, DROPPED))
+
+    @staticmethod
+    def keep(mask: Tensor, pool: Tensor | None = None) -> Reduction:
+        """Keep the tokens of a mask in their order; gather others in one last slot.
+
+        Args:
+            mask: ``[B, N]`` bool, tokens that stay (padding must be False).
+            pool: ``[B, N]`` bool, tokens averaged (by size) into one slot after the last kept
+                one; ``None`` or an all-False row = no such slot.
+        """
+        kept = mask.sum(1, keepdim=True)
+        group = torch.where(mask, mask.long().cumsum(1) - 1, DROPPED)
+        if pool is not None:
+            group = torch.where(pool & ~mask, kept, group)
+        return Reduction(group)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The sequence of a batch, padded at the end.
+
+    Attributes:
+        x: ``[B, N, D]`` features.
+        size: ``[B, N]`` fp32, patches folded into each token; 0 = padding, so ``log(size)`` is at
+            once the bias of proportional attention and the padding mask.
+        source: ``[B, P]`` int64, slot (prefix included) that holds each original patch, -1 = lost.
+        prefix: number of class, distillation and register tokens at the front.
+    """
+
+    x: Tensor
+    size: Tensor
+    source: Tensor
+    prefix: int
+
+    @staticmethod
+    def start(x: Tensor, prefix: int) -> Tokens:
+        """The sequence that enters the first block: every token of size 1. ``x`` is ``[B, N, D]``."""
+        batch, count = x.shape[:2]
+        size = torch.ones(batch, count, device=x.device)
+        source = torch.arange(prefix, count, device=x.device).expand(batch, -1)
+        return Tokens(x, size, source, prefix)
+
+    @property
+    def lengths(self) -> Tensor:
+        """``[B]`` valid tokens of each image, prefix included."""
+        return (self.size > 0).sum(1)
+
+    def apply(self, reduction: Reduction) -> Tokens:
+        """The reduced sequence, padded to the longest image of the batch."""
+        batch, _, width = self.x.shape
+        longest = int(reduction.slots.max())
+        first = torch.arange(batch, device=self.x.device)[:, None] * longest
+        slot = torch.where(reduction.group >= 0, reduction.group + first, DROPPED)
+        weight = slot_weight(reduction, self.size)
+        x = combine(self.x.flatten(0, 1), slot.flatten(), weight.flatten(), batch * longest)
+        return replace(
+            self,
+            x=x.view(batch, longest, width),
+            size=fold_size(self.size, reduction, longest),
+            source=follow(self.source, reduction),
+        )
+
+
+def combine(x: Tensor, slot: Tensor, weight: Tensor, slots: int) -> Tensor:
+    """Sum weighted tokens into slots; the one place where features change in a reduction.
+
+    A token alone in its slot with weight 1 is copied bit by bit; sums run in fp32.
+
+    Args:
+        x: ``[T, D]`` tokens of the whole batch.
+        slot: ``[T]`` int64 slot in the result, -1 = dropped.
+        weight: ``[T]`` factors.
+        slots: number of rows of the result; rows that no token goes to are zero.
+
+    Returns:
+        ``[slots, D]`` in the dtype of ``x``.
+    """
+    kept = slot >= 0
+    members = torch.zeros(slots, dtype=torch.long, device=x.device)
+    members.index_add_(0, slot[kept], torch.ones_like(slot[kept]))
+    alone = kept & (weight == 1) & (members[slot.clamp(min=0)] == 1)
+    out = x.new_zeros(slots, x.shape[1])
+    out[slot[alone]] = x[alone]
+    mixed = kept & ~alone
+    if bool(mixed.any()):
+        rows, place = slot[mixed].unique(return_inverse=True)
+        total = torch.zeros(len(rows), x.shape[1], device=x.device, dtype=torch.float32)
+        total.index_add_(0, place, x[mixed].float() * weight[mixed, None].float())
+        out[rows] = total.to(x.dtype)
+    return out
+
+
+def slot_weight(reduction: Reduction, size: Tensor) -> Tensor:
+    """``[B, N]`` factors: the given ones, or size over the total size of the slot."""
+    if reduction.weight is not None:
+        return reduction.weight
+    group = reduction.group
+    total = torch.zeros_like(size).scatter_add_(
+        1, group.clamp(min=0), torch.where(group >= 0, size, 0)
+    )
+    return size / total.gather(1, group.clamp(min=0)).clamp(min=torch.finfo(size.dtype).tiny)
+
+
+def fold_size(size: Tensor, reduction: Reduction, longest: int) -> Tensor:
+    """``[B, longest]`` sizes after a reduction: the sum over each slot, 0 = padding."""
+    group = reduction.group
+    out = torch.zeros(size.shape[0], longest, dtype=size.dtype, device=size.device)
+    return out.scatter_add_(1, group.clamp(min=0), torch.where(group >= 0, size, 0))
+
+
+def follow(source: Tensor, reduction: Reduction) -> Tensor:
+    """``[B, P]`` the ``source`` map after a reduction: lost patches stay lost."""
+    moved = reduction.group.gather(1, source.clamp(min=0))
+    return torch.where(source >= 0, moved, DROPPED)

@@ -1,0 +1,97 @@
+"""What happened to the tokens of the latest forward pass, and the work it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from asap_eval.errors import AsapEvalError
+
+
+@dataclass
+class Trace:
+    """Filled by the host while the model runs; every forward pass starts it afresh.
+
+    Attributes:
+        lengths: ``[L, B]`` tokens of each image after each block, prefix included, padding not.
+        attention_tokens: ``[L, B]`` tokens that entered the attention of each block.
+        mlp_tokens: ``[L, B]`` tokens that entered the MLP of each block.
+        method_macs: ``[B]`` fp64, the method's own products for each image.
+        fired: ``[B]`` first block (from 1) that reduced the image, 0 = never.
+        source: ``[B, P]`` slot of each original patch in its image's sequence, -1 = dropped.
+        notes: what a method wants to show, per image, by name (``sink``: ``[B]``).
+    """
+
+    _values: dict[str, Tensor] = field(default_factory=dict)
+    notes: dict[str, Tensor] = field(default_factory=dict)
+    _ids: tuple[str, ...] | None = None
+
+    def name_images(self, ids: Sequence[str]) -> None:
+        """Give the ids of the next forward's images; seeds of random choices derive from them.
+
+        Without names, an image's seed derives from its pixel values.
+        """
+        self._ids = tuple(ids)
+
+    def start(self, blocks: int, source: Tensor) -> None:
+        """Begin a forward pass of ``B`` images (host only); ``source`` is ``[B, P]``."""
+        batch, device = source.shape[0], source.device
+        counts = torch.zeros(blocks, batch, dtype=torch.long, device=device)
+        self._values = {
+            "lengths": counts,
+            "attention_tokens": counts.clone(),
+            "mlp_tokens": counts.clone(),
+            "method_macs": torch.zeros(batch, dtype=torch.float64, device=device),
+            "fired": torch.zeros(batch, dtype=torch.long, device=device),
+            "source": source,
+        }
+        self.notes = {}
+
+    def take_ids(self, batch: int) -> tuple[str, ...] | None:
+        """The names given for this pass, used once (host only)."""
+        ids, self._ids = self._ids, None
+        if ids is not None and len(ids) != batch:
+            raise AsapEvalError(f"{len(ids)} image ids were given for a batch of {batch} images.")
+        return ids
+
+    def note(self, name: str, images: Tensor, values: Tensor) -> None:
+        """Keep one value per image; ``images`` and ``values`` are ``[b]``, absent ones read -1."""
+        if name not in self.notes:
+            self.notes[name] = torch.full_like(self.fired, -1)
+        self.notes[name][images] = values.to(self.fired.dtype)
+
+    def _get(self, name: str) -> Tensor:
+        if name not in self._values:
+            raise AsapEvalError(f"trace.{name} is empty: run the model inside the `with` first.")
+        return self._values[name]
+
+    @property
+    def lengths(self) -> Tensor:
+        return self._get("lengths")
+
+    @property
+    def attention_tokens(self) -> Tensor:
+        return self._get("attention_tokens")
+
+    @property
+    def mlp_tokens(self) -> Tensor:
+        return self._get("mlp_tokens")
+
+    @property
+    def method_macs(self) -> Tensor:
+        return self._get("method_macs")
+
+    @property
+    def fired(self) -> Tensor:
+        return self._get("fired")
+
+    @property
+    def source(self) -> Tensor:
+        return self._get("source")
+
+    @source.setter
+    def source(self, value: Tensor) -> None:
+        self._values["source"] = value
