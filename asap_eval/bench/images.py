@@ -1,0 +1,237 @@
+"""Labelled images in a fixed order, and their batches."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from PIL import Image, ImageFile, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from asap_eval.bench.stores import Classes, Store, open_store
+from asap_eval.errors import BadValueError, DataError, unknown
+from asap_eval.models.zoo import Labels
+
+Sample = Literal["first", "spread"]
+"""The first n images, or n evenly over all of them."""
+
+_SAMPLES = ("first", "spread")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Some images of a store, in its order.
+
+    Attributes:
+        store: all images. places: those of this set, ascending. sample: how they were chosen.
+    """
+
+    store: Store
+    places: Sequence[int]
+    sample: Sample = "first"
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Path relative to the data folder, or index in the data set."""
+        return [self.store.ids[place] for place in self.places]
+
+    @cached_property
+    def labels(self) -> list[int]:
+        """Class numbers of the model."""
+        return [self.store.labels[place] for place in self.places]
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over ids and labels, in order."""
+        digest = hashlib.sha256()
+        for pair in zip(self.ids, self.labels, strict=True):
+            digest.update(json.dumps(pair).encode())
+        return digest.hexdigest()
+
+    def load(self, index: int) -> Image.Image:
+        """Decode one image of this set to RGB.
+
+        Raises:
+            DataError: it is missing, truncated or no image.
+        """
+        try:
+            with _whole_images_only(), Image.open(io.BytesIO(self._read(index))) as image:
+                return image.convert("RGB")
+        except MemoryError:
+            raise
+        except UnidentifiedImageError as error:  # its text holds a memory address
+            raise DataError(f"{self.ids[index]} cannot be read: it is not an image") from error
+        except Exception as error:  # decoders of damaged files raise many kinds
+            first = str(error).strip().split("\n")[0] or type(error).__name__
+            raise DataError(f"{self.ids[index]} cannot be read: {first}") from error
+
+    def _read(self, index: int) -> bytes:
+        content = self.store.read(self.places[index])
+        if not content:
+            raise DataError("the file is empty")
+        return content
+
+    def calibration(self, count: int) -> tuple[ImageSet, bool]:
+        """Images to search a knob on, and whether none of them is in this set.
+
+        They come after this set (``spread``: evenly from the images left between). Where fewer
+        than ``count`` are left, those few; where none is left, ``count`` images of this set.
+        """
+        if count < 1:
+            raise BadValueError(f"{count} calibration images: give a number >= 1.")
+        if self.sample == "first":
+            left: Sequence[int] = range(max(self.places) + 1, len(self.store.ids))
+            chosen = list(left[:count])
+        else:
+            taken = set(self.places)
+            left = [place for place in range(len(self.store.ids)) if place not in taken]
+            chosen = _spread(left, count)
+        if chosen:
+            return ImageSet(self.store, chosen, self.sample), True
+        return ImageSet(self.store, _spread(self.places, count), self.sample), False
+
+
+@contextlib.contextmanager
+def _whole_images_only() -> Iterator[None]:
+    """Other libraries switch this on for the whole process; half an image is a failure here."""
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def _spread(places: Sequence[int], count: int) -> list[int]:
+    """At most ``count`` of the places, evenly."""
+    count = min(count, len(places))
+    return [places[at * len(places) // count] for at in range(count)]
+
+
+def open_images(
+    data: str,
+    *,
+    classes: int,
+    labels: Labels,
+    limit: int | None = None,
+    sample: Sample = "first",
+) -> ImageSet:
+    """The images an address means, labelled with the model's class numbers.
+
+    Args:
+        data: a folder (class folders; ``val`` inside it), a parquet file or folder,
+            ``hfds/<data set>[@split]``, or ``wds/<folder or pattern of shards>[@split]``.
+        classes, labels: of the `LoadedModel`.
+        limit: number of images, ``None`` = all. sample: the first ones, or evenly over all.
+
+    Raises:
+        BadValueError: limit below 1 or above what is there, or the model has no classes.
+        DataError: no such data, no images, or classes that do not fit the model.
+    """
+    if limit is not None and limit < 1:
+        raise BadValueError(
+            f"limit={limit}: give a number of images >= 1, or leave it out for all."
+        )
+    if sample not in _SAMPLES:
+        raise unknown("sample", str(sample), _SAMPLES)
+    if labels == "none" or classes < 1:
+        raise BadValueError(
+            "The model has no classifier, so its answers cannot be scored. Choose a model with "
+            "classes, or tell what they are with model.labels=wnid or model.labels=folders."
+        )
+    store = open_store(data, Classes(classes, labels))
+    count = len(store.ids)
+    if limit is not None and limit > count:
+        raise BadValueError(
+            f"limit={limit}, but data={data} has {count} images. Use limit={count} or leave it out."
+        )
+    every = range(count)
+    if limit is None:
+        return ImageSet(store, every, sample)
+    return ImageSet(store, every[:limit] if sample == "first" else _spread(every, limit), sample)
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Images ``indices`` of a set, in order.
+
+    Attributes:
+        indices, ids, labels: of all images of the batch, unreadable ones included.
+        pixels: ``[b, 3, H, W]`` fp32 of the readable ones, in order; b = 0 where none is.
+        failures: what is wrong with each of the others, by index.
+    """
+
+    indices: list[int]
+    ids: list[str]
+    labels: list[int]
+    pixels: Tensor
+    failures: dict[int, str]
+
+
+class _Decoded(Dataset[tuple[int, "Tensor | str"]]):
+    """Transformed image, or the message of its failure, by index."""
+
+    def __init__(self, images: ImageSet, transform: Callable[[Any], Tensor]) -> None:
+        self.images, self.transform = images, transform
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
+        try:
+            image = self.images.load(index)
+        except DataError as error:
+            return index, str(error)
+        return index, self.transform(image)
+
+
+@dataclass(frozen=True)
+class _Collate:
+    images: ImageSet
+
+    def __call__(self, items: list[tuple[int, Tensor | str]]) -> ImageBatch:
+        indices = [index for index, _ in items]
+        pixels = [item for _, item in items if isinstance(item, Tensor)]
+        return ImageBatch(
+            indices=indices,
+            ids=[self.images.ids[index] for index in indices],
+            labels=[self.images.labels[index] for index in indices],
+            pixels=torch.stack(pixels) if pixels else torch.empty(0, 3, 0, 0),
+            failures={index: item for index, item in items if isinstance(item, str)},
+        )
+
+
+def image_batches(
+    images: ImageSet,
+    transform: Callable[[Any], Tensor],
+    batch_size: int,
+    workers: int = 0,
+    start: int = 0,
+) -> Iterator[ImageBatch]:
+    """Batches of consecutive images from ``start``, the same ones for any number of workers.
+
+    An unreadable image is listed in its batch and never raised.
+    """
+    if batch_size < 1:
+        raise BadValueError(f"batch_size={batch_size}: give a number of images >= 1.")
+    if workers < 0:
+        raise BadValueError(f"workers={workers}: give a number of processes >= 0.")
+    if not 0 <= start <= len(images):
+        raise BadValueError(f"start={start} is outside the {len(images)} images.")
+    bounds = range(start, len(images), batch_size)
+    loader = DataLoader(
+        _Decoded(images, transform),
+        batch_sampler=[list(range(at, min(at + batch_size, len(images)))) for at in bounds],
+        num_workers=workers,
+        collate_fn=_Collate(images),
+        generator=torch.Generator(),  # its own: the loader would draw from the global one
+    )
+    return iter(loader)

@@ -1,0 +1,21 @@
+"""Models by name: what they are, their weights, and the transform that goes with the weights."""
+
+from asap_eval.models.weights import WeightsInfo
+from asap_eval.models.zoo import (
+    LoadedModel,
+    ModelSpec,
+    load_model,
+    model_names,
+    model_specs,
+    spec_from,
+)
+
+__all__ = [
+    "LoadedModel",
+    "ModelSpec",
+    "WeightsInfo",
+    "load_model",
+    "model_names",
+    "model_specs",
+    "spec_from",
+]

@@ -1,0 +1,324 @@
+"""A model by name: architecture, weights, transform and what its classes mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from asap_eval.errors import BadValueError, UnknownNameError, WeightsError, unknown
+from asap_eval.models.weights import (
+    WeightsInfo,
+    file_sha256,
+    fit,
+    load_weights,
+    read_checkpoint,
+    tensors_sha256,
+)
+from asap_eval.paths import conf_dir
+
+Labels = Literal["wnid", "folders", "none"]
+"""What class numbers mean: the 1000 ImageNet ids in order, the sorted class folders of the data,
+or nothing (a model without a classifier)."""
+
+IMAGENET_CLASSES = 1000
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_RANDOM_SEED = 0
+_HUB_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One file of ``conf/model``.
+
+    Attributes:
+        name: what ``model=`` says. timm: timm's name with its pretrained tag; ``None`` = a model of
+            this package. labels: see `Labels`; ``auto`` = wnid for 1000 classes, else none.
+        description: one line for the list of models. source: where the weights come from.
+        kwargs: passed on to the model's constructor.
+    """
+
+    name: str
+    timm: str | None = None
+    labels: str = "auto"
+    description: str = ""
+    source: str = ""
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.labels not in ("auto", *get_args(Labels)):
+            raise unknown("value of model.labels", str(self.labels), ("auto", *get_args(Labels)))
+
+
+@dataclass
+class LoadedModel:
+    """A model ready to be measured.
+
+    Attributes:
+        model: in eval mode, on its device, in its dtype, no gradients.
+        transform: an RGB picture to ``[3, H, W]`` fp32, as timm evaluates these weights.
+        classes: number of logits with a meaning; 0 = no classifier.
+        name: of the model. timm: timm's full name, ``None`` = a model of this package.
+        weights: which weights, with their hash. labels: what class numbers mean.
+    """
+
+    model: nn.Module
+    transform: Callable[[Any], Tensor]
+    classes: int
+    name: str
+    timm: str | None
+    weights: WeightsInfo
+    labels: Labels
+
+    @property
+    def wnid_labels(self) -> bool:
+        """Whether the classes are the 1000 of ImageNet in the order of their WordNet ids."""
+        return self.labels == "wnid"
+
+
+@lru_cache(maxsize=1)
+def model_specs() -> dict[str, ModelSpec]:
+    """Every model of ``conf/model`` by name."""
+    from omegaconf import OmegaConf
+
+    specs = {}
+    for file in sorted((conf_dir() / "model").glob("*.yaml")):
+        content = OmegaConf.to_container(OmegaConf.load(file), throw_on_missing=False)
+        spec = _spec(cast(Mapping[str, Any], content))
+        if spec.name != file.stem:
+            raise BadValueError(f"{file} declares name={spec.name}; it has to be {file.stem}.")
+        specs[spec.name] = spec
+    return specs
+
+
+def model_names() -> dict[str, str]:
+    """Name and one-line description of every model of ``conf/model``."""
+    return {name: spec.description for name, spec in model_specs().items()}
+
+
+def spec_from(config: Mapping[str, Any]) -> ModelSpec:
+    """The spec that a ``model`` config group means, after overrides.
+
+    With ``model.timm=`` overridden the name is timm's, so that no record carries a wrong one.
+    """
+    spec = _spec(config)
+    declared = model_specs().get(spec.name)
+    if declared is None or declared.timm == spec.timm or spec.timm is None:
+        return spec
+    labels = "auto" if spec.labels == declared.labels else spec.labels
+    return ModelSpec(spec.timm, spec.timm, labels, kwargs=spec.kwargs, source="timm")
+
+
+def _spec(config: Mapping[str, Any]) -> ModelSpec:
+    known = [option.name for option in fields(ModelSpec)]
+    for key in config:
+        if key not in known:
+            raise unknown("option of model", str(key), known)
+    return ModelSpec(**config)
+
+
+def load_model(
+    model: str | ModelSpec,
+    *,
+    weights: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    dtype: str = "float32",
+    pretrained: bool = True,
+) -> LoadedModel:
+    """Build a model and fill it.
+
+    Args:
+        model: a name of ``conf/model``, any timm name (``<architecture>.<tag>``), or a spec.
+        weights: a file; ``None`` = the published weights (timm's hub, or bundled); ``"random"``
+            = random initialisation from a fixed seed, as ``pretrained=False``.
+        device: ``cpu``, ``cuda``, ``cuda:1`` ... dtype: float32, bfloat16 or float16.
+
+    Raises:
+        UnknownNameError: no such model, tag or dtype. BadValueError: the device is not there.
+        WeightsError: weights that are missing, unsafe or do not fit.
+    """
+    target, precision = check_device(device), _dtype(dtype)
+    spec = model if isinstance(model, ModelSpec) else _find(model)
+    if weights == "random":
+        weights, pretrained = None, False
+    if weights is not None and not pretrained:
+        raise BadValueError(f"weights={weights} and pretrained=False contradict: drop one of them.")
+    net = _build(spec)
+    if weights is not None:
+        info = load_weights(net, Path(weights).expanduser(), str(weights))
+    elif pretrained:
+        info = _load_published(spec, net)
+    else:
+        info = WeightsInfo(f"random:seed={_RANDOM_SEED}", tensors_sha256(net), trained=False)
+    net.eval().requires_grad_(False).to(target, precision)
+    labels = _labels(spec, net)
+    classes = 0 if labels == "none" else int(net.num_classes)  # type: ignore[arg-type]
+    timm_name = _full_name(net) if spec.timm else None
+    return LoadedModel(net, _transform(net), classes, spec.name, timm_name, info, labels)
+
+
+def check_device(device: str | torch.device) -> torch.device:
+    """The device, if this machine and this torch have it."""
+    try:
+        target = torch.device(device)
+    except RuntimeError as error:
+        raise BadValueError(
+            f"device={device} is not a device. Use cpu, cuda or cuda:<n>."
+        ) from error
+    if target.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            raise BadValueError(
+                f"device={device}, but torch {torch.__version__} finds no GPU. Use device=cpu, "
+                "or install a CUDA build of torch and check the driver with nvidia-smi."
+            )
+        if (target.index or 0) >= count:
+            raise BadValueError(
+                f"device={device}, but this machine has {count} GPU(s), from cuda:0."
+            )
+    if target.type == "mps" and not torch.backends.mps.is_available():
+        raise BadValueError(f"device={device}, but this machine has no Metal GPU. Use device=cpu.")
+    if target.type not in ("cpu", "cuda", "mps"):
+        raise BadValueError(f"device={device} is not supported. Use cpu, cuda, cuda:<n> or mps.")
+    return target
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name not in DTYPES:
+        raise unknown("dtype", str(name), DTYPES)
+    return DTYPES[name]
+
+
+def _find(name: str) -> ModelSpec:
+    """The spec of a declared name, or of any name timm knows."""
+    import timm
+
+    specs = model_specs()
+    if name in specs:
+        return specs[name]
+    if timm.is_model(name.split(".")[0]):
+        return ModelSpec(name, name, source="timm")
+    raise unknown("model", name, specs)
+
+
+def _build(spec: ModelSpec) -> nn.Module:
+    """The architecture in fp32 on the CPU, initialised from a fixed seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_RANDOM_SEED)
+        if spec.timm is None:
+            return _own(spec.name)[0](**spec.kwargs)
+        return _build_timm(spec.timm, spec.kwargs)
+
+
+def _own(name: str) -> tuple[Callable[..., nn.Module], Path]:
+    """Constructor and bundled weights of a model of this package."""
+    if name == "digits_vit":
+        from asap_eval.models import digits_vit
+
+        return digits_vit.digits_vit, digits_vit.WEIGHTS
+    raise BadValueError(
+        f"model '{name}' names no architecture. Set model.timm=<timm name>; "
+        "`timm.list_models('vit_*')` lists them."
+    )
+
+
+def _build_timm(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise _unknown_architecture(architecture)
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
+    if tag and tag not in tags:
+        raise unknown(f"pretrained tag of {architecture}", tag, tags)
+    try:
+        return timm.create_model(name, pretrained=False, **kwargs)
+    except TypeError as error:
+        raise BadValueError(f"model.kwargs={dict(kwargs)} do not fit {name}: {error}.") from error
+
+
+def _unknown_architecture(name: str) -> UnknownNameError:
+    """timm knows a thousand models: near names and the families, not the whole list."""
+    import difflib
+
+    import timm
+
+    near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.6)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    return UnknownNameError(
+        f"timm {timm.__version__} has no model '{name}'.{hint} "
+        "`timm.list_models('*vit*')` lists its Vision Transformers."
+    )
+
+
+def _load_published(spec: ModelSpec, net: nn.Module) -> WeightsInfo:
+    """Bundled weights for a model of this package, timm's hub weights for the others."""
+    if spec.timm is None:
+        path = _own(spec.name)[1]
+        return load_weights(net, path, f"bundled:{path.name}")
+    config = cast(Mapping[str, Any], net.pretrained_cfg)
+    repository = config.get("hf_hub_id")
+    if not repository:
+        raise WeightsError(
+            f"timm publishes no weights for {_full_name(net)}. Give a file (weights=<file>), or "
+            "weights=random for a run that only tries the plumbing."
+        )
+    file = config.get("hf_hub_filename") or _HUB_FILE
+    path = _fetch(str(repository), str(file), _full_name(net))
+    state, entry = read_checkpoint(path)
+    fit(net, state, f"hub:{repository}/{file}")
+    return WeightsInfo(f"hub:{repository}/{file}", file_sha256(path), trained=True, entry=entry)
+
+
+def _fetch(repository: str, file: str, name: str) -> Path:
+    """The hub's file, from the local cache where it is there (no network needed then)."""
+    import huggingface_hub
+
+    cached = huggingface_hub.try_to_load_from_cache(repository, file)
+    if isinstance(cached, str):
+        return Path(cached)
+    try:
+        return Path(huggingface_hub.hf_hub_download(repository, file))
+    except Exception as error:  # its HTTP clients raise many kinds: offline, refused, not found
+        first = str(error).strip().split("\n")[0]
+        raise WeightsError(
+            f"The weights of {name} are not in the local cache and could not be fetched from "
+            f"https://huggingface.co/{repository} ({type(error).__name__}: {first}). Check the "
+            f"connection, or fetch {file} elsewhere and give it as weights=<file>."
+        ) from error
+
+
+def _full_name(net: nn.Module) -> str:
+    """timm's name with the pretrained tag, also where the tag was left to timm's default."""
+    config = cast(Mapping[str, Any], net.pretrained_cfg)
+    tag = config.get("tag")
+    return f"{config['architecture']}.{tag}" if tag else str(config["architecture"])
+
+
+def _labels(spec: ModelSpec, net: nn.Module) -> Labels:
+    classes = int(net.num_classes)  # type: ignore[arg-type]
+    if spec.labels == "auto":
+        return "wnid" if classes == IMAGENET_CLASSES else "none"
+    if spec.labels == "wnid" and classes != IMAGENET_CLASSES:
+        raise BadValueError(
+            f"model '{spec.name}' has {classes} classes, so its labels cannot be the "
+            f"{IMAGENET_CLASSES} of ImageNet. Set model.labels=folders or model.labels=none."
+        )
+    if spec.labels == "folders" and classes == 0:
+        raise BadValueError(f"model '{spec.name}' has no classifier: set model.labels=none.")
+    return cast(Labels, spec.labels)
+
+
+def _transform(net: nn.Module) -> Callable[[Any], Tensor]:
+    """timm's evaluation transform for these weights."""
+    from timm.data import create_transform, resolve_model_data_config
+
+    config = resolve_model_data_config(net)
+    return cast(Callable[[Any], Tensor], create_transform(**config, is_training=False))
