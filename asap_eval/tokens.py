@@ -78,7 +78,7 @@ class Tokens:
 
     @staticmethod
     def start(x: Tensor, prefix: int) -> Tokens:
-        """The sequence that enters the first block: every token of size 1. ``x`` is ``[B, N, D]``."""
+        """What enters the first block: every token of size 1. ``x`` is ``[B, N, D]``."""
         batch, count = x.shape[:2]
         size = torch.ones(batch, count, device=x.device)
         source = torch.arange(prefix, count, device=x.device).expand(batch, -1)
@@ -127,7 +127,7 @@ def combine(x: Tensor, slot: Tensor, weight: Tensor, slots: int) -> Tensor:
     out[slot[alone]] = x[alone]
     mixed = kept & ~alone
     if bool(mixed.any()):
-        rows, place = slot[mixed].unique(return_inverse=True)
+        rows, place = torch.unique(slot[mixed], return_inverse=True)
         total = torch.zeros(len(rows), x.shape[1], device=x.device, dtype=torch.float32)
         total.index_add_(0, place, x[mixed].float() * weight[mixed, None].float())
         out[rows] = total.to(x.dtype)

@@ -17,9 +17,9 @@ from torch.overrides import TorchFunctionMode
 
 from asap_eval.hosts.layout import Layout
 
-MAP_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
-"""Memory for all heads' maps of the images in flight: on a CPU what its cache holds, so that the
-maps of a batch never reach main memory; on a GPU enough images to keep it busy."""
+MAP_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
+"""Memory for one head's maps of the images in flight: on a CPU what its cache holds between two
+products; on a GPU enough images to keep it busy."""
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -83,49 +83,39 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Tensor | None)
         if bias is not None:
             mask = bias.view(len(layout.lengths), 1, 1, -1).to(q.dtype)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    if q.device.type == "cpu":
-        return _attend_in_turn(q, k, v, layout, bias)
-    return _attend_padded(q, k, v, layout, bias)
+    if q.device.type != "cpu":
+        return _attend_padded(q, k, v, layout, bias)
+    out = torch.empty_like(by_token(q))
+    _attend_runs(q, k, v, layout, bias, list(layout.order), out)
+    return _by_head(out, layout)
 
 
-def _empty_output(q: Tensor) -> Tensor:
-    """Uninitialised ``[B, H, N, d]`` laid out as ``[B, N, H, d]``, as fused attention returns it:
-    the model's transpose and reshape that follow are then free."""
-    batch, heads, count, width = q.shape
-    return q.new_empty(batch, count, heads, width).transpose(1, 2)
-
-
-def _attend_in_turn(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Tensor | None
-) -> Tensor:
-    """Image by image: on a CPU no work at all is spent on padding."""
-    out = _empty_output(q)
-    for image in range(len(layout.lengths)):
-        _attend_one(q, k, v, layout, bias, image, out)
-    return out
-
-
-def _attend_one(
+def _attend_runs(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     layout: Layout,
     bias: Tensor | None,
-    image: int,
+    picked: list[int],
     out: Tensor,
 ) -> None:
-    """Fused attention of one image of a packed batch, written into ``out``."""
-    start, length = layout.starts[image], layout.lengths[image]
-    at = slice(start, start + length)
-    mask = None if bias is None else bias[at].to(q.dtype).expand(1, 1, length, length)
-    out[:, :, at] = F.scaled_dot_product_attention(
-        q[:, :, at], k[:, :, at], v[:, :, at], attn_mask=mask
-    )
+    """Fused attention of some images, those of one length together, written to ``out [T, H, d]``.
+
+    On a CPU no work at all is spent on padding this way.
+    """
+    flat = [by_token(t) for t in (q, k, v)]
+    for row, images in layout.runs(picked):
+        length = layout.lengths[images[0]]
+        rows = slice(row, row + len(images) * length)
+        queries, keys, values = (t[rows].unflatten(0, (-1, length)).transpose(1, 2) for t in flat)
+        mask = None
+        if bias is not None:
+            mask = bias[rows].view(-1, 1, 1, length).to(q.dtype)
+        result = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        out[rows] = result.transpose(1, 2).flatten(0, 1)
 
 
-def _attend_padded(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Tensor | None
-) -> Tensor:
+def _attend_padded(q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Tensor | None) -> Tensor:
     """One call over padded images: on a GPU launches cost more than the padding of attention."""
     rows = layout.rows(q.device)
     valid = rows < layout.total
@@ -133,11 +123,24 @@ def _attend_padded(
     mask = torch.where(valid, 0.0, -torch.inf)
     if bias is not None:
         mask = mask + bias[rows]
-    padded = [t[0][:, rows].transpose(0, 1) for t in (q, k, v)]
-    out = F.scaled_dot_product_attention(*padded, attn_mask=mask[:, None, None].to(q.dtype))
-    packed = _empty_output(q)
-    packed[0] = out.transpose(0, 1)[:, valid]
-    return packed
+    queries, keys, values = (by_token(t)[rows].transpose(1, 2) for t in (q, k, v))
+    result = F.scaled_dot_product_attention(
+        queries, keys, values, attn_mask=mask[:, None, None].to(q.dtype)
+    )
+    out = torch.empty_like(by_token(q))
+    out[rows[valid]] = result.transpose(1, 2)[valid]
+    return _by_head(out, layout)
+
+
+def by_token(t: Tensor) -> Tensor:
+    """``[T, H, d]`` from ``[B, H, N, d]`` or ``[1, H, T, d]``; a view of a model's fused qkv."""
+    return t.transpose(1, 2).flatten(0, 1)
+
+
+def _by_head(t: Tensor, layout: Layout) -> Tensor:
+    """``[B, H, N, d]`` or ``[1, H, T, d]`` from ``[T, H, d]``. As after fused attention, the
+    model's own transpose and reshape that follow are then free."""
+    return layout.shaped(t).transpose(1, 2)
 
 
 def map_dtype(q: Tensor) -> torch.dtype:
@@ -170,106 +173,64 @@ def attend_with_maps(
         ``heads``; N is the longest watched image, rows and columns beyond an image's own are 0.
     """
     count = q.shape[1]
-    longest = max((layout.lengths[i] for i in watched), default=0)
-    shape = (count, longest, longest) if heads else (longest, longest)
+    longest = max(layout.lengths[i] for i in watched)
+    shape = (len(watched), count if heads else 1, longest, longest)
     # Written whole below where all watched images have one length, as they do until one fires.
     even = all(layout.lengths[i] == longest for i in watched)
-    maps = (q.new_empty if even else q.new_zeros)(len(watched), *shape, dtype=map_dtype(q))
-    out = _empty_output(q)
+    maps = (q.new_empty if even else q.new_zeros)(shape, dtype=map_dtype(q))
+    out = torch.empty_like(by_token(q))
 
-    picked = set(watched)
-    others = [i for i in range(len(layout.lengths)) if i not in picked]
-    if others and layout.dense:
-        mask = None if bias is None else bias.view(len(layout.lengths), 1, 1, -1).to(q.dtype)[others]
-        out[others] = F.scaled_dot_product_attention(
-            q[others], k[others], v[others], attn_mask=mask
-        )
-    for image in others if not layout.dense else ():
-        _attend_one(q, k, v, layout, bias, image, out)
+    chosen = set(watched)
+    others = [i for i in range(len(layout.lengths)) if i not in chosen]
+    if others:
+        _attend_runs(q, k, v, layout, bias, others, out)
 
-    work = None
-    for first, group in _groups(watched, layout, count, q.device.type):
-        length = layout.lengths[group[0]]
-        target = maps[first : first + len(group), ..., :length, :length]
-        taken = [_take(t, layout, group) for t in (q, k, v)]
-        if work is None or work.shape[1] != length or len(work) < len(group) * count:
-            work = target.new_empty(len(group) * count, length, length)
-        key_bias = None if bias is None else _take_bias(bias, layout, group)
-        result = _maps_of(*taken, key_bias, target, work[: len(group) * count])
-        if layout.dense:
-            out[group[0] : group[-1] + 1] = result
-        else:
-            for image, rows in zip(group, result, strict=True):
-                start = layout.starts[image]
-                out[0, :, start : start + length] = rows
-    return out, maps
-
-
-def _groups(
-    watched: list[int], layout: Layout, heads: int, device: str
-) -> list[tuple[int, list[int]]]:
-    """Watched images in groups of one length whose maps fit in the fast memory together.
-
-    Each group comes with the place of its first image in ``watched``. In a dense batch the images
-    of a group are neighbours, so that they can be sliced rather than gathered.
-    """
-    groups: list[tuple[int, list[int]]] = []
-    for place, image in enumerate(watched):
-        length = layout.lengths[image]
-        limit = max(1, MAP_BYTES.get(device, MAP_BYTES["cuda"]) // (4 * heads * length * length))
-        if groups:
-            group = groups[-1][1]
-            fits = len(group) < limit and layout.lengths[group[-1]] == length
-            if fits and (not layout.dense or group[-1] + 1 == image):
-                group.append(image)
-                continue
-        groups.append((place, [image]))
-    return groups
-
-
-def _take(t: Tensor, layout: Layout, group: list[int]) -> Tensor:
-    """``[g, H, n, d]`` of a group of images of one length."""
-    if layout.dense:
-        return t[group[0] : group[-1] + 1]
-    length = layout.lengths[group[0]]
-    return torch.stack([t[0, :, s : s + length] for s in (layout.starts[i] for i in group)])
-
-
-def _take_bias(bias: Tensor, layout: Layout, group: list[int]) -> Tensor:
-    """``[g, n]`` key bias of a group of images of one length."""
-    length = layout.lengths[group[0]]
-    return torch.stack([bias[s : s + length] for s in (layout.starts[i] for i in group)])
+    flat = [by_token(t) for t in (q, k, v)]
+    memory = MAP_BYTES.get(q.device.type, MAP_BYTES["cuda"])
+    limit = max(1, memory // (maps.element_size() * longest * longest))
+    done: list[int] = []
+    for start, run in layout.runs(watched):
+        length = layout.lengths[run[0]]
+        for at in range(0, len(run), limit):
+            images = run[at : at + limit]
+            rows = slice(start + at * length, start + (at + len(images)) * length)
+            queries, keys, values, result = (
+                t[rows].unflatten(0, (-1, length)) for t in (*flat, out)
+            )
+            key_bias = None if bias is None else bias[rows].view(-1, 1, length)
+            target = maps[len(done) : len(done) + len(images), :, :length, :length]
+            _maps_of(queries, keys, values, key_bias, target, result)
+            done += images
+    if done != watched:
+        maps = maps[[done.index(image) for image in watched]]
+    return _by_head(out, layout), maps if heads else maps[:, 0]
 
 
 def _maps_of(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, target: Tensor, scores: Tensor
-) -> Tensor:
-    """Attention of a few images; writes their fp32 maps into ``target``.
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, maps: Tensor, out: Tensor
+) -> None:
+    """Attention of a few images of one length, head after head, so that the maps of one head stay
+    in the cache from the first product to the second.
 
     Args:
-        q, k, v: ``[g, H, n, d]``. bias: ``[g, n]`` or ``None``.
-        target: ``[g, n, n]`` (mean over heads) or ``[g, H, n, n]``.
-        scores: ``[g * H, n, n]`` scratch memory in the maps' dtype.
-
-    Returns:
-        ``[g, H, n, d]`` in the dtype of ``v``.
+        q, k, v: ``[g, n, H, d]``. bias: ``[g, 1, n]`` or ``None``.
+        maps: ``[g, 1, n, n]`` (mean over heads) or ``[g, H, n, n]``, written here.
+        out: ``[g, n, H, d]``, written here.
     """
-    images, heads, count, width = q.shape
-    queries, keys = (t.to(scores.dtype).reshape(-1, count, width) for t in (q, k))
-    scale = width**-0.5
-    if bias is None:
-        torch.baddbmm(scores, queries, keys.mT, beta=0, alpha=scale, out=scores)
-    else:
-        key_bias = bias.repeat_interleave(heads, 0)[:, None].to(scores.dtype)
-        torch.baddbmm(key_bias, queries, keys.mT, alpha=scale, out=scores)
-    torch.softmax(scores, -1, out=scores)
-    by_head = scores.view(images, heads, count, count)
-    if target.dim() == 4:
-        target.copy_(by_head)
-    else:
-        # Head after head: a reduction over a middle dimension takes more than twice as long.
-        torch.mul(by_head[:, 0], 1 / heads, out=target)
-        for head in range(1, heads):
-            target.add_(by_head[:, head], alpha=1 / heads)
-    result = torch.bmm(scores.to(v.dtype), v.reshape(-1, count, width))
-    return result.view(images, heads, count, width)
+    images, count, heads, width = q.shape
+    spare = None
+    for head in range(heads):
+        own = maps.shape[1] > 1 or head == 0
+        scores = maps[:, min(head, maps.shape[1] - 1)] if own else spare
+        if scores is None or not scores.is_contiguous():
+            # A slice of padded maps cannot be written by the product; it is copied at the end.
+            scores = spare = maps.new_empty(images, count, count)
+        queries, keys = (t[:, :, head].to(maps.dtype) for t in (q, k))
+        base, keep = (scores, 0) if bias is None else (bias.to(maps.dtype), 1)
+        torch.baddbmm(base, queries, keys.mT, beta=keep, alpha=width**-0.5, out=scores)
+        torch.softmax(scores, -1, out=scores)
+        out[:, :, head] = torch.bmm(scores.to(v.dtype), v[:, :, head])
+        if own and scores is spare:
+            maps[:, head if maps.shape[1] > 1 else 0] = scores
+        elif not own:
+            maps[:, 0].lerp_(scores, 1 / (head + 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ def recognises(model: nn.Module) -> bool:
     return type(model).__name__ in TOWERS and type(model).__module__.startswith("transformers.")
 
 
-def backbone(model: nn.Module) -> Backbone:
+def backbone(model: Any) -> Backbone:
     """The tower as the seam needs it; `UnsupportedModelError` names what cannot be run."""
     # Releases of transformers differ in how many wrappers stand around embeddings and encoder.
     tower = model
@@ -42,7 +43,7 @@ def backbone(model: nn.Module) -> Backbone:
     )
 
 
-def _halves(layer: nn.Module) -> tuple[Half, Half]:
+def _halves(layer: Any) -> tuple[Half, Half]:
     """CLIPEncoderLayer.forward's two residual halves."""
 
     def attention(x: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ def _halves(layer: nn.Module) -> tuple[Half, Half]:
     return attention, mlp
 
 
-def _geometry(model: nn.Module, tower: nn.Module) -> Geometry:
+def _geometry(model: Any, tower: Any) -> Geometry:
     config = tower.config
     side = config.image_size // config.patch_size
     projection = getattr(model, "visual_projection", None)
@@ -79,7 +80,7 @@ def _geometry(model: nn.Module, tower: nn.Module) -> Geometry:
 
 
 @contextmanager
-def _patched(model: nn.Module, current: Callable[[], Pass | None]) -> Iterator[None]:
+def _patched(model: Any, current: Callable[[], Pass | None]) -> Iterator[None]:
     """Fused attention for the time of the ``with``: eager attention cannot be intercepted."""
     before = model.config._attn_implementation
     if before != "sdpa":

@@ -2,7 +2,8 @@
 
 Padding is what a shorter sequence means, not what it costs. While all images have the same length
 the batch is ``[B, N, D]``; where lengths differ it is one long sequence ``[1, T, D]`` with
-``T = sum of the lengths``, and only the attention call sees the images.
+``T = sum of the lengths``, and only the attention call sees the images. A packed batch holds the
+longest images first, so that images of one length are neighbours and can be taken as one block.
 """
 
 from __future__ import annotations
@@ -30,12 +31,17 @@ class Layout:
         return len(set(self.lengths)) == 1
 
     @cached_property
+    def order(self) -> tuple[int, ...]:
+        """Images in the order they lie in memory: longest first, otherwise as in the batch."""
+        return tuple(sorted(range(len(self.lengths)), key=lambda image: -self.lengths[image]))
+
+    @cached_property
     def starts(self) -> tuple[int, ...]:
         """Row of each image's first token when the batch lies as ``[T, D]``."""
-        starts, row = [], 0
-        for length in self.lengths:
-            starts.append(row)
-            row += length
+        starts, row = [0] * len(self.lengths), 0
+        for image in self.order:
+            starts[image] = row
+            row += self.lengths[image]
         return tuple(starts)
 
     @property
@@ -57,6 +63,14 @@ class Layout:
         """``[T, ...]`` from ``[B, N, ...]`` (dense) or ``[1, T, ...]`` (packed)."""
         return x.flatten(0, 1)
 
+    def flat_of_padded(self, values: Tensor) -> Tensor:
+        """``[T]`` in the order of memory from padded ``[B, longest]``."""
+        if self.dense:
+            return values.flatten()
+        out = values.new_empty(self.total + 1)
+        out[self.rows(values.device)] = values
+        return out[:-1]
+
     def shaped(self, x: Tensor) -> Tensor:
         """``[B, N, ...]`` (dense) or ``[1, T, ...]`` (packed) from ``[T, ...]``."""
         if self.dense:
@@ -70,9 +84,25 @@ class Layout:
         flat = torch.cat([x[0], x.new_zeros(1, *x.shape[2:])])
         return flat[self.rows(x.device)]
 
-    def images(self, x: Tensor, picked: list[int]) -> Tensor:
-        """``[b, longest picked, ...]`` of some images, zeros as padding."""
-        if self.dense:
-            return x if len(picked) == len(self.lengths) else x[picked]
-        parts = [x[0, self.starts[i] : self.starts[i] + self.lengths[i]] for i in picked]
+    def images(self, flat: Tensor, picked: list[int]) -> Tensor:
+        """``[b, longest picked, ...]`` of some images, zeros as padding, from ``[T, ...]``."""
+        if self.dense and len(picked) == len(self.lengths):
+            return self.shaped(flat)
+        parts = [flat[self.starts[i] : self.starts[i] + self.lengths[i]] for i in picked]
         return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
+
+    def runs(self, picked: list[int]) -> list[tuple[int, list[int]]]:
+        """Picked images that lie side by side and have one length: (first row, images)."""
+        runs: list[tuple[int, list[int]]] = []
+        chosen = set(picked)
+        for image in self.order:
+            if image not in chosen:
+                continue
+            length = self.lengths[image]
+            if runs:
+                row, run = runs[-1]
+                if self.lengths[run[0]] == length and row + len(run) * length == self.starts[image]:
+                    run.append(image)
+                    continue
+            runs.append((self.starts[image], [image]))
+        return runs

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError
-from asap_eval.hosts.attention import Probe, attend, attend_with_maps, map_dtype
+from asap_eval.hosts.attention import Probe, attend, attend_with_maps, by_token, map_dtype
 from asap_eval.hosts.geometry import Geometry
 from asap_eval.hosts.layout import Layout
 from asap_eval.method import Attender, Batch, Need, Reducer, View
@@ -104,7 +104,7 @@ class Pass:
         """The attention half; offers the method what it declared to read."""
         bias = None
         if self.reducer.proportional and self.changed:
-            bias = self.size[self.size > 0].log()
+            bias = self.layout.flat_of_padded(self.size).log()
         needs = self.reducer.needs if watched else frozenset[Need]()
         attender = self.reducer if isinstance(self.reducer, Attender) else None
         replaced = attender is not None and attender.attends(block, self.state)
@@ -154,7 +154,7 @@ class Pass:
         longest = max(self.layout.lengths[i] for i in watched)
         size = self.size[images, :longest]
         layout, needs = self.layout, self.reducer.needs
-        reads[Need.FEATURES] = lambda: layout.images(x, watched)
+        reads[Need.FEATURES] = lambda: layout.images(layout.flat(x), watched)
         declared = {need: read for need, read in reads.items() if need in needs}
         view = View(block, images, size, self.batch.prefix, self.trace.note, declared)
         self.trace.method_macs[images] += self.reducer.macs(view, self.state)
@@ -183,12 +183,16 @@ class Pass:
 
     def _apply(self, x: Tensor, reduction: Reduction) -> Tensor:
         """The sequence after a reduction, dense or packed as the new lengths allow."""
-        valid = self.size > 0
         after = Layout(tuple(reduction.slots.tolist()))
         first = torch.tensor(after.starts, device=x.device)[:, None]
-        slot = torch.where(reduction.group >= 0, reduction.group + first, DROPPED)[valid]
-        weight = slot_weight(reduction, self.size)[valid]
-        flat = combine(self.layout.flat(x), slot, weight, after.total)
+        slot = torch.where(reduction.group >= 0, reduction.group + first, DROPPED)
+        weight = slot_weight(reduction, self.size)
+        flat = combine(
+            self.layout.flat(x),
+            self.layout.flat_of_padded(slot),
+            self.layout.flat_of_padded(weight),
+            after.total,
+        )
         self.size = fold_size(self.size, reduction, after.longest)
         self.trace.source = follow(self.trace.source, reduction)
         self.layout, self.changed = after, True
@@ -206,7 +210,7 @@ _FROM_ATTENTION = {
 
 def _heads_first(t: Tensor, layout: Layout, watched: list[int]) -> Tensor:
     """``[b, H, N, d]`` of the watched images from ``[B, H, N, d]`` or ``[1, H, T, d]``."""
-    return layout.images(t.transpose(1, 2), watched).transpose(1, 2)
+    return layout.images(by_token(t), watched).transpose(1, 2)
 
 
 def _cls_row(
@@ -214,16 +218,13 @@ def _cls_row(
 ) -> Tensor:
     """``[b, H, N]`` fp32 attention of token 0, recomputed from one query: the rest stays fused."""
     keys = _heads_first(k, layout, watched)
-    if layout.dense:
-        query = q[watched, :, 0]
-    else:
-        query = q[0][:, [layout.starts[i] for i in watched]].transpose(0, 1)
+    query = by_token(q)[[layout.starts[i] for i in watched]]
     dtype = map_dtype(q)
     logits = torch.einsum("bhd,bhnd->bhn", query.to(dtype), keys.to(dtype)) * q.shape[-1] ** -0.5
     lengths = torch.tensor([layout.lengths[i] for i in watched], device=q.device)
     padding = torch.arange(keys.shape[2], device=q.device) >= lengths[:, None]
     if bias is not None:
-        logits = logits + layout.images(layout.shaped(bias), watched)[:, None]
+        logits = logits + layout.images(bias, watched)[:, None]
     return logits.masked_fill(padding[:, None], -torch.inf).softmax(-1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import Block, VisionTransformer
@@ -23,9 +24,8 @@ def recognises(model: nn.Module) -> bool:
     return isinstance(model, VisionTransformer)
 
 
-def backbone(model: nn.Module) -> Backbone:
+def backbone(model: Any) -> Backbone:
     """The model as the seam needs it; `UnsupportedModelError` names what cannot be run."""
-    assert isinstance(model, VisionTransformer)
     for number, block in enumerate(model.blocks, 1):
         _check_block(block, number)
     if model.global_pool not in POOLS:
@@ -47,7 +47,7 @@ def backbone(model: nn.Module) -> Backbone:
     )
 
 
-def _check_block(block: nn.Module, number: int) -> None:
+def _check_block(block: Any, number: int) -> None:
     """Only the plain pre-norm block: its two residual lines are restated in `_halves`."""
     if type(block) is not Block:
         raise UnsupportedModelError(
@@ -60,7 +60,7 @@ def _check_block(block: nn.Module, number: int) -> None:
         )
 
 
-def _halves(block: nn.Module) -> tuple[Half, Half]:
+def _halves(block: Any) -> tuple[Half, Half]:
     """timm Block.forward's two lines, each with its LayerScale and its stochastic depth."""
 
     def attention(x: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def _halves(block: nn.Module) -> tuple[Half, Half]:
     return attention, mlp
 
 
-def _geometry(model: VisionTransformer) -> Geometry:
+def _geometry(model: Any) -> Geometry:
     grid = tuple(model.patch_embed.grid_size)
     heads = [m for m in (model.head, getattr(model, "head_dist", None)) if m is not None]
     head_macs, head_token_macs = sum(map(linear_macs, heads)), 0
@@ -97,7 +97,7 @@ def _geometry(model: VisionTransformer) -> Geometry:
     )
 
 
-def _block_geometry(block: nn.Module) -> BlockGeometry:
+def _block_geometry(block: Any) -> BlockGeometry:
     attention = block.attn
     return BlockGeometry(
         attention_token=linear_macs(attention),
@@ -107,15 +107,15 @@ def _block_geometry(block: nn.Module) -> BlockGeometry:
 
 
 @contextmanager
-def _patched(model: VisionTransformer, current: Callable[[], Pass | None]) -> Iterator[None]:
+def _patched(model: Any, current: Callable[[], Pass | None]) -> Iterator[None]:
     """Fused attention in every block, and a pooling that knows which tokens are padding."""
-    original = model.pool
+    as_built = model.pool
 
     def pool(x: Tensor, pool_type: str | None = None) -> Tensor:
         state = current()
         kind = model.global_pool if pool_type is None else pool_type
         if state is None or not state.changed or (kind == "token" and model.attn_pool is None):
-            return original(x, pool_type)
+            return as_built(x, pool_type)
         skip = 0 if model.pool_include_prefix else model.num_prefix_tokens
         if model.attn_pool is not None:
             return _attention_pool(model.attn_pool, x[:, skip:], state.size[:, skip:] > 0)
@@ -134,7 +134,7 @@ def _patched(model: VisionTransformer, current: Callable[[], Pass | None]) -> It
         yield
 
 
-def _attention_pool(pool: nn.Module, x: Tensor, valid: Tensor) -> Tensor:
+def _attention_pool(pool: Any, x: Tensor, valid: Tensor) -> Tensor:
     """The model's attention pooling over the valid tokens alone. ``x`` is ``[B, N, D]``."""
     bias = torch.where(valid, 0.0, -torch.inf).flatten()
     layout = Layout((x.shape[1],) * len(x))
