@@ -29,7 +29,8 @@ def reduce(
 
     Args:
         model: a timm VisionTransformer or a Hugging Face CLIP vision tower, in eval mode. It is
-            untouched outside the ``with``: no class is swapped and no weight changed.
+            untouched outside the ``with``: no class is swapped and no weight changed. Inside it
+            attention runs fused, also in a model built with eager attention.
         method: name of a method (``asap-eval-ls methods`` lists them).
         k: the method's main knob; every method also has its own name for it.
         seed: random choices depend on it and on each image's id (its pixels, where

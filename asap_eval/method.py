@@ -95,16 +95,16 @@ class View:
     size: Tensor
     prefix: int
     note: Callable[[str, Tensor, Tensor], None]
-    _readers: dict[Need, Callable[[], Tensor]] = field(repr=False)
+    _reads: dict[Need, Tensor] = field(repr=False)
 
     def read(self, need: Need) -> Tensor:
-        if need not in self._readers:
-            declared = ", ".join(sorted(n.value for n in self._readers)) or "nothing"
+        if need not in self._reads:
+            declared = ", ".join(sorted(n.value for n in self._reads)) or "nothing"
             raise AsapEvalError(
                 f"The method reads '{need.value}' but declares needs: {declared}. "
                 f"Add Need.{need.name} to its `needs`."
             )
-        return self._readers[need]()
+        return self._reads[need]
 
     @property
     def lengths(self) -> Tensor:

@@ -68,7 +68,7 @@ class Pass:
         """One block (from 1) with whatever the method does there; padded after the last."""
         watched = self._watched(block)
         site = self.reducer.site
-        reads: dict[Need, Callable[[], Tensor]] = {}
+        reads: dict[Need, Tensor] = {}
         if site == "before":
             x = self._reduce(block, x, watched, reads)
         self._count("attention_tokens", block)
@@ -99,7 +99,7 @@ class Pass:
         x: Tensor,
         half: Half,
         watched: list[int],
-        reads: dict[Need, Callable[[], Tensor]],
+        reads: dict[Need, Tensor],
     ) -> Tensor:
         """The attention half; offers the method what it declared to read."""
         bias = None
@@ -116,19 +116,22 @@ class Pass:
         def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             if attender is not None and replaced:
                 return attender.attend(q, k, v, bias, self.state)
-            if needs & {Need.ATTENTION, Need.HEAD_ATTENTION}:
-                heads = Need.HEAD_ATTENTION in needs
-                out, maps = attend_with_maps(q, k, v, layout, bias, watched, heads)
-                if heads:
-                    reads[Need.HEAD_ATTENTION] = lambda: maps
-                    reads[Need.ATTENTION] = lambda: maps.mean(1)
-                else:
-                    reads[Need.ATTENTION] = lambda: maps
+            maps = needs & {Need.ATTENTION, Need.HEAD_ATTENTION}
+            if maps:
+                heads = Need.HEAD_ATTENTION in maps
+                out, found = attend_with_maps(q, k, v, layout, bias, watched, heads)
+                reads[Need.HEAD_ATTENTION if heads else Need.ATTENTION] = found
+                if len(maps) == 2:
+                    reads[Need.ATTENTION] = found.mean(1)
             else:
                 out = attend(q, k, v, layout, bias)
-            reads[Need.KEYS] = lambda: _heads_first(k, layout, watched)
-            reads[Need.VALUES] = lambda: _heads_first(v, layout, watched)
-            reads[Need.CLS_ROW] = lambda: _cls_row(q, k, bias, layout, watched)
+            # Only what is declared: a view of k would keep all of q, k and v alive in the MLP.
+            if Need.KEYS in needs:
+                reads[Need.KEYS] = _heads_first(k, layout, watched)
+            if Need.VALUES in needs:
+                reads[Need.VALUES] = _heads_first(v, layout, watched)
+            if Need.CLS_ROW in needs:
+                reads[Need.CLS_ROW] = _cls_row(q, k, bias, layout, watched)
             return out
 
         with Probe(run) as probe:
@@ -145,7 +148,7 @@ class Pass:
         block: int,
         x: Tensor,
         watched: list[int],
-        reads: dict[Need, Callable[[], Tensor]],
+        reads: dict[Need, Tensor],
     ) -> Tensor:
         """Ask the method where the tokens of the watched images go, and send them there."""
         if not watched:
@@ -153,13 +156,11 @@ class Pass:
         images = torch.tensor(watched, device=x.device)
         longest = max(self.layout.lengths[i] for i in watched)
         size = self.size[images, :longest]
-        layout, needs = self.layout, self.reducer.needs
-        reads[Need.FEATURES] = lambda: layout.images(layout.flat(x), watched)
-        declared = {need: read for need, read in reads.items() if need in needs}
-        view = View(block, images, size, self.batch.prefix, self.trace.note, declared)
+        if Need.FEATURES in self.reducer.needs:
+            reads[Need.FEATURES] = self.layout.images(self.layout.flat(x), watched)
+        view = View(block, images, size, self.batch.prefix, self.trace.note, reads)
         self.trace.method_macs[images] += self.reducer.macs(view, self.state)
         reduction = self.reducer.decide(view, self.state)
-        reads.clear()
         if reduction is None:
             return x
         moved = (reduction.group != Reduction.identity(size).group).any(1)
@@ -240,6 +241,13 @@ class Seam(AbstractContextManager[Trace]):
 
     def __enter__(self) -> Trace:
         geometry = self.backbone.geometry
+        early = self.reducer.needs & _FROM_ATTENTION
+        if self.reducer.site == "before" and early:
+            raise AsapEvalError(
+                f"Method '{self.reducer.name}' acts before the block and needs "
+                f"{', '.join(sorted(need.value for need in early))}, which the block's attention "
+                "has not made yet. Act between or after, or read features."
+            )
         if self.reducer.requires_cls and not geometry.has_cls:
             raise UnsupportedModelError(
                 f"Method '{self.reducer.name}' reads the class token, and this "
