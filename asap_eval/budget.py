@@ -1,0 +1,113 @@
+"""Finding the knob that meets a budget, on a calibration subset that is recorded."""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from asap_eval.errors import BudgetError
+from asap_eval.method import Reducer, options
+
+TOLERANCE = 0.05
+"""Points (or tokens) at which the search stops, where the method's steps allow it."""
+PROMISE = 0.3
+"""A result farther away than this is said to be so."""
+NARROW, PATIENCE = 0.01, 3
+"""A bracket this narrow (relative to the knob) that gives no new value for as many halvings lies
+around one step of the method: there is nothing finer to find."""
+RESOLUTION = 1e-6
+"""Relative width of the bracket at which the search ends in any case."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The knob closest to a target.
+
+    Attributes:
+        knob: the value. reached: the budget's quantity there. low, high: reachable values.
+        evaluations: knob values tried. note: why the target was missed, None where it was met.
+    """
+
+    knob: float
+    reached: float
+    low: float
+    high: float
+    evaluations: int
+    note: str | None = None
+
+
+def search(
+    quantity: Callable[[float], float],
+    interval: tuple[float, float],
+    target: float,
+    *,
+    whole: bool = False,
+    name: str = "knob",
+    unit: str = "%",
+) -> Found:
+    """Bisection for the knob whose quantity is closest to a target.
+
+    The quantity is taken to be monotone, in either direction; every value tried is remembered.
+
+    Args:
+        quantity: what the budget counts, as a function of the knob.
+        interval: where the knob is searched, both ends included. whole: only integers.
+
+    Raises:
+        BudgetError: the target is outside what the ends of the interval reach.
+    """
+    seen: dict[float, float] = {}
+
+    def at(knob: float) -> float:
+        if knob not in seen:
+            seen[knob] = quantity(knob)
+        return seen[knob]
+
+    low, high = (round(end) if whole else end for end in interval)
+    reach = sorted((at(low), at(high)))
+    if not reach[0] - TOLERANCE <= target <= reach[1] + TOLERANCE:
+        raise BudgetError(
+            f"The target {target:g} {unit} cannot be met: with {name} from {low:g} to {high:g} "
+            f"this method reaches {reach[0]:.2f} to {reach[1]:.2f} {unit}. "
+            "Choose a target inside, or change the method's other options."
+        )
+    rising = at(high) >= at(low)
+    smallest = 1 if whole else RESOLUTION * abs(high)
+    idle = 0
+    while high - low > smallest and idle < PATIENCE and _error(seen, target) > TOLERANCE:
+        middle = _middle(low, high, whole)
+        new = at(middle) not in (at(low), at(high)) or high - low > NARROW * abs(high)
+        idle = 0 if new else idle + 1
+        if (at(middle) < target) == rising:
+            low = middle
+        else:
+            high = middle
+    knob = min(seen, key=lambda value: (abs(seen[value] - target), value))
+    missed = abs(seen[knob] - target)
+    note = None
+    if missed > PROMISE:
+        sides = f"{name}={low:.6g} gives {at(low):.2f}, {name}={high:.6g} gives {at(high):.2f}"
+        note = (
+            f"the method's steps are too coarse: {sides} {unit}; the target was {target:g} {unit}"
+        )
+    return Found(knob, seen[knob], reach[0], reach[1], len(seen), note)
+
+
+def whole_knob(reducer: Reducer) -> bool:
+    """Whether the knob takes integers only."""
+    for option, hint, _ in options(type(reducer)):
+        if option == reducer.card.knob:
+            return float not in {hint, *typing.get_args(hint)}
+    return False
+
+
+def _middle(low: float, high: float, whole: bool) -> float:
+    """Halfway; by ratio where the ends are of different sizes, as for a number of bins."""
+    middle = math.sqrt(low * high) if low > 0 and high > 2 * low else (low + high) / 2
+    return min(max(math.floor(middle), low + 1), high - 1) if whole else middle
+
+
+def _error(seen: dict[float, float], target: float) -> float:
+    return min(abs(value - target) for value in seen.values())

@@ -1,0 +1,161 @@
+"""Hydra's command line around the runner: one job, a sweep, or the rows of an experiment."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from unittest.mock import patch
+
+import hydra
+from hydra._internal.utils import get_args_parser  # the parser that hydra.main itself uses
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from asap_eval.cli.experiment import Row, rows_of
+from asap_eval.cli.groups import TIMM, register_choices
+from asap_eval.cli.output import show
+from asap_eval.cli.overrides import check, names_a_run, parsed
+from asap_eval.cli.planning import plan_of
+from asap_eval.cli.settings import settings_of
+from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError
+from asap_eval.paths import conf_dir
+from asap_eval.runner import Outcome, run
+from asap_eval.runner.progress import say
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+"""Exit codes."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit code is 0 only if every job of it succeeded.
+
+    Standard output gets the table and, as its last line, the path of the (last) record; everything
+    else goes to standard error.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    codes: list[int] = []
+
+    def task(config: DictConfig) -> None:
+        codes.append(_guarded(lambda: _jobs(config), debug=config.debug is True))
+
+    register_choices()
+    with ExitStack() as stack:
+        code = _guarded(lambda: _complete(given, stack), debug="debug=true" in given)
+        if code:
+            return code
+        stack.enter_context(patch.object(sys, "argv", [sys.argv[0], *given]))
+        app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+        try:
+            app(task)()
+        except KeyboardInterrupt:
+            say("Interrupted. The same command goes on after the last batch that was written.")
+            return INTERRUPTED
+    return max(codes, default=0)
+
+
+def _complete(given: list[str], stack: ExitStack) -> None:
+    """Check a command line and add what Hydra has to read besides.
+
+    Raises:
+        AsapEvalError: a key, choice or option that does not exist, or a sweep without ``-m``.
+    """
+    args = get_args_parser().parse_args(given)
+    overrides = parsed(args.overrides)
+    check(overrides, [Path(args.config_dir)] if args.config_dir else [])
+    keys = {override.key_or_group for override in overrides}
+    added = []
+    if "model.timm" in keys and "model" not in keys:
+        added.append(f"model={TIMM}")
+    if _runs(args) and not names_a_run(overrides):
+        added.append("experiment=example")
+    if args.multirun:
+        # Hydra leaves a multirun.yaml there; the records say all that it says.
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        added += [] if "hydra.sweep.dir" in keys else [f"hydra.sweep.dir='{folder}'"]
+    elif sweeps := [o.input_line for o in overrides if o.is_sweep_override()]:
+        raise BadValueError(f"{sweeps[0]} names several values: add -m to run them all in turn.")
+    # All overrides have to stand together: the parser takes one group of them.
+    place = given.index(args.overrides[0]) if args.overrides else len(given)
+    given[place:place] = added
+
+
+def _runs(args: argparse.Namespace) -> bool:
+    """Whether anything is run; otherwise Hydra only shows something."""
+    shows = (args.help, args.hydra_help, args.cfg, args.info, args.shell_completion)
+    return not any(shows)
+
+
+def _jobs(config: DictConfig) -> int:
+    """Everything that one composed configuration asks for."""
+    context = HydraConfig.get()
+    given = list(context.overrides.task)
+    if context.mode == RunMode.MULTIRUN:
+        say(f"Job {context.job.num}: {' '.join(given)}", style="bold")
+    if config.rows is None:
+        rows = [Row(given, settings_of(config, context.runtime.choices))]
+    else:
+        rows = rows_of(config, given)
+    if config.plan is True:
+        return _plan(rows)
+    outcomes: list[Outcome] = []
+    codes = []
+    for row in rows:
+        step = partial(_one, row, rows, outcomes)
+        codes.append(_guarded(step, debug=config.debug is True))
+    if outcomes:
+        show(outcomes)
+    if len(rows) > 1 and any(codes):
+        say(f"{sum(map(bool, codes))} of {len(rows)} rows failed; see above.", style="red")
+    return max(codes)
+
+
+def _one(row: Row, rows: Sequence[Row], outcomes: list[Outcome]) -> None:
+    """Run one of some rows and add its outcome."""
+    settings = row.settings
+    if len(rows) > 1:
+        place = f"[{rows.index(row) + 1}/{len(rows)}]"
+        say(f"{place} {' '.join(row.overrides)}", style="bold")
+    outcome = run(
+        settings.job,
+        results=settings.results,
+        force=settings.force,
+        workers=settings.workers,
+        config=settings.config,
+        overrides=row.overrides,
+    )
+    if outcome.reused:
+        say(f"Already done: {outcome.path} (force=true runs it again).")
+    outcomes.append(outcome)
+
+
+def _plan(rows: Sequence[Row]) -> int:
+    plans = [plan_of(row.settings) for row in rows]
+    for lines, _ in plans:
+        print("\n".join(lines))
+    return 0 if all(possible for _, possible in plans) else FAILED
+
+
+def _guarded(step: Callable[[], object], *, debug: bool) -> int:
+    """Run a step; an error becomes one message and an exit code, with its trace if asked for.
+
+    A step that returns an int returns its exit code.
+    """
+    try:
+        code = step()
+    except Exception as error:
+        expected = isinstance(error, AsapEvalError)
+        text = str(error) if expected else f"unexpected {type(error).__name__}: {error}"
+        say(f"error: {text}", style="red")
+        if debug:
+            traceback.print_exception(error)
+        elif not expected:
+            say("debug=true shows where it happened.")
+        return USAGE if isinstance(error, (UnknownNameError, BadValueError)) else FAILED
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,70 @@
+"""Config groups and keys: what there is, and the methods put in from the registry."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from asap_eval.method import method_class, methods, options
+from asap_eval.models import ModelSpec
+from asap_eval.paths import conf_dir
+
+GROUPS = ("model", "method", "bench", "budget", "experiment", "paths")
+
+FILLED = ("defaults", "hydra", "common", "rows")
+"""Keys of ``conf/config.yaml`` that are not for the command line."""
+
+TIMM = "timm"
+"""``model=timm model.timm=<name>``: any model of timm; ``model.timm=`` alone means the same."""
+
+
+def register_choices() -> None:
+    """Every registered method, and timm's own models, as choices of config groups."""
+    store = ConfigStore.instance()
+    for name in methods():
+        store.store(name, node=method_defaults(name), group="method", provider="asap_eval")
+    anything: dict[str, Any] = {"name": TIMM, "timm": None, "labels": "auto", "kwargs": {}}
+    store.store(TIMM, node=anything, group="model", provider="asap_eval")
+
+
+def method_defaults(name: str) -> dict[str, Any]:
+    """Options of a method with their defaults; the knob is null, because ``k`` gives it."""
+    cls = method_class(name)
+    return {
+        option: None if option == cls.card.knob else default for option, _, default in options(cls)
+    }
+
+
+def choices(group: str, extra: Sequence[Path] = ()) -> list[str]:
+    """What a group offers.
+
+    Args:
+        extra: folders of the user's own configuration (``--config-dir``).
+    """
+    files = (file for root in (conf_dir(), *extra) for file in (root / group).glob("*.yaml"))
+    own = {"method": list(methods()), "model": [TIMM]}
+    return sorted({*(file.stem for file in files), *own.get(group, ())})
+
+
+def root_keys() -> list[str]:
+    """Keys that stand alone, such as ``k`` and ``data``."""
+    config = OmegaConf.load(conf_dir() / "config.yaml")
+    return sorted(str(key) for key in config if key not in FILLED)
+
+
+def subkeys(group: str, chosen: Sequence[str]) -> list[str]:
+    """Keys below a group: of the choices made, or of all where none is made here."""
+    if group == "model":
+        return [option.name for option in dataclasses.fields(ModelSpec) if option.name != "name"]
+    known: set[str] = set()
+    for name in chosen or choices(group):
+        if group == "method":
+            known.update(method_defaults(name))
+        elif (file := conf_dir() / group / f"{name}.yaml").exists():
+            known.update(str(key) for key in OmegaConf.load(file))
+    return sorted(known)

@@ -1,0 +1,73 @@
+"""What a run prints at its end: one table, what to know about it, the records."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from asap_eval.errors import RecordError
+from asap_eval.record import RunRecord, read_record, record_stem
+from asap_eval.report.render import print_rich, to_rich
+from asap_eval.report.table import overview
+from asap_eval.runner import Outcome
+from asap_eval.runner.progress import warn
+
+SHOWN = 3
+"""Failed samples named in a warning."""
+
+
+def show(outcomes: Sequence[Outcome]) -> None:
+    """The table of some runs and the unpruned ones they compare with; last, the records' paths."""
+    records = {outcome.record.key: outcome.record for outcome in outcomes}
+    for outcome in outcomes:
+        if (baseline := _baseline(outcome)) is not None:
+            records.setdefault(baseline.key, baseline)
+    for table in overview(list(records.values())):
+        if sys.stdout.isatty():
+            print_rich(table, Console())
+        else:
+            sys.stdout.write(to_rich(table))
+    sys.stdout.flush()
+    for outcome in outcomes:
+        for remark in remarks(outcome.record):
+            warn(remark)
+    for outcome in outcomes:
+        print(outcome.path)
+
+
+def remarks(record: RunRecord) -> list[str]:
+    """What a reader of a row must not miss."""
+    job, found = record.job, []
+    failures = record.provenance.failures
+    if failures and record.metrics:
+        named = "; ".join(failure["message"] for failure in failures[:SHOWN])
+        more = f"; and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
+        found.append(
+            f"{job.method}: {len(failures)} of {record.metrics.n} samples failed and count as "
+            f"wrong: {named}{more}. The record lists them."
+        )
+    if record.fired and job.method != "none" and not any(record.fired.histogram.values()):
+        found.append(f"{job.method}: no image was reduced at any block; these options never fire.")
+    calibration = record.provenance.calibration
+    if calibration and calibration.note:
+        found.append(f"{job.method}: {calibration.note}.")
+    if calibration and not calibration.disjoint:
+        found.append(
+            f"{job.method}: no images are left to calibrate on, so the knob was searched on "
+            f"{calibration.samples} of the evaluated ones."
+        )
+    return found
+
+
+def _baseline(outcome: Outcome) -> RunRecord | None:
+    """The record a run was compared with, from the same folder."""
+    block, job = outcome.record.baseline, outcome.record.job
+    if block is None:
+        return None
+    try:
+        return read_record(outcome.path.with_name(f"{record_stem(job.baseline(), block.key)}.json"))
+    except RecordError as error:
+        warn(str(error))
+        return None

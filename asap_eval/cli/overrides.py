@@ -1,0 +1,93 @@
+"""The command line checked before Hydra composes: its own errors name no near names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from asap_eval.cli.groups import GROUPS, choices, root_keys, subkeys
+from asap_eval.errors import BadValueError, UnknownNameError, unknown
+
+WHAT = ("model", "method", "bench", "data", "experiment")
+"""Keys that say what to run; without any of them the bundled example runs."""
+
+
+def parsed(overrides: Sequence[str]) -> list[Override]:
+    """The overrides of a command line.
+
+    Raises:
+        BadValueError: one of them is not of the form key=value.
+    """
+    parser = OverridesParser.create()
+    found = []
+    for text in overrides:
+        try:
+            found.append(parser.parse_override(text))
+        except HydraException as error:
+            first = str(error).split("\n")[0]
+            raise BadValueError(
+                f"'{text}' cannot be read ({first}). Give key=value; quote values with spaces or "
+                "one of ,=(){}[]: data=\"'my folder'\"."
+            ) from error
+    return found
+
+
+def names_a_run(overrides: Sequence[Override]) -> bool:
+    """Whether anything says what to run."""
+    return any(override.key_or_group.split(".")[0] in WHAT for override in overrides)
+
+
+def check(overrides: Sequence[Override], extra: Sequence[Path] = ()) -> None:
+    """Refuse keys, choices and options that do not exist.
+
+    Args:
+        extra: folders of the user's own configuration.
+
+    Raises:
+        UnknownNameError: with near names and the list.
+    """
+    chosen = {o.key_or_group: _values(o) for o in overrides if o.key_or_group in GROUPS}
+    for group, names in chosen.items():
+        offered = choices(group, extra)
+        for name in names:
+            if name not in offered:
+                raise _unknown_choice(group, name, offered)
+    for override in overrides:
+        key = override.key_or_group
+        head, _, option = key.partition(".")
+        if override.is_hydra_override() or key in GROUPS:
+            continue
+        if head in GROUPS and option:
+            known = subkeys(head, chosen.get(head, ()))
+            if option.split(".")[0] not in known:
+                where = f" of {head} {' and '.join(chosen[head])}" if chosen.get(head) else ""
+                raise unknown(f"option{where}", key, [f"{head}.{name}" for name in known])
+        elif head not in root_keys():
+            raise _unknown_key(key, chosen)
+
+
+def _values(override: Override) -> list[str]:
+    """Choices of a group override; several in a sweep."""
+    if override.is_sweep_override():
+        return list(override.sweep_string_iterator()) if override.is_discrete_sweep() else []
+    value = override.value()
+    return [] if value is None else [str(value)]
+
+
+def _unknown_choice(group: str, name: str, offered: Sequence[str]) -> UnknownNameError:
+    error = unknown(group, name, offered)
+    if group == "model":
+        return UnknownNameError(
+            f"{error} Any other timm Vision Transformer: model.timm=<timm name>."
+        )
+    return error
+
+
+def _unknown_key(key: str, chosen: dict[str, list[str]]) -> UnknownNameError:
+    if key in subkeys("method", chosen.get("method", ())):
+        return UnknownNameError(f"Unknown key '{key}'. As an option of the method: method.{key}=")
+    return unknown("key", key, [*root_keys(), *GROUPS, "method.<option>"])

@@ -1,0 +1,60 @@
+"""``plan=true``: what would run, at what cost, and what is missing; nothing runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from asap_eval.bench.macs import unpruned_macs
+from asap_eval.cli.settings import Settings
+from asap_eval.errors import DataError, RecordError, UnsupportedModelError, WeightsError
+from asap_eval.record import Job, read_record, record_stem
+from asap_eval.runner import finished
+from asap_eval.runner.prepare import Prepared, prepare
+
+
+def plan_of(settings: Settings) -> tuple[list[str], bool]:
+    """Lines that say what a job would do, and whether it could."""
+    job = settings.job
+    try:
+        ready = prepare(job)
+    except (DataError, WeightsError, UnsupportedModelError) as error:
+        return [_title(job), f"  missing: {error}"], False
+    work = unpruned_macs(ready.geometry) / 1e9
+    options = ", ".join(f"{name}={value}" for name, value in sorted(ready.job.params.items()))
+    weights = ready.loaded.weights
+    lines = [
+        _title(ready.job),
+        f"  options: {options or 'none'}",
+        f"  data:    {job.data}, {len(ready.images)} samples ({job.sample})",
+        f"  weights: {weights.name} {'' if weights.trained else '(random: not comparable)'}",
+        f"  forward: batch_size={job.batch_size} device={job.device} dtype={job.dtype} "
+        f"seed={job.seed}{', then speed' if job.speed else ''}",
+        f"  work:    {work:.3f} GMACs per image unpruned, "
+        f"{work * len(ready.images):.0f} GMACs in all",
+    ]
+    if job.budget is not None:
+        lines.append(
+            f"  budget:  {job.budget.kind} {job.budget.target:g}, searched on up to "
+            f"{job.budget.samples} images, about 10 to 20 passes over them"
+        )
+    lines.append(f"  record:  {_state(ready, settings.results)}")
+    if ready.job.method != "none":
+        lines.append(f"  compare: {_state(ready.for_baseline(), settings.results)}")
+    return lines, True
+
+
+def _title(job: Job) -> str:
+    knob = f" k={job.k:g}" if job.k is not None else ""
+    return f"{job.model} {job.method}{knob} on {job.bench}"
+
+
+def _state(ready: Prepared, results: Path) -> str:
+    path = results / f"{record_stem(ready.job, ready.key)}.json"
+    if finished(path):
+        return f"{path} is finished and will be reused"
+    if not path.exists():
+        return f"{path} will be written"
+    try:
+        return f"{path} is {read_record(path).status}: the run will be taken up again"
+    except RecordError as error:
+        return f"{error} It will be written again."

@@ -1,0 +1,159 @@
+"""A composed configuration as a typed job and the way it is run."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from asap_eval.cli.groups import TIMM
+from asap_eval.errors import BadValueError, unknown
+from asap_eval.method import method_class
+from asap_eval.models import ModelSpec, spec_from
+from asap_eval.record import Budget, Job
+
+
+@dataclass
+class Keys:
+    """Keys that stand alone, and their types; what they mean stands in ``conf/config.yaml``."""
+
+    k: float | None = None
+    data: str | None = None
+    weights: str | None = None
+    limit: int | None = None
+    sample: str = "first"
+    target: float | None = None
+    batch_size: int = 32
+    device: str = "cpu"
+    dtype: str = "float32"
+    seed: int = 0
+    speed: bool = False
+    macs_convention: str = "full"
+    results: str = "results"
+    workers: int = 0
+    force: bool = False
+    debug: bool = False
+    plan: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A job and how it is run.
+
+    Attributes:
+        job: what decides the numbers. results: folder of the records. workers: processes that
+            load images. force: run again what is done. plan: only say what would run.
+        config: the resolved configuration, for the record.
+    """
+
+    job: Job
+    results: Path
+    workers: int
+    force: bool
+    plan: bool
+    config: dict[str, Any]
+
+
+def settings_of(config: DictConfig, choice: Mapping[str, Any]) -> Settings:
+    """The typed form of a composed configuration.
+
+    Args:
+        choice: what was chosen in each config group.
+
+    Raises:
+        AsapEvalError: a value of the wrong type, or nothing chosen that has to be.
+    """
+    keys = typed_keys(config)
+    plain = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
+    if not choice.get("model"):
+        raise BadValueError(
+            "model is missing: name one (asap-eval-ls models), for instance model=deit_tiny. "
+            "Without model, method, bench, data and experiment the bundled example runs."
+        )
+    spec = _model(plain["model"])
+    name, bench = choice.get("method") or "none", choice.get("bench") or "imagenet"
+    knob = method_class(name).card.knob
+    params = {
+        option: value
+        for option, value in (plain["method"] or {}).items()
+        if option != knob or value is not None
+    }
+    _one_of("sample", keys.sample, Job)
+    _one_of("macs_convention", keys.macs_convention, Job)
+    return Settings(
+        job=Job(
+            model=spec.name,
+            model_params={"timm": spec.timm, "labels": spec.labels, "kwargs": dict(spec.kwargs)},
+            method=name,
+            k=keys.k,
+            params=params,
+            bench=bench,
+            data=keys.data or "",
+            weights=keys.weights,
+            limit=keys.limit,
+            sample=keys.sample,  # type: ignore[arg-type]
+            budget=_budget(plain["budget"], keys.target),
+            batch_size=keys.batch_size,
+            device=keys.device,
+            dtype=keys.dtype,
+            seed=keys.seed,
+            speed=keys.speed,
+            macs_convention=keys.macs_convention,  # type: ignore[arg-type]
+        ),
+        results=Path(keys.results).expanduser(),
+        workers=keys.workers,
+        force=keys.force,
+        plan=keys.plan,
+        config={key: value for key, value in plain.items() if key not in ("common", "rows")},
+    )
+
+
+def typed_keys(config: DictConfig) -> Keys:
+    """The stand-alone keys, each converted to its type."""
+    found = OmegaConf.structured(Keys)
+    for key in fields(Keys):
+        try:
+            found[key.name] = config[key.name]
+        except OmegaConfBaseException as error:
+            kind = str(key.type).removesuffix(" | None")
+            words = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+            raise BadValueError(
+                f"{key.name}={config[key.name]!r}: give {words.get(kind, 'text')}."
+            ) from error
+    return cast(Keys, OmegaConf.to_object(found))
+
+
+def _model(config: Mapping[str, Any]) -> ModelSpec:
+    if config["name"] != TIMM:
+        return spec_from(config)
+    if config["timm"] is None:
+        raise BadValueError("model=timm needs model.timm=<timm name>.")
+    return spec_from({**config, "name": config["timm"]})
+
+
+def _one_of(name: str, value: str, owner: type) -> None:
+    """Check a value against the `Literal` of a dataclass."""
+    allowed = typing.get_args(typing.get_type_hints(owner)[name])
+    if value not in allowed:
+        raise unknown(f"value of {name}", value, allowed)
+
+
+def _budget(config: Mapping[str, Any] | None, target: float | None) -> Budget | None:
+    kind = (config or {}).get("kind")
+    if kind is None:
+        if target is not None:
+            raise BadValueError(
+                f"target={target:g} without a budget: add budget=macs, or leave target out."
+            )
+        return None
+    if target is None:
+        raise BadValueError(f"budget={kind} needs target=<value>, for instance target=-35.")
+    samples = (config or {}).get("samples")
+    if not isinstance(samples, int):
+        raise BadValueError(f"budget.samples={samples!r}: give a whole number.")
+    return Budget(kind, target, samples)

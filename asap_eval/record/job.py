@@ -1,0 +1,123 @@
+"""What was asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from asap_eval.errors import BadValueError
+
+SCHEMA = 1
+SAMPLES_SUFFIX = ".samples.jsonl"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A target that the method's knob is searched for.
+
+    Attributes:
+        kind: ``macs`` = total MACs change; ``tokens`` = tokens handed to the language model.
+        target: percent (negative = less work) for ``macs``, a count for ``tokens``.
+        samples: images of the calibration subset.
+    """
+
+    kind: Literal["macs", "tokens"]
+    target: float
+    samples: int = 64
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise BadValueError(f"budget.samples={self.samples}: give a number of images >= 1.")
+        if self.kind == "macs" and not -100 < self.target < 0:
+            raise BadValueError(
+                f"target={self.target:g} with budget=macs is a change of the MACs in percent: "
+                "give a value between -100 and 0, for instance target=-35."
+            )
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that decides the numbers of one run; what cannot change them stays out.
+
+    Attributes:
+        model: our name of the model, or a timm name. model_params: its other options, resolved.
+        weights: checkpoint as it was given, None = the model's own.
+        method: registered name. k: the method's knob; None where it has none or a budget finds it.
+        params: every other option of the method, defaults filled in.
+        bench: benchmark. data: where the samples are, as it was given. limit: number of samples,
+            None = all. sample: ``first`` n in order, or n ``spread`` evenly over it.
+        budget: target the knob is searched for. batch_size, device, dtype, seed: of the forward.
+        speed: whether speed is measured. macs_convention: how MACs are counted.
+    """
+
+    model: str
+    method: str = "none"
+    data: str = ""
+    weights: str | None = None
+    model_params: dict[str, Any] = field(default_factory=dict)
+    k: float | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+    bench: str = "imagenet"
+    limit: int | None = None
+    sample: Literal["first", "spread"] = "first"
+    budget: Budget | None = None
+    batch_size: int = 32
+    device: str = "cpu"
+    dtype: str = "float32"
+    seed: int = 0
+    speed: bool = False
+    macs_convention: Literal["full"] = "full"
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise BadValueError(
+                f"limit={self.limit}: give a number of samples >= 1, or leave it out for all."
+            )
+        if self.batch_size < 1:
+            raise BadValueError(f"batch_size={self.batch_size}: give a number >= 1.")
+        if self.budget is not None and self.k is not None:
+            raise BadValueError(
+                f"k={self.k:g} and budget={self.budget.kind} both set the knob of "
+                f"'{self.method}': leave one of them out."
+            )
+
+    def baseline(self) -> Job:
+        """The otherwise equal job of the unpruned model. Nothing in it is random: its seed is 0."""
+        return dataclasses.replace(
+            self, method="none", k=None, params={}, budget=None, seed=0, speed=False
+        )
+
+
+def job_key(job: Job, *, weights_sha256: str, data_digest: str, sources: str) -> str:
+    """64 hex digits that change exactly when the numbers of a job can change.
+
+    The address of weights gives way to their content. A local data folder counts by its real path,
+    because its digest covers names and labels, not pixels.
+    """
+    resolved = dataclasses.asdict(job)
+    resolved["weights"] = weights_sha256
+    kind, _, rest = job.data.partition("/")
+    address = rest if kind in ("hfds", "wds") else job.data
+    if Path(address).exists():
+        resolved["data"] = str(Path(address).resolve())
+    for name, value in job.params.items():
+        if isinstance(value, str) and Path(value).is_file():
+            resolved["params"][name] = hashlib.sha256(_content(Path(value))).hexdigest()
+    resolved.update(data_digest=data_digest, sources=sources, schema=SCHEMA)
+    return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    """What of a file named by an option can change numbers: of a record, its samples."""
+    samples = path.with_name(path.stem + SAMPLES_SUFFIX)
+    return samples.read_bytes() if samples.is_file() else path.read_bytes()
+
+
+def ids_digest(ids: Iterable[str]) -> str:
+    """sha256 over sample ids, one per line."""
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()

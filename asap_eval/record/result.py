@@ -1,0 +1,205 @@
+"""What a run leaves: every key of a record with its unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from asap_eval.record.job import SCHEMA, Job
+
+Status = Literal["running", "done", "failed"]
+
+
+@dataclass
+class Metrics:
+    """Accuracy over all samples, failed ones included and counted as wrong."""
+
+    top1: float
+    """Percent of samples whose first class is right."""
+    n: int
+    """Samples in the denominator."""
+    failed: int
+    """Samples that could not be read."""
+    top5: float | None = None
+    """Percent whose class is among the first five; None below five classes."""
+
+
+@dataclass
+class Baseline:
+    """The unpruned model on the same samples."""
+
+    key: str
+    """Key of its record."""
+    top1: float
+    top5: float | None
+    n: int
+    failed: int
+
+
+@dataclass
+class Paired:
+    """Method minus baseline, sample by sample."""
+
+    delta_top1: float
+    """Percentage points."""
+    ci95: list[float]
+    """Bounds of the 95 % interval (paired bootstrap over samples)."""
+    mcnemar_p: float
+    """Exact two-sided p."""
+
+
+@dataclass
+class Macs:
+    """Work per image, a mean over the images that could be read."""
+
+    baseline_g: float
+    """GMACs of the unpruned model."""
+    mean_g: float
+    """GMACs of the model's own work."""
+    method_g: float
+    """GMACs of the method's own products."""
+    reduction_pct: float
+    """Change with both counted (negative = less work)."""
+    reduction_model_pct: float
+    """Change without the method's own products."""
+    convention: str
+
+
+@dataclass
+class Tokens:
+    """Patch and pooled slots, prefix excluded."""
+
+    kept_min: int
+    """After the last block."""
+    kept_median: float
+    kept_mean: float
+    kept_max: int
+    layer_mean: float
+    """Mean over images of the mean over blocks of the slots after each block."""
+    handed_to_llm: float | None = None
+    llm_layer_mean: float | None = None
+
+
+@dataclass
+class Fired:
+    """The block (from 1) that first reduced an image, over the images that fired."""
+
+    mean: float | None
+    min: int | None
+    max: int | None
+    never: int
+    """Images that never fired."""
+    histogram: dict[str, int]
+    """Images by block, every block named."""
+
+
+@dataclass
+class Calibration:
+    """How a budget found the knob."""
+
+    knob: float
+    """Value found."""
+    reached: float
+    """The budget's quantity on the calibration subset (percent for ``macs``)."""
+    range: list[float]
+    """Reachable values of that quantity, lowest first."""
+    samples: int
+    """Images it was searched on."""
+    ids_digest: str
+    """sha256 over the ids of those images."""
+    disjoint: bool
+    """Whether none of them is evaluated."""
+    evaluations: int
+    """Knob values tried."""
+    evaluated: float | None = None
+    """The quantity on the evaluated images."""
+    evaluated_ci95: list[float] | None = None
+    """Its 95 % interval (bootstrap over images)."""
+    note: str | None = None
+    """What a reader must know, such as steps too coarse for the target."""
+
+
+@dataclass
+class Provenance:
+    """What is needed to believe the numbers, and to get them again."""
+
+    command: str
+    """Command line."""
+    config: dict[str, Any]
+    """Resolved configuration of the command line; empty from Python."""
+    commit: str | None
+    """Git commit of the checkout the package runs from; None outside one."""
+    dirty: bool | None
+    """Whether that checkout had uncommitted changes."""
+    sources: str
+    """Hash of the source files that can change the numbers."""
+    packages: dict[str, str]
+    """Versions."""
+    machine: dict[str, Any]
+    """System, processor, cores, threads; GPU and driver where one is used."""
+    dtype: str
+    kernels: dict[str, Any]
+    """Attention backends switched on, instruction set."""
+    seeds: dict[str, int]
+    weights: dict[str, Any]
+    """``name``, ``sha256``, ``trained`` (False = random: not comparable)."""
+    data: dict[str, Any]
+    """``source``, ``ids_digest`` (sha256 over ids and labels), ``n``."""
+    started: str
+    """Time of the first start, UTC."""
+    duration_s: float | None = None
+    """Seconds that the process which ended the run worked on it."""
+    failures: list[dict[str, str]] = field(default_factory=list)
+    """``id`` and ``message`` of every failed sample."""
+    calibration: Calibration | None = None
+    """How the budget was met."""
+
+
+@dataclass
+class RunRecord:
+    """One run: written as ``running`` when it starts, replaced when it ends."""
+
+    key: str
+    """Hash of the job and of the sources that can change its numbers."""
+    status: Status
+    job: Job
+    """As resolved."""
+    provenance: Provenance
+    error: str | None = None
+    """Why a run failed."""
+    metrics: Metrics | None = None
+    tasks: dict[str, dict[str, Any]] | None = None
+    """By task: ``metric: value``, split, scorer, n, failed (vision-language)."""
+    baseline: Baseline | None = None
+    """None for ``none`` itself."""
+    paired: Paired | None = None
+    macs: Macs | None = None
+    tokens: Tokens | None = None
+    fired: Fired | None = None
+    speed: dict[str, Any] | None = None
+    """``fused_img_s matched_img_s method_img_s speedup{median p10 p90} ideal share_of_ideal rounds
+    backend`` and the raw times; None where speed was not measured."""
+    latency_ms: dict[str, dict[str, float]] | None = None
+    """``prefill decode answer``, each ``median p10 p90``."""
+    memory_gb: dict[str, float] | None = None
+    """Peak by phase."""
+    samples: str | None = None
+    """Name of the per-sample file beside the record."""
+    schema: int = SCHEMA
+
+    @property
+    def stem(self) -> str:
+        """File name without its ending: readable first, unique last."""
+        return record_stem(self.job, self.key)
+
+    @property
+    def knob(self) -> float | None:
+        """The knob that ran: given, default, or found by the budget."""
+        found = self.provenance.calibration
+        return self.job.k if found is None else found.knob
+
+
+def record_stem(job: Job, key: str) -> str:
+    """File name of a job's record, without ``.json``."""
+    name = f"{job.model}-{job.method}-{key[:12]}"
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)

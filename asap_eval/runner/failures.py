@@ -1,0 +1,58 @@
+"""Errors of the machine, said so that a person can act on them."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from asap_eval.errors import AsapEvalError
+from asap_eval.record import Job
+
+_CPU_MEMORY = ("not enough memory", "can't allocate memory")
+"""What torch's CPU allocator says; it has no error type of its own."""
+
+
+@contextmanager
+def readable(job: Job) -> Iterator[None]:
+    """Full memory, a full disk and refused files as `AsapEvalError`s that name the way out."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError) as error:
+        message = explained(error, job)
+        if message is None:
+            raise
+        raise AsapEvalError(message) from error
+
+
+def explained(error: BaseException, job: Job) -> str | None:
+    """One line for an error of the machine; None for any other."""
+    if _out_of_memory(error):
+        return (
+            f"Out of memory on {job.device} at batch_size={job.batch_size}. Choose a smaller "
+            "batch_size; it is never changed silently, because rows would no longer compare."
+        )
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return (
+                "The disk is full. Free some space and give the same command again: it goes on "
+                "after the last batch that was written."
+            )
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror or error}{where}."
+    return None
+
+
+def described(error: BaseException) -> str:
+    """What a failed record says."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return str(error) if isinstance(error, AsapEvalError) else f"{type(error).__name__}: {error}"
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(part in str(error) for part in _CPU_MEMORY)

@@ -1,0 +1,279 @@
+"""Job -> RunRecord: prepare, reuse or resume, install, measure, write."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from asap_eval.bench.statistics import paired
+from asap_eval.errors import RecordError
+from asap_eval.journal import Journal, Row
+from asap_eval.method import Reducer, build
+from asap_eval.record import (
+    SAMPLES_SUFFIX,
+    Baseline,
+    Job,
+    Paired,
+    Provenance,
+    RunRecord,
+    read_record,
+    record_stem,
+    write_record,
+)
+from asap_eval.runner import provenance
+from asap_eval.runner.calibration import calibrate, evaluated_change
+from asap_eval.runner.failures import described, readable
+from asap_eval.runner.prepare import Prepared, prepare
+from asap_eval.runner.progress import bar, say, warn
+
+SPEED_ROUNDS = 30
+"""Counted rounds of a speed measurement."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run leaves.
+
+    Attributes:
+        record: the finished record. path: its file. reused: whether it was there before.
+    """
+
+    record: RunRecord
+    path: Path
+    reused: bool
+
+
+def run(
+    job: Job,
+    *,
+    results: Path,
+    force: bool = False,
+    workers: int = 0,
+    config: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] | None = None,
+) -> Outcome:
+    """Run a job, or hand back the record of an earlier run; an interrupted one is resumed.
+
+    Args:
+        job: what to run. results: folder of the records. force: run again although it is done
+            (its paired baseline is reused all the same). workers: processes that load images.
+        config, overrides: configuration and command line it came from, for the record.
+
+    Raises:
+        AsapEvalError: anything that can be said in one line; the record, if one was begun, is
+            then ``failed`` and the same command resumes it.
+    """
+    with readable(job):
+        how = _How(results, workers, dict(config or {}), overrides)
+        return _run(prepare(job), how, force)
+
+
+def finished(path: Path) -> RunRecord | None:
+    """The record of a job that is done and has its samples; None where there is none."""
+    if not path.exists():
+        return None
+    try:
+        record = read_record(path)
+    except RecordError:
+        return None
+    return record if record.status == "done" and _journal(path).path.exists() else None
+
+
+@dataclass(frozen=True)
+class _How:
+    """What does not change the numbers: see `run`."""
+
+    results: Path
+    workers: int
+    config: dict[str, Any]
+    overrides: Sequence[str] | None
+
+
+def _run(ready: Prepared, how: _How, force: bool) -> Outcome:
+    path = how.results / f"{record_stem(ready.job, ready.key)}.json"
+    if not force and (record := finished(path)):
+        return Outcome(record, path, reused=True)
+    baseline = None
+    if ready.job.method != "none":
+        unpruned = ready.for_baseline()
+        at = how.results / f"{record_stem(unpruned.job, unpruned.key)}.json"
+        if finished(at) is None:
+            say(f"First the unpruned model on the same {len(ready.images)} samples, to compare.")
+        as_typed = dataclasses.replace(how, overrides=provenance.of_baseline(how.overrides))
+        baseline = _run(unpruned, as_typed, force=False)
+    with _locked(path):
+        if not force and (record := finished(path)):
+            return Outcome(record, path, reused=True)
+        return Outcome(_measure(ready, path, baseline, force, how), path, reused=False)
+
+
+def _measure(
+    ready: Prepared,
+    path: Path,
+    baseline: Outcome | None,
+    force: bool,
+    how: _How,
+) -> RunRecord:
+    """Run the job under its lock, keeping the record and the journal true all the time."""
+    begin = time.perf_counter()
+    journal = _journal(path)
+    earlier = None if force else _interrupted(path)
+    if earlier is None:
+        journal.remove()
+    record = _started(ready, earlier, journal.path.name, how)
+    begun = dataclasses.replace(record)
+    write_record(record, path.parent)
+    try:
+        rows = _rows(ready, record, journal, how)
+        _conclude(ready, record, rows, baseline)
+        if ready.job.speed:
+            record.speed = _speed(ready, record)
+        record.status = "done"
+        record.provenance.duration_s = time.perf_counter() - begin
+        write_record(record, path.parent)
+    except BaseException as error:
+        begun.status, begun.error = "failed", described(error)
+        begun.provenance.duration_s = time.perf_counter() - begin
+        with contextlib.suppress(OSError):  # the first error is the one to report
+            write_record(begun, path.parent)
+        raise
+    return record
+
+
+def _rows(ready: Prepared, record: RunRecord, journal: Journal, how: _How) -> list[Row]:
+    """Rows of all samples: those of an interrupted run first, then the rest, batch by batch."""
+    job = ready.job
+    if job.budget is not None and record.provenance.calibration is None:
+        record.provenance.calibration = calibrate(ready, how.workers)
+        write_record(record, how.results)
+    rows = journal.resume(ready.images.ids, job.batch_size)
+    if rows:
+        say(f"Resuming after {len(rows)} of {len(ready.images)} samples.")
+    images = ready.bench.batches(
+        ready.loaded, ready.images, batch_size=job.batch_size, workers=how.workers, start=len(rows)
+    )
+    batches = ready.bench.evaluate(ready.loaded, _reducer(ready, record), images, seed=job.seed)
+    with (
+        contextlib.closing(batches),  # takes the method out of the model where writing fails
+        bar(f"{job.model} {job.method}", len(ready.images), len(rows)) as advance,
+    ):
+        for batch in batches:
+            journal.append(batch)
+            rows += batch
+            advance(len(batch))
+    return rows
+
+
+def _conclude(
+    ready: Prepared, record: RunRecord, rows: list[Row], baseline: Outcome | None
+) -> None:
+    """Everything that the rows decide."""
+    job = ready.job
+    summary = ready.bench.summarise(rows, ready.geometry, job.macs_convention)
+    record.metrics, record.macs = summary.metrics, summary.macs
+    record.tokens, record.fired = summary.tokens, summary.fired
+    record.provenance.failures = [
+        {"id": row["id"], "message": row["error"]} for row in rows if row["error"] is not None
+    ]
+    if record.provenance.calibration is not None:
+        evaluated_change(record.provenance.calibration, rows, ready.geometry)
+    if baseline is not None and baseline.record.metrics is not None:
+        whole = baseline.record.metrics
+        record.baseline = Baseline(
+            baseline.record.key, whole.top1, whole.top5, whole.n, whole.failed
+        )
+        before = [row["correct"] for row in _journal(baseline.path).read()]
+        found = paired(before, [row["correct"] for row in rows])
+        record.paired = Paired(found.delta_top1, list(found.ci95), found.mcnemar_p)
+
+
+def _speed(ready: Prepared, record: RunRecord) -> dict[str, Any]:
+    with bar(f"speed {ready.job.method}", None) as advance:
+        return ready.bench.speed(
+            ready.loaded,
+            _reducer(ready, record),
+            ready.images,
+            batch_size=ready.job.batch_size,
+            seed=ready.job.seed,
+            rounds=SPEED_ROUNDS,
+            progress=lambda: advance(1),
+        )
+
+
+def _reducer(ready: Prepared, record: RunRecord) -> Reducer:
+    """The method with its knob as given, or as the budget found it."""
+    return build(ready.job.method, k=record.knob, **ready.job.params)
+
+
+def _started(ready: Prepared, earlier: RunRecord | None, samples: str, how: _How) -> RunRecord:
+    """The ``running`` record; of an interrupted run its start and its calibration stay."""
+    job, loaded = ready.job, ready.loaded
+    known = provenance.git_state()
+    return RunRecord(
+        key=ready.key,
+        status="running",
+        job=job,
+        samples=samples,
+        provenance=Provenance(
+            command=provenance.command_line(how.overrides),
+            config=how.config,
+            commit=known[0],
+            dirty=known[1],
+            sources=ready.sources,
+            packages=provenance.packages(),
+            machine=provenance.machine(job.device),
+            dtype=job.dtype,
+            kernels=provenance.kernels(job.device),
+            seeds={"run": job.seed, "bootstrap": 0},
+            weights=dataclasses.asdict(loaded.weights),
+            data={
+                "source": job.data,
+                "ids_digest": ready.images.digest,
+                "n": len(ready.images),
+            },
+            started=earlier.provenance.started if earlier else provenance.now(),
+            calibration=earlier.provenance.calibration if earlier else None,
+        ),
+    )
+
+
+def _interrupted(path: Path) -> RunRecord | None:
+    """The record of a run that was begun and not finished; a useless one is said to be so."""
+    if not path.exists():
+        return None
+    try:
+        record = read_record(path)
+    except RecordError as error:
+        warn(f"{error} The job runs again.")
+        return None
+    if record.status == "done":
+        warn(f"The per-sample file of {path} is gone. The job runs again.")
+    return record
+
+
+def _journal(path: Path) -> Journal:
+    return Journal(path.with_name(path.name.removesuffix(".json") + SAMPLES_SUFFIX))
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process per job and results folder; others wait, and say so."""
+    folder = path.parent / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{path.stem}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say("Another process is running this job; waiting for its record.")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,176 @@
+"""A job made ready: method built, model and samples open, options resolved, key known."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from asap_eval.bench import ImageNet, bench_of
+from asap_eval.bench.images import ImageSet
+from asap_eval.errors import BadValueError, BudgetError
+from asap_eval.hosts import Geometry, geometry_of, install
+from asap_eval.method import Batch, Reducer, build, method_class, options
+from asap_eval.models import LoadedModel, ModelSpec, load_model
+from asap_eval.paths import PACKAGE
+from asap_eval.record import Job, job_key
+from asap_eval.runner.sources import sources_digest
+
+EXAMPLE = "example"
+"""``data=example``: the images that come with the package."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run needs, and what names it.
+
+    Attributes:
+        job: resolved. bench, loaded, images, geometry: what it runs on.
+        sources: hash of the files that can change its numbers. key: of the job.
+    """
+
+    job: Job
+    bench: ImageNet
+    loaded: LoadedModel
+    images: ImageSet
+    geometry: Geometry
+    sources: str
+    key: str
+
+    @property
+    def knob_name(self) -> str:
+        return method_class(self.job.method).card.knob or ""
+
+    def for_baseline(self) -> Prepared:
+        """The unpruned job on the model and the samples that are open already."""
+        return _prepared(self.job.baseline(), self.bench, self.loaded, self.images)
+
+    def batch(self) -> Batch:
+        """A batch of this model, for what a method checks before any image is seen."""
+        return Batch(
+            count=1,
+            tokens=self.geometry.tokens,
+            prefix=self.geometry.prefix,
+            depth=self.geometry.depth,
+            has_cls=self.geometry.has_cls,
+            grid=self.geometry.grid,
+            seed=self.job.seed,
+            device=torch.device("cpu"),
+            id_of=lambda _: "",
+        )
+
+
+def prepare(job: Job) -> Prepared:
+    """Open everything a job needs; every error of input is raised here, before any record.
+
+    Raises:
+        AsapEvalError: unknown names, bad values, models or data that cannot be used.
+    """
+    bench = bench_of(job.bench)
+    _check_budget(job, bench)
+    _reducer(job)
+    if job.data == "":
+        raise BadValueError(
+            "data is missing: give a folder with one folder per class, for instance "
+            f"data=imagenet/val, or data={EXAMPLE} for the bundled images."
+        )
+    loaded = _load(job.model, json.dumps(job.model_params), job.weights, str(job.device), job.dtype)
+    images = bench.open(data_address(job), loaded, limit=job.limit, sample=job.sample)
+    ready = _prepared(job, bench, loaded, images)
+    if job.speed and len(images) < job.batch_size:
+        raise BadValueError(
+            f"speed=true measures batches of batch_size={job.batch_size} real images, but there "
+            f"are {len(images)}: lower batch_size or raise limit."
+        )
+    return ready
+
+
+def data_address(job: Job) -> str:
+    """The folder or address behind ``data=``."""
+    return str(PACKAGE / "example" / "images") if job.data == EXAMPLE else job.data
+
+
+def _prepared(job: Job, bench: ImageNet, loaded: LoadedModel, images: ImageSet) -> Prepared:
+    reducer = _reducer(job)
+    sources = sources_digest(_modules(job))
+    resolved = _resolved(job, reducer, loaded)
+    key = job_key(
+        resolved,
+        weights_sha256=loaded.weights.sha256,
+        data_digest=images.digest,
+        sources=sources,
+    )
+    geometry = geometry_of(loaded.model)
+    ready = Prepared(resolved, bench, loaded, images, geometry, sources, key)
+    reducer.check(ready.batch())
+    with install(loaded.model, reducer):
+        pass  # refuses a method that this model cannot serve
+    return ready
+
+
+def _reducer(job: Job) -> Reducer:
+    """The method; its knob may be given as ``k`` or among its options."""
+    params = dict(job.params)
+    given = params.pop("k", None)
+    if given is not None and job.k is not None and given != job.k:
+        raise BadValueError(f"k={job.k:g} and method.k={given} both set the knob: drop one.")
+    return build(job.method, k=job.k if given is None else given, **params)
+
+
+def _resolved(job: Job, reducer: Reducer, loaded: LoadedModel) -> Job:
+    """The job with every default filled in, so that equal runs are equal jobs."""
+    values: dict[str, Any] = {name: getattr(reducer, name) for name, _, _ in options(type(reducer))}
+    knob = reducer.card.knob
+    k = values.get(knob) if knob else None
+    if isinstance(k, (int, float)) or job.budget is not None:
+        values.pop(knob or "", None)
+    return dataclasses.replace(
+        job,
+        model=loaded.name,
+        model_params={
+            "timm": loaded.timm,
+            "labels": loaded.labels,
+            "kwargs": job.model_params.get("kwargs", {}),
+        },
+        k=float(k) if isinstance(k, (int, float)) and job.budget is None else None,
+        params=json.loads(json.dumps(values)),
+    )
+
+
+def _check_budget(job: Job, bench: ImageNet) -> None:
+    if job.budget is None:
+        return
+    if reason := bench.budgets.get(job.budget.kind):
+        raise BudgetError(
+            f"budget={job.budget.kind} is not for bench={job.bench}: {reason}. Use budget=macs."
+        )
+    knob = method_class(job.method).card.knob
+    if knob is None:
+        raise BudgetError(f"budget={job.budget.kind}: method '{job.method}' has no knob to turn.")
+    if job.params.get(knob) is not None:
+        raise BadValueError(
+            f"method.{knob}={job.params[knob]} and budget={job.budget.kind} both set the knob of "
+            f"'{job.method}': leave one of them out."
+        )
+
+
+def _modules(job: Job) -> list[str]:
+    """Where the code begins that can change this job's numbers."""
+    modules = [
+        method_class(job.method).__module__,
+        "asap_eval.hosts",
+        "asap_eval.models",
+        bench_of(job.bench).__module__,
+    ]
+    return [*modules, "asap_eval.runner.calibration"] if job.budget is not None else modules
+
+
+@lru_cache(maxsize=1)  # the rows of a table mostly share one model
+def _load(name: str, params: str, weights: str | None, device: str, dtype: str) -> LoadedModel:
+    given = json.loads(params)
+    model = ModelSpec(name, **given) if given else name
+    return load_model(model, weights=weights, device=device, dtype=dtype)

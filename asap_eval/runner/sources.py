@@ -1,0 +1,62 @@
+"""Which source files can change the numbers of a job: what its code imports, no more."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+PACKAGE = "asap_eval"
+STORAGE = frozenset(f"{PACKAGE}.{name}" for name in ("errors", "record", "journal"))
+"""What only names, stores or refuses numbers: a change there leaves old records valid."""
+
+
+def sources_digest(modules: Iterable[str]) -> str:
+    """sha256 over these modules and all that they import from this package.
+
+    The commit is left out on purpose: a new method or a changed report does not make old numbers
+    wrong. Line endings do not count.
+    """
+    digest = hashlib.sha256()
+    for name, path in sorted(_closure(modules).items()):
+        digest.update(f"{name}\n".encode())
+        digest.update(_content(path))
+    return digest.hexdigest()
+
+
+def _closure(modules: Iterable[str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name in found or name in STORAGE:
+            continue
+        try:
+            spec = importlib.util.find_spec(name)
+        except ModuleNotFoundError:
+            continue  # a function or class of a module, not a module itself
+        if spec is not None and spec.origin is not None:
+            found[name] = Path(spec.origin)
+            waiting.extend(_imports(found[name]))
+    return found
+
+
+@cache
+def _content(path: Path) -> bytes:
+    """Read once: a file edited later is not the code that this process runs."""
+    return path.read_bytes().replace(b"\r\n", b"\n")
+
+
+def _imports(path: Path) -> set[str]:
+    """Names in this package that a file imports; a name may turn out not to be a module."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(_content(path))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return {n for n in names if n.split(".")[0] == PACKAGE and n != PACKAGE}

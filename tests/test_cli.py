@@ -1,0 +1,384 @@
+"""The command line: what it prints, what it refuses and how, sweeps, experiments, plans."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from pictures import CLASSES, TINY, picture_folder
+
+from asap_eval.cli import main
+from asap_eval.cli.experiment import rows_of
+from asap_eval.cli.groups import register_choices
+from asap_eval.method import methods
+from asap_eval.paths import PACKAGE, conf_dir
+from asap_eval.record import read_record, read_records
+
+Run = Callable[..., tuple[int, list[str], str]]
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return picture_folder(tmp_path_factory.mktemp("data") / "pictures", each=2)
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Run the command line in an empty folder; its exit code, lines of output, and messages."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, list[str], str]:
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), err
+
+    return run
+
+
+# One job
+
+
+def test_a_run_prints_a_table_and_last_the_record(
+    command: Run, pictures: Path, tmp_path: Path
+) -> None:
+    code, out, err = command(*TINY, f"data={pictures}", "method=random", "k=0.5", "method.layer=2")
+    assert code == 0
+    assert "First the unpruned model on the same 6 samples" in err
+    record = read_record(tmp_path / out[-1])
+    assert (record.job.k, record.job.params["layer"]) == (0.5, 2)
+    text = "\n".join(out)
+    for part in ("none", "random", "k=0.5 layer=2", "random weights, not comparable"):
+        assert part in text
+    # Nothing of Hydra's is left behind.
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+    assert record.provenance.config["batch_size"] == 32
+    assert record.provenance.command.startswith("asap-eval model=test_vit weights=random data=")
+
+    code, out, err = command(*TINY, f"data={pictures}", "method=random", "k=0.5", "method.layer=2")
+    assert code == 0
+    assert "Already done" in err
+    assert read_record(tmp_path / out[-1]) == record
+
+
+def test_the_baselines_command_is_its_own(command: Run, pictures: Path, tmp_path: Path) -> None:
+    given = [*TINY, f"data={pictures}", "limit=2"]
+    extra = ["method=random", "k=0.5", "method.layer=2", "seed=3"]
+    assert command(*given, *extra)[0] == 0
+    records = {r.job.method: r for _, r in read_records(tmp_path / "results")[0]}
+    assert records["none"].provenance.command == " ".join(["asap-eval", *given])
+    _, out, err = command(*given)
+    assert "Already done" in err
+    assert records["none"].key[:12] in out[-1]
+
+
+def test_what_changes_no_number_makes_no_other_job(command: Run, pictures: Path) -> None:
+    first = command(*TINY, f"data={pictures}", "limit=3")[1][-1]
+    again = command(*TINY, f"data={pictures}", "limit=3", "workers=1", "debug=true")[1][-1]
+    assert first == again
+    os.symlink(pictures, "elsewhere")
+    assert command(*TINY, "data=elsewhere", "limit=3")[1][-1] == first
+    assert command(*TINY, f"data={pictures}", "limit=3", "batch_size=2")[1][-1] != first
+
+
+def test_failed_images_are_said_and_the_run_is_done(command: Run, pictures: Path) -> None:
+    shutil.copytree(pictures, "data")
+    Path("data", CLASSES[1], "000.png").write_bytes(b"no picture")
+    code, out, err = command(*TINY, "data=data")
+    assert code == 0
+    assert "1 of 6 samples failed and count as wrong" in err
+    assert f"{CLASSES[1]}/000.png" in err
+    assert "6 (1 failed)" in "\n".join(out)
+    assert read_record(Path(out[-1])).status == "done"
+
+
+def test_a_tau_that_never_fires_is_said(command: Run, pictures: Path) -> None:
+    code, out, err = command(*TINY, f"data={pictures}", "method=asap", "method.tau=90")
+    assert code == 0
+    assert "no image was reduced" in err
+    record = read_record(Path(out[-1]))
+    assert record.fired is not None
+    assert (record.fired.never, record.fired.mean) == (6, None)
+
+
+def test_any_timm_model_runs(command: Run, pictures: Path) -> None:
+    for arguments in (["model.timm=test_vit2"], ["model=timm", "model.timm=test_vit2"]):
+        code, out, _ = command(*arguments, "weights=random", f"data={pictures}", "limit=2")
+        assert code == 0
+        assert read_record(Path(out[-1])).job.model == "test_vit2"
+
+
+def test_a_budget_is_met_and_shown(command: Run, pictures: Path) -> None:
+    budget = ["budget=macs", "target=-20", "budget.samples=3"]
+    code, out, err = command(*TINY, f"data={pictures}", "limit=3", "method=random", *budget)
+    assert code == 0
+    assert "Found k=" in err
+    assert "macs -20" in "\n".join(out)
+
+
+# Bad input: one message, an exit code, no record
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says", "code"),
+    [
+        (["model=test_vti"], ["Unknown model 'test_vti'", "test_vit", "deit_tiny"], 2),
+        (["method=assap"], ["Unknown method 'assap'", "Did you mean asap", "stride"], 2),
+        (["method=asap", "method.taw=2"], ["'method.taw'", "method.tau", "method.anchor"], 2),
+        (["method=asap", "method.anchor=mas"], ["asap.anchor", "mass", "cls_attention"], 2),
+        (["method=asap", "method.tau=high"], ["asap.tau", "high"], 2),
+        (["method=asap", "k=1"], ["k=1", "greater than 1"], 2),
+        (["method=random", "k=1.5"], ["k=1.5", "(0, 1]"], 2),
+        (["k=2"], ["'none' has no knob"], 2),
+        (["method=asap", "k=three"], ["k='three'", "a number"], 2),
+        (["bench=imagnet"], ["Unknown bench 'imagnet'", "imagenet"], 2),
+        (["experiment=exampel"], ["Unknown experiment 'exampel'", "example"], 2),
+        (["budget=mac"], ["Unknown budget 'mac'", "macs"], 2),
+        (["budgt=macs"], ["Unknown key 'budgt'", "budget"], 2),
+        (["tau=2", "method=asap"], ["method.tau="], 2),
+        (["+extra=1"], ["Unknown key 'extra'"], 2),
+        (["limit=0"], ["limit=0", ">= 1"], 2),
+        (["limit=many"], ["limit='many'", "whole number"], 2),
+        (["limit=99"], ["limit=99", "6 images"], 2),
+        (["sample=frist"], ["'frist'", "first", "spread"], 2),
+        (["dtype=float33"], ["'float33'", "bfloat16"], 2),
+        (["batch_size=0"], ["batch_size=0"], 2),
+        (["speed=perhaps"], ["speed='perhaps'", "true or false"], 2),
+        (["device=gpu"], ["device=gpu"], 2),
+        (["budget=macs", "method=asap"], ["needs target="], 2),
+        (["target=-35", "method=asap"], ["without a budget"], 2),
+        (["budget=macs", "target=35", "method=asap"], ["between -100 and 0"], 2),
+        (["budget=macs", "target=-35", "method=asap", "k=2"], ["both set the knob"], 2),
+        (["budget=tokens", "target=64", "method=asap"], ["language model"], 1),
+        (["method=asap,mass"], ["add -m"], 2),
+        (["method"], ["cannot be read"], 2),
+        (["weights=nowhere.safetensors"], ["nowhere.safetensors does not exist"], 1),
+        (["data=nowhere"], ["data=nowhere does not exist"], 1),
+        (["data=null"], ["data is missing"], 2),
+        (["macs_convention=mine"], ["'mine'", "full"], 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input_is_refused_in_words(
+    command: Run, pictures: Path, arguments: list[str], says: list[str], code: int
+) -> None:
+    keys = {argument.split("=")[0] for argument in arguments}
+    given = [text for text in (*TINY, f"data={pictures}") if text.split("=")[0] not in keys]
+    exit_code, out, err = command(*given, *arguments)
+    assert exit_code == code
+    assert out == []
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+    for part in says:
+        assert part in " ".join(err.split())
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize("name", ["model", "data"])
+def test_a_method_alone_asks_for_the_rest(command: Run, pictures: Path, name: str) -> None:
+    given = {"model": [f"data={pictures}"], "data": ["model=test_vit", "weights=random"]}[name]
+    code, _, err = command("method=asap", *given)
+    assert code == 2
+    assert f"{name} is missing" in err
+
+
+def test_a_gpu_that_is_not_there_is_said(
+    command: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, _, err = command(*TINY, f"data={pictures}", "device=cuda")
+    assert code == 2
+    assert "no GPU" in err
+
+
+def test_debug_shows_where_it_happened(command: Run) -> None:
+    code, _, err = command(*TINY, "data=nowhere", "debug=true")
+    assert code == 1
+    assert "Traceback" in err
+
+
+def test_a_surprise_is_no_stack_trace(
+    command: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def surprise(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr("asap_eval.cli.command.run", surprise)
+    code, _, err = command(*TINY, f"data={pictures}")
+    assert code == 1
+    assert "unexpected ZeroDivisionError: oh" in err
+    assert "debug=true" in err
+    assert "Traceback" not in err
+
+
+def test_a_results_folder_that_cannot_be_written_is_said(command: Run, pictures: Path) -> None:
+    Path("results").write_text("a file")
+    code, _, err = command(*TINY, f"data={pictures}")
+    assert code == 1
+    assert "results" in err
+    assert "Traceback" not in err
+
+
+# Sweeps
+
+
+def test_a_sweep_runs_its_jobs_in_turn(command: Run, pictures: Path, tmp_path: Path) -> None:
+    code, out, err = command(*TINY, f"data={pictures}", "limit=2", "method=random,stride", "-m")
+    assert code == 0
+    assert "Job 0" in err
+    assert "Job 1" in err
+    methods_run = [read_record(Path(line)).job.method for line in out if line.endswith(".json")]
+    assert methods_run == ["random", "stride"]
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+    assert command("-m", *TINY, f"data={pictures}", "limit=2", "method=random,stride")[0] == 0
+
+
+def test_one_failed_job_of_a_sweep_fails_the_command(command: Run, pictures: Path) -> None:
+    code, out, err = command(*TINY, f"data={pictures}", "limit=2", "method=random", "k=2,0.5", "-m")
+    assert code == 2
+    assert "k=2" in err
+    assert read_record(Path(out[-1])).job.k == 0.5
+
+
+# Experiments
+
+
+@pytest.fixture
+def experiments(pictures: Path, tmp_path: Path) -> list[str]:
+    """A user's own folder of configuration with an experiment in it."""
+    folder = tmp_path / "mine" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "both.yaml").write_text(
+        f"# @package _global_\ncommon: {{model: test_vit, weights: random, data: '{pictures}'}}\n"
+        "rows:\n  - {method: none}\n  - {method: random, k: 0.5, method.rest: drop}\n"
+        "  - {method: stride, k: 0.5}\n"
+    )
+    (folder / "stray.yaml").write_text(
+        "# @package _global_\nlimit: 2\ncommon: {model: test_vit}\nrows: [{method: none}]\n"
+    )
+    return ["--config-dir", str(tmp_path / "mine")]
+
+
+def test_an_experiment_prints_one_table_of_all_rows(command: Run, experiments: list[str]) -> None:
+    code, out, err = command(*experiments, "experiment=both", "limit=3")
+    assert code == 0, err
+    records = [read_record(Path(line)) for line in out[-3:]]
+    assert [record.job.method for record in records] == ["none", "random", "stride"]
+    assert records[1].job.params["rest"] == "drop"
+    assert all(record.job.limit == 3 for record in records)
+    assert len([line for line in out if "McNemar" in line]) == 1
+    # Each row's command makes that row alone.
+    words = records[1].provenance.command.split()[1:]
+    code, out, err = command(*words)
+    assert code == 0, err
+    assert "Already done" in err
+    assert read_record(Path(out[-1])).key == records[1].key
+
+
+def test_model_and_method_filter_the_rows(command: Run, experiments: list[str]) -> None:
+    code, out, _ = command(*experiments, "experiment=both", "limit=3", "method=stride")
+    assert code == 0
+    assert [read_record(Path(p)).job.method for p in out if p.endswith(".json")] == ["stride"]
+    code, _, err = command(*experiments, "experiment=both", "method=asap")
+    assert code == 2
+    assert "Unknown method of this experiment 'asap'" in err
+    assert "stride" in err
+    code, _, err = command(*experiments, "experiment=both", "model=deit_tiny")
+    assert code == 2
+    assert "test_vit" in err
+
+
+def test_a_failed_row_does_not_stop_the_others(command: Run, experiments: list[str]) -> None:
+    code, out, err = command(*experiments, "experiment=both", "limit=3", "k=0.5")
+    assert code == 2
+    assert "'none' has no knob" in err
+    assert "1 of 3 rows failed" in err
+    assert len([line for line in out if line.endswith(".json")]) == 2
+
+
+def test_an_experiment_file_is_its_rows(command: Run, experiments: list[str]) -> None:
+    code, _, err = command(*experiments, "experiment=stray", "data=x")
+    assert code == 2
+    assert "sets limit beside" in err
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in conf_dir().glob("experiment/*.yaml")))
+def test_every_experiment_composes(name: str) -> None:
+    register_choices()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        given = [f"experiment={name}"]
+        rows = rows_of(compose("config", given), given)
+    assert len({row.settings.job.method for row in rows}) >= 1
+    assert all(row.settings.job.model for row in rows)
+
+
+def test_without_arguments_the_example_runs(command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def instead(job: object, **how: object) -> None:
+        asked.append(f"{job.model} {job.method} {job.data}")  # type: ignore[attr-defined]
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("asap_eval.cli.command.run", instead)
+    command()
+    assert asked == [f"digits_vit {m} example" for m in ("none", "asap", "mass", "random")]
+    asked.clear()
+    command("batch_size=8", "method=none", "experiment=example")
+    assert asked == ["digits_vit none example"]
+
+
+# Plans and help
+
+
+def test_a_plan_says_all_and_runs_nothing(command: Run, pictures: Path, tmp_path: Path) -> None:
+    given = [*TINY, f"data={pictures}", "method=asap", "k=4"]
+    code, out, err = command(*given, "plan=true")
+    text = "\n".join(out)
+    assert code == 0, err
+    assert "test_vit asap k=4" in text
+    assert "6 samples" in text
+    assert "GMACs per image" in text
+    assert text.count("will be written") == 2
+    assert not (tmp_path / "results").exists()
+    command(*given)
+    text = "\n".join(command(*given, "plan=true")[1])
+    assert text.count("is finished and will be reused") == 2
+    code, out, _ = command(*given[:2], "data=nowhere", "plan=true")
+    assert code == 1
+    assert "missing: data=nowhere does not exist" in "\n".join(out)
+
+
+def test_help_lists_groups_and_keys(command: Run) -> None:
+    code, out, _ = command("--help")
+    text = "\n".join(out)
+    assert code == 0
+    for part in (*methods(), "deit_tiny", "batch_size", "asap-eval-ls"):
+        assert part in text
+
+
+def test_every_key_has_a_type_and_a_default() -> None:
+    from dataclasses import fields
+
+    from asap_eval.cli.groups import root_keys
+    from asap_eval.cli.settings import Keys
+
+    config = OmegaConf.load(conf_dir() / "config.yaml")
+    assert {key.name for key in fields(Keys)} == set(root_keys())
+    assert config.data is None
+    assert (PACKAGE.parent / "conf") == conf_dir() or conf_dir().parent == PACKAGE
+
+
+def test_the_program_is_found_by_its_name(command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The console script calls main without arguments."""
+    monkeypatch.setattr(sys, "argv", ["asap-eval", "model=nothing"])
+    assert main() == 2
