@@ -1,0 +1,60 @@
+# Everything runs inside a virtual environment of its own; nothing outside the checkout changes.
+#   make example VENV=/somewhere PYTHON=python3.12     another place, another Python
+#   make speed DATA=imagenet/val WEIGHTS=deit_tiny.safetensors SPEED_ARGS="--rounds 100"
+#   make test JOBS=4 PYTEST_ARGS="-k record"           more processes, fewer tests
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 1
+PYTEST_ARGS ?=
+DATA ?=
+WEIGHTS ?=
+SPEED_ARGS ?=
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help example speed dev test lint types check format clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: pyproject.toml | $(BIN)/python
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(PIP_INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.core
+
+example: $(VENV)/.core ## install, then compare four methods on the bundled example (offline)
+	$(BIN)/asap-eval
+
+speed: $(VENV)/.core ## cost of the walk, share of the ideal, peak memory: DATA=<folder> [WEIGHTS=<file>]
+	$(if $(DATA),,$(error give DATA=<folder with one folder per class>))
+	$(BIN)/python benchmarks/speed.py --data $(DATA) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(SPEED_ARGS)
+
+dev: $(VENV)/.dev ## install with every extra and the developers' tools
+
+test: $(VENV)/.dev ## all tests, offline
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest \
+		$(if $(filter-out 1,$(JOBS)),-n $(JOBS)) $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev ## rules and layout of the code (ruff)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev ## types (mypy)
+	$(BIN)/mypy
+
+check: lint types test ## what CI runs: lint, types, tests
+
+format: $(VENV)/.dev ## rewrite the code in the agreed layout
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the environment and everything built
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

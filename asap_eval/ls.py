@@ -1,0 +1,138 @@
+"""``asap-eval-ls``: what there is to run, read from the code and the configuration itself."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from asap_eval.bench import BENCHES
+from asap_eval.errors import AsapEvalError
+from asap_eval.method import Reducer, methods, options
+from asap_eval.models import model_specs
+from asap_eval.report.render import DASH, Table, print_rich, save, to_markdown, to_rich
+
+
+def models_table() -> Table:
+    """Every model of ``conf/model``."""
+    rows = [
+        [spec.name, spec.description or DASH, spec.timm or "this package"]
+        for spec in model_specs().values()
+    ]
+    note = "Any other timm Vision Transformer: model.timm=<timm name>."
+    return Table("Models", ["model", "what", "architecture and weights (timm)"], rows, [note])
+
+
+def methods_table() -> Table:
+    """Every registered method, with what its card says."""
+    heads = ["method", "paper", "licence", "training", "k", "needs", "tokens", "deviations"]
+    return Table("Methods", heads, [_method_row(name, cls) for name, cls in methods().items()])
+
+
+def _method_row(name: str, cls: type[Reducer]) -> list[str]:
+    card, needs = cls.card, sorted(need.value for need in cls().needs)
+    return [
+        name,
+        card.paper,
+        card.licence,
+        card.training,
+        card.knob_meaning if card.knob in ("k", None) else f"{card.knob}: {card.knob_meaning}",
+        ", ".join(needs) or "nothing",
+        "fixed" if card.fixed_count else "per image",
+        card.deviations,
+    ]
+
+
+def options_table() -> Table:
+    """Every option of every method: ``method.<option>=`` on the command line."""
+    rows = [
+        [name, option, type_name(hint), "none" if default is None else str(default)]
+        for name, cls in methods().items()
+        for option, hint, default in options(cls)
+    ]
+    return Table("Options", ["method", "option", "type", "default"], rows)
+
+
+def type_name(hint: Any) -> str:
+    """A type as a person would write the choices: ``pool | prune``, ``int | none``."""
+    arms = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Literal:
+        return " | ".join(map(str, arms))
+    if arms and type(None) in arms:
+        return " | ".join("none" if arm is type(None) else type_name(arm) for arm in arms)
+    return str(getattr(hint, "__name__", hint))
+
+
+def benchmarks_table() -> Table:
+    """Every benchmark, and what it measures."""
+    rows = [[name, (bench.__doc__ or DASH).partition("\n")[0]] for name, bench in BENCHES.items()]
+    return Table("Benchmarks", ["benchmark", "what"], rows)
+
+
+TABLES: dict[str, Callable[[], Table]] = {
+    "models": models_table,
+    "methods": methods_table,
+    "benchmarks": benchmarks_table,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the lists, or put one between the markers of a file."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.into and not args.what:
+        parser.error("--into needs the name of one list")
+    tables = [TABLES[name]() for name in ([args.what] if args.what else TABLES)]
+    if args.options:
+        tables.append(options_table())
+    if args.into is not None:
+        try:
+            save(filled(args.into, args.what, tables), args.into)
+        except (AsapEvalError, OSError) as error:
+            print(f"{args.into}: {error}", file=sys.stderr)
+            return 1
+    elif args.format == "rich" and sys.stdout.isatty():
+        for table in tables:
+            print_rich(table, Console())
+    else:
+        as_text = to_markdown if args.format == "markdown" else to_rich
+        sys.stdout.write("\n".join(map(as_text, tables)))
+    return 0
+
+
+def filled(file: Path, name: str, tables: Sequence[Table]) -> str:
+    """A file's content with untitled tables in place of what stands between its two markers.
+
+    Raises:
+        AsapEvalError: the markers ``<!-- <name> -->`` and ``<!-- /<name> -->`` are not there.
+    """
+    start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    before, opened, rest = file.read_text(encoding="utf-8").partition(start)
+    _, closed, after = rest.partition(end)
+    if not (opened and closed):
+        raise AsapEvalError(f"there are no lines {start.strip()} and {end}.")
+    text = "\n".join(to_markdown(replace(table, title="")) for table in tables)
+    return f"{before}{start}\n{text}\n{end}{after}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("asap-eval-ls", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=tuple(TABLES), help="one list; all if left out")
+    parser.add_argument("--options", action="store_true", help="the options of every method too")
+    parser.add_argument("--format", choices=("rich", "markdown"), default="rich")
+    parser.add_argument(
+        "--into",
+        type=Path,
+        help="write between the file's <!-- methods --> <!-- /methods --> lines",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

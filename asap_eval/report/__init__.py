@@ -1,0 +1,1 @@
+"""From records to tables. Reads files only: no model, no configuration."""

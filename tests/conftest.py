@@ -1,0 +1,103 @@
+"""Shared data beside the checkout, and the count of golden tests.
+
+A golden test compares with files that are not part of the project: it uses the fixture ``shared``,
+or names the files, ``@pytest.mark.golden("golden/image/tome/fn_*.safetensors")``, patterns relative
+to the shared folder. It is skipped where that folder is absent. ``--golden-complete`` fails the run
+where the folder is there and a golden test, or a file of tests/golden.toml, was left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from project import ROOT, SHARED, read_toml
+
+ABSENT = f"no shared data at {SHARED} (set ASAP_EVAL_SHARED to its place)"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared data beside the checkout; the test is skipped where it is absent."""
+    return SHARED
+
+
+def files_of(patterns: Iterable[str], root: Path = SHARED) -> set[str]:
+    """Files under the shared folder that any of the patterns matches, as relative paths."""
+    found = (path for pattern in patterns for path in root.glob(pattern))
+    return {path.relative_to(root).as_posix() for path in found if path.is_file()}
+
+
+class GoldenCount:
+    """Which golden tests ran and which files they cover; also right under pytest-xdist.
+
+    Workers attach the patterns to each report, so that the controlling process can count.
+    """
+
+    def __init__(self, complete: bool) -> None:
+        self.complete = complete
+        self.ran: dict[str, bool] = {}
+        self.covered: set[str] = set()
+        self.expected = files_of(read_toml(ROOT / "tests" / "golden.toml")["covered"])
+
+    @pytest.hookimpl
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        patterns = dict(report.user_properties).get("golden")
+        if patterns is None or report.when == "teardown":
+            return
+        ran = report.when == "call" and not report.skipped
+        self.ran[report.nodeid] = ran
+        if ran:
+            self.covered |= files_of(patterns)
+
+    @property
+    def missing(self) -> list[str]:
+        """Golden tests that did not run and listed files that none of those that ran covers."""
+        skipped = [test for test, ran in self.ran.items() if not ran]
+        return sorted(skipped) + sorted(self.expected - self.covered)
+
+    @pytest.hookimpl
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        failed = self.complete and SHARED.is_dir() and self.missing
+        if failed and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @pytest.hookimpl
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not SHARED.is_dir():
+            terminalreporter.write_line(f"golden: none of {len(self.ran)} tests ran: {ABSENT}")
+            return
+        if self.complete:
+            for name in self.missing:
+                terminalreporter.write_line(f"golden: did not run or is not covered: {name}")
+        terminalreporter.write_line(
+            f"golden: {sum(self.ran.values())} ran of {len(self.ran)} tests; "
+            f"{len(self.expected & self.covered)} covered of {len(self.expected)} files"
+        )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--golden-complete",
+        action="store_true",
+        help="fail where the shared data is present and a golden test did not run",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # the controlling process, or the only one
+        config.pluginmanager.register(GoldenCount(config.getoption("--golden-complete")))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        marks = list(item.iter_markers("golden"))
+        if not marks and "shared" not in getattr(item, "fixturenames", ()):
+            continue
+        patterns = [pattern for mark in marks for pattern in mark.args]
+        if not SHARED.is_dir():
+            item.add_marker(pytest.mark.skip(reason=ABSENT))
+        elif empty := [pattern for pattern in patterns if not files_of([pattern])]:
+            raise pytest.UsageError(f"{item.nodeid}: golden patterns match no file: {empty}")
+        item.user_properties.append(("golden", patterns))

@@ -1,0 +1,121 @@
+"""Imports point down only, and everything imported is declared in pyproject.toml."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from project import ROOT, read_toml
+
+PACKAGE = ROOT / "asap_eval"
+
+LAYERS = [
+    {"errors"},
+    {"tokens", "trace", "selection", "matching", "schedule"},
+    {"method"},
+    {"scorer"},
+    {"methods", "hosts"},
+    {"paths", "record", "journal"},
+    {"models"},
+    {""},  # asap_eval/__init__.py: the Python API
+    {"bench"},
+    {"budget"},
+    {"runner"},
+    {"report"},
+    {"ls", "cli"},
+]
+"""Lowest first; a module imports from lower layers only, or from its own package."""
+
+ONLY = {
+    "hosts": {"errors", "tokens", "trace", "method"},
+    "report": {"errors", "record", "method"},
+}
+"""Modules that may use less than all that lies below them."""
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+OWNERS = packages_distributions()
+"""Distributions that provide each importable name."""
+RANK = {unit: rank for rank, units in enumerate(LAYERS) for unit in units}
+
+
+def unit_of(path: Path) -> str:
+    """The file or folder directly under asap_eval that a module belongs to; "" for __init__."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py").removesuffix("__init__")
+
+
+def imports(path: Path, *, lazy: bool = True) -> Iterator[str]:
+    """Full names of everything a module imports; ``lazy`` includes imports inside functions."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree) if lazy else _at_import(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def _at_import(node: ast.AST) -> Iterator[ast.AST]:
+    """Nodes that run when the module is imported: no function bodies, no TYPE_CHECKING blocks."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        yield child
+        yield from _at_import(child)
+
+
+def targets(path: Path) -> set[str]:
+    """The units of asap_eval that a module imports, its own left out."""
+    found = set()
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "asap_eval":
+            second = parts[1] if len(parts) > 1 else ""
+            found.add(second if second in RANK else "")
+    return found - {unit_of(path)}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    unit = unit_of(path)
+    assert unit in RANK, f"give {unit} a place in LAYERS"
+    for target in targets(path):
+        assert RANK[target] < RANK[unit], f"{unit} imports {target or 'asap_eval'}: upward"
+        assert target in ONLY.get(unit, RANK), f"{unit} must not import {target or 'asap_eval'}"
+
+
+def test_every_layer_exists() -> None:
+    """A name that was moved or removed must not linger in the list of layers."""
+    assert set(RANK) <= {unit_of(path) for path in MODULES}
+
+
+def declared(extras: set[str]) -> set[str]:
+    """Distributions that pyproject.toml requires, with the given extras."""
+    project = read_toml(ROOT / "pyproject.toml")["project"]
+    lines = list(project["dependencies"])
+    for extra in extras:
+        lines += project["optional-dependencies"][extra]
+    return {_normal(re.split(r"[^\w.-]", line, maxsplit=1)[0]) for line in lines}
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_are_declared(path: Path) -> None:
+    """Core dependencies at the top of a module; extras only inside the functions that need them."""
+    for lazy, extras in ((False, set[str]()), (True, {"data", "video", "vlm"})):
+        for name in imports(path, lazy=lazy):
+            top = name.split(".")[0]
+            if top == "asap_eval" or top in sys.stdlib_module_names:
+                continue
+            given = {_normal(owner) for owner in OWNERS.get(top, [top])}
+            assert given & declared(extras), f"{name} is not a declared dependency"

@@ -1,0 +1,107 @@
+"""The wheel: what is in it, and that it works from any folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from project import ROOT, read_toml
+
+EXAMPLE_BYTES = 3_000_000
+"""What the bundled example may cost in the wheel."""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built offline with the build backend of this environment."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def contents(wheel: Path) -> dict[str, int]:
+    """Compressed bytes of every file in the wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {info.filename: info.compress_size for info in archive.infolist()}
+
+
+def tracked(*folders: str) -> set[str]:
+    """Files below folders of the project, what Python and tests leave behind aside."""
+    return {
+        path.relative_to(ROOT).as_posix()
+        for folder in folders
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def test_wheel_holds_the_package_its_configuration_and_the_example(
+    contents: dict[str, int],
+) -> None:
+    configuration = {f"asap_eval/{name}" for name in tracked("conf")}
+    expected = tracked("asap_eval") | configuration
+    inside = {name for name in contents if ".dist-info/" not in name}
+    assert inside == expected
+    assert "asap_eval/conf/config.yaml" in inside
+    assert "asap_eval/py.typed" in inside
+    assert any(name.startswith("asap_eval/example/") and name.endswith(".png") for name in inside)
+    assert any(
+        name.startswith("asap_eval/example/") and name.endswith(".safetensors") for name in inside
+    )
+
+
+def test_example_is_small(contents: dict[str, int]) -> None:
+    size = sum(size for name, size in contents.items() if name.startswith("asap_eval/example/"))
+    assert 0 < size <= EXAMPLE_BYTES
+
+
+def test_wheel_has_the_three_commands_and_the_licence(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (scripts,) = [name for name in names if name.endswith("entry_points.txt")]
+        text = archive.read(scripts).decode()
+    for line in (
+        "asap-eval = asap_eval.cli:main",
+        "asap-report = asap_eval.report.cli:main",
+        "asap-eval-ls = asap_eval.ls:main",
+    ):
+        assert line in text
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_wheel_works_from_any_folder(wheel: Path, tmp_path: Path) -> None:
+    """Unpacked elsewhere and run elsewhere, it finds its own configuration, not the checkout's."""
+    site, here = tmp_path / "site", tmp_path / "here"
+    here.mkdir()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    script = (
+        "from asap_eval import ls, paths; print(paths.conf_dir()); raise SystemExit(ls.main([]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    first, _, lists = done.stdout.partition("\n")
+    assert Path(first) == site / "asap_eval" / "conf"
+    assert "deit_tiny" in lists
+
+
+def test_version_is_said_once() -> None:
+    import asap_eval
+
+    source = (ROOT / "asap_eval" / "__init__.py").read_text()
+    assert f'__version__ = "{asap_eval.__version__}"' in source
+    assert read_toml(ROOT / "pyproject.toml")["project"]["dynamic"] == ["version"]

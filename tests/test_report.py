@@ -1,0 +1,278 @@
+"""Records to tables: what is shown, what is flagged, what is skipped; same records, same bytes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from asap_eval import record as rec
+from asap_eval.report.cli import main, render
+from asap_eval.report.render import DASH, Table, print_rich, to_markdown
+from asap_eval.report.table import BELOW, overview
+
+AT_35 = rec.Budget("macs", -35)
+
+
+def make(method: str = "asap", **changes: Any) -> rec.RunRecord:
+    """A finished record; ``changes`` replace the named values wherever they belong."""
+
+    def pick(**defaults: Any) -> dict[str, Any]:
+        return {name: changes.pop(name, value) for name, value in defaults.items()}
+
+    job = rec.Job(
+        **pick(model="deit_tiny", data="imagenet", k=None, params={}, seed=0, budget=None),
+        method=method,
+    )
+    provenance = rec.Provenance(
+        **pick(command=f"asap-eval method={method}", calibration=None),
+        config={},
+        commit=None,
+        dirty=None,
+        sources="s",
+        packages={},
+        machine={},
+        dtype="float32",
+        kernels={},
+        seeds={},
+        weights={"name": "w", "sha256": "0" * 64, "trained": changes.pop("trained", True)},
+        data={"source": "imagenet", "ids_digest": "1" * 64, "n": 500},
+        started="2026-01-01T00:00:00+00:00",
+    )
+    done = rec.RunRecord(
+        key=changes.pop("key", f"{method}{job.k}{job.seed}"),
+        status="done",
+        job=job,
+        provenance=provenance,
+        metrics=rec.Metrics(**pick(top1=70.0, n=500, failed=0)),
+        paired=rec.Paired(delta_top1=-9.2, ci95=[-11.6, -6.8], mcnemar_p=1e-7),
+        macs=rec.Macs(
+            1.254,
+            1.05,
+            0.043,
+            **pick(reduction_pct=-12.6),
+            reduction_model_pct=-16.0,
+            convention="full",
+        ),
+        tokens=rec.Tokens(7, 150.0, 141.2, 192, 170.0),
+        fired=rec.Fired(5.52, 2, 11, 3, {"5": 247}),
+    )
+    return replace(done, **changes)
+
+
+def baseline() -> rec.RunRecord:
+    return make("none", top1=79.2, paired=None, fired=rec.Fired(None, None, None, 500, {}))
+
+
+def put(folder: Path, *records: rec.RunRecord) -> Path:
+    for record in records:
+        rec.write_record(record, folder)
+    return folder
+
+
+def cells(table: Table, row: int) -> dict[str, str]:
+    return dict(zip(table.columns, table.rows[row], strict=True))
+
+
+def test_cells_say_what_the_record_holds() -> None:
+    found = rec.Calibration(
+        2.25, -35.1, [-60, -1], 64, "d", True, 9, evaluated=-34.8, evaluated_ci95=[-35.6, -34.0]
+    )
+    speed = {
+        "fused_img_s": 200.0,
+        "matched_img_s": 190.0,
+        "method_img_s": 240.0,
+        "speedup": {"median": 1.2, "p10": 1.18, "p90": 1.23},
+        "share_of_ideal": 0.931,
+    }
+    asap = make(params={"tau": 1.7}, budget=AT_35, calibration=found, speed=speed, failed=2)
+    (table,) = overview([asap, baseline()])
+
+    none, row = cells(table, 0), cells(table, 1)
+    assert table.title == "deit_tiny · imagenet · imagenet · 500 samples · float32"
+    assert none["method"] == "none"
+    assert none["top-1 %"] == "79.20"
+    assert none["Δ [95 %]"] == none["fired at block (never)"] == none["share of ideal"] == DASH
+    assert row == {
+        "method": "asap",
+        "settings": "k=2.25 tau=1.7",
+        "n": "500 (2 failed)",
+        "top-1 %": "70.00",
+        "Δ [95 %]": "-9.20 [-11.60, -6.80]",
+        "McNemar p": "<0.001",
+        "GMACs: model + own": "1.050 + 0.043",
+        "MACs %: all (model)": "-12.6 (-16.0)",
+        "kept: min / median / mean / max": "7 / 150 / 141.2 / 192",
+        "fired at block (never)": "5.52 (3)",
+        "img/s: fused / matched / method": "200.0 / 190.0 / 240.0",
+        "speed-up [p10, p90]": "1.200 [1.180, 1.230]",
+        "share of ideal": "0.931",
+        "budget: target → reached [95 %]": "macs -35 → -34.8 [-35.6, -34.0] %",
+    }
+
+
+def test_options_at_their_default_are_not_shown() -> None:
+    (table,) = overview([make(params={"tau": 3.0, "alpha": 0.5, "reduce": "prune"}, k=4.0)])
+    assert cells(table, 0)["settings"] == "k=4 reduce=prune"
+
+
+def test_columns_nobody_filled_are_left_out() -> None:
+    (table,) = overview([make()])
+    assert "share of ideal" not in table.columns
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_numbers_do_not_wrap_on_a_narrow_terminal(width: int) -> None:
+    (table,) = overview([make(params={"anchor": "random", "reduce": "prune"}), baseline()])
+    text = io.StringIO()
+    print_rich(table, Console(file=text, width=width))
+    lines = text.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    for cell in table.rows[1][table.numbers_from :]:
+        assert any(cell in line for line in lines)
+    assert sum(line.startswith("  asap ") for line in lines) == {80: 4, 100: 3, 160: 1}[width]
+
+
+def test_groups_are_apart_and_the_baseline_is_first() -> None:
+    tables = overview([make(), make(model="deit_small"), baseline()])
+    assert [table.title.split()[0] for table in tables] == ["deit_small", "deit_tiny"]
+    assert [row[0] for row in tables[1].rows] == ["none", "asap"]
+
+
+@pytest.mark.parametrize(
+    ("asap", "random", "flagged"),
+    [
+        ({"reduction_pct": -12.6}, {"top1": 70.2, "reduction_pct": -12.4}, True),
+        ({"reduction_pct": -12.6}, {"top1": 69.9, "reduction_pct": -12.4}, False),
+        ({"reduction_pct": -12.6}, {"top1": 70.2, "reduction_pct": -20.0}, False),
+        (
+            {"budget": rec.Budget("macs", -35)},
+            {"top1": 70.2, "budget": rec.Budget("macs", -35)},
+            True,
+        ),
+        (
+            {"budget": rec.Budget("macs", -35)},
+            {"top1": 70.2, "budget": rec.Budget("macs", -20)},
+            False,
+        ),
+    ],
+)
+def test_below_random_at_the_same_budget_is_flagged(
+    asap: dict[str, Any], random: dict[str, Any], flagged: bool
+) -> None:
+    (table,) = overview([baseline(), make("asap", **asap), make("random", **random)])
+    marked = [row[0] for row in table.rows if BELOW in row[0]]
+    assert marked == ([f"asap {BELOW}"] if flagged else [])
+    assert any(BELOW in note for note in table.notes) == flagged
+
+
+def test_random_counts_as_the_mean_of_its_seeds() -> None:
+    seeds = [make("random", k=0.7, seed=s, top1=t) for s, t in enumerate((69.0, 70.0, 72.0))]
+    (table,) = overview([make(top1=70.2), *seeds])
+    assert cells(table, 0)["method"] == f"asap {BELOW}"
+    assert "random k=0.7, 3 seeds: top-1 70.33 (69.00 to 72.00)" in table.notes
+    assert [row[1] for row in table.rows[1:]] == ["k=0.7", "k=0.7 seed=1", "k=0.7 seed=2"]
+
+
+def test_random_weights_are_not_comparable() -> None:
+    (table,) = overview([make(trained=False)])
+    assert "random weights, not comparable" in table.notes
+    (table,) = overview([make()])
+    assert table.notes == []
+
+
+def test_unfinished_runs_are_shown_as_such() -> None:
+    failed = make("mass", metrics=None, paired=None, macs=None, tokens=None, fired=None)
+    (table,) = overview([make(), replace(failed, status="failed", error="no space left")])
+    assert table.rows[1][0] == "mass (failed)"
+    assert table.rows[1][3] == DASH
+    assert table.notes == ["mass failed: no space left"]
+
+
+@pytest.mark.parametrize("form", ["rich", "markdown", "csv"])
+def test_a_folder_of_nothing_but_failures(form: str) -> None:
+    failed = [
+        replace(make(method), status="failed", error="x", metrics=None, macs=None, paired=None)
+        for method in ("asap", "random", "none")
+    ]
+    assert "failed" in render(failed, form)
+
+
+@pytest.mark.parametrize("form", ["rich", "markdown", "csv"])
+def test_same_records_same_bytes(form: str) -> None:
+    records = [make(), make("random", k=0.5), make("mass", k=0.5), baseline(), make(k=4.0)]
+    assert render(records, form) == render(records[::-1], form)
+
+
+def test_csv_keeps_every_digit() -> None:
+    (row,) = csv.DictReader(io.StringIO(render([make(top1=70.123456789)], "csv")))
+    assert float(row["top1"]) == 70.123456789
+    assert row["share_of_ideal"] == ""
+
+
+def test_markdown_gives_the_command_and_escapes() -> None:
+    text = render([make(command="asap-eval 'data=a|b<c>'", data="a|b<c>")], "markdown")
+    assert "a\\|b&lt;c>" in text
+    assert "<details><summary>Commands</summary>" in text
+    assert "* asap: `asap-eval 'data=a|b<c>'`" in text
+
+
+def test_markdown_rows_have_as_many_cells_as_the_head() -> None:
+    text = to_markdown(Table("t", ["a", "b"], [["1|2", "x\ny"]]))
+    assert text.splitlines()[2:] == ["| a | b |", "| --- | --- |", "| 1\\|2 | x y |"]
+
+
+def test_bad_files_are_reported_and_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path, make())
+    good = next(tmp_path.glob("*.json")).read_text()
+    bad = {
+        "torn.json": good[: len(good) // 2],
+        "empty.json": "",
+        "foreign.json": json.dumps({"hello": 1}),
+        "list.json": "[1]",
+        "older.json": good.replace('"schema": 1', '"schema": 0'),
+        "binary.json": "\0\1",
+    }
+    for name, content in bad.items():
+        (tmp_path / name).write_text(content)
+    (tmp_path / "latin.json").write_bytes(b'{"a": "\xe9"}')
+
+    assert main([str(tmp_path), "--format", "markdown"]) == 0
+    out, err = capsys.readouterr()
+    assert len([line for line in out.splitlines() if line.startswith("| asap ")]) == 1
+    assert len([line for line in err.splitlines() if line.startswith("skipped: ")]) == len(bad) + 1
+    for name in [*bad, "latin.json"]:
+        assert name in err
+
+
+def test_text_of_records_is_not_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path, make(data="[red]x[/red]"))
+    assert main([str(tmp_path)]) == 0
+    assert "[red]x[/red]" in capsys.readouterr().out
+
+
+def test_out_writes_the_same_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path / "results", make(), baseline())
+    target = tmp_path / "new" / "table.md"
+    args = [str(tmp_path / "results"), "--format", "markdown"]
+    assert main(args) == 0
+    printed = capsys.readouterr().out
+    assert main([*args, "--out", str(target)]) == 0
+    assert target.read_text(encoding="utf-8") == printed
+    assert [path.name for path in target.parent.iterdir()] == ["table.md"]
+
+
+def test_nothing_to_show_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path)]) == 1
+    assert main([str(tmp_path / "missing")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"No folder {tmp_path / 'missing'}" in err
