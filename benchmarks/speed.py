@@ -1,0 +1,213 @@
+"""What the walk costs, what arrives of the saving, and what memory it takes.
+
+One command, one process, contenders in turns (see asap_eval/bench/speed.py):
+
+    python benchmarks/speed.py --data imagenet/val --weights deit_tiny.safetensors
+
+* walk: ASAP's whole walk through all blocks with C materialised and no reduction, against the
+  untouched model with fused attention. It is content-free: shapes without weights here are random.
+* reduction: methods at one MACs budget on real images and real weights.
+* memory: peak above the loaded model of one forward.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import asap_eval  # noqa: F401  (registers the methods)
+from asap_eval.bench.images import image_batches, open_images
+from asap_eval.bench.macs import model_macs, unpruned_macs
+from asap_eval.bench.memory import peak_gb
+from asap_eval.bench.speed import Pixels, backend, measure_speed
+from asap_eval.budget import search
+from asap_eval.hosts import geometry_of, install
+from asap_eval.method import Batch, Reducer, build
+from asap_eval.models import LoadedModel, load_model
+
+NEVER = float("inf")
+
+
+def main() -> None:
+    options = _options()
+    torch.set_grad_enabled(False)
+    report: dict[str, Any] = {"command": "python " + " ".join(sys.argv)}
+    report["walk"] = [_walk(options, name) for name in options.shapes]
+    loaded = load_model(
+        "deit_tiny", weights=options.weights, device=options.device, dtype=options.dtype
+    )
+    report["reduction"] = list(_reductions(options, loaded))
+    report["memory"] = _memory(options, loaded)
+    report["machine"] = backend(_batches(options, loaded, 1, 1)[0].images)
+    _print(report)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(options.out)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", required=True, help="folder with a folder per class")
+    parser.add_argument("--weights", help="file with DeiT-Tiny's weights; timm's hub without it")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--target", type=float, default=-35.0, help="MACs change in %%")
+    parser.add_argument("--methods", nargs="+", default=["random", "asap"])
+    parser.add_argument("--tau", type=float, default=1.4, help="ASAP's threshold")
+    parser.add_argument(
+        "--shapes",
+        nargs="*",
+        default=["deit_tiny", "deit_small"],
+        help="models whose walk is measured, optionally with a batch size: clip_vit_l14_336:64",
+    )
+    parser.add_argument("--out", type=Path, default=Path("results/speed.json"))
+    return parser.parse_args()
+
+
+def _walk(options: argparse.Namespace, shape: str) -> dict[str, Any]:
+    """The walk's share of a fused forward. Its floor is its own products over the model's."""
+    name, _, size = shape.partition(":")
+    loaded = load_model(name, weights="random", device=options.device, dtype=options.dtype)
+    pixels = _batches(options, loaded, 1, int(size or options.batch_size))
+    walk = build("asap", tau=NEVER)
+    speed = measure_speed(loaded.model, walk, pixels, rounds=options.rounds)
+    geometry = geometry_of(loaded.model)
+    ratios = [
+        m / f for m, f in zip(*(speed["times_s"][n] for n in ("method", "fused")), strict=True)
+    ]
+    marks = torch.quantile(torch.tensor(ratios).double(), torch.tensor([0.5, 0.1, 0.9]).double())
+    return {
+        "model": name,
+        "batch_size": len(pixels[0].images),
+        "overhead_pct": {
+            mark: 100 * (value - 1)
+            for mark, value in zip(("median", "p10", "p90"), marks.tolist(), strict=True)
+        },
+        "floor_pct": 100 * geometry.depth * geometry.tokens**3 / unpruned_macs(geometry),
+        **speed,
+    }
+
+
+def _reductions(options: argparse.Namespace, loaded: LoadedModel) -> Iterator[dict[str, Any]]:
+    batches = _batches(options, loaded, 4, options.batch_size)
+    for name in options.methods:
+        params = {"tau": options.tau} if name == "asap" else {}
+        knob, reached = _calibrated(loaded, name, params, batches, options.target)
+        reducer = build(name, k=knob, **params)
+        speed = measure_speed(loaded.model, reducer, batches, rounds=options.rounds)
+        yield {"method": name, "k": knob, **params, "macs_change_pct": reached, **speed}
+
+
+def _calibrated(
+    loaded: LoadedModel, name: str, params: dict[str, Any], batches: list[Pixels], target: float
+) -> tuple[float, float]:
+    """The knob whose total MACs on the timed images come closest to the target."""
+    geometry = geometry_of(loaded.model)
+
+    def change(knob: float) -> float:
+        total = []
+        for pixels in batches:
+            with install(loaded.model, build(name, k=knob, **params)) as trace:
+                trace.name_images(pixels.ids)
+                loaded.model(pixels.images)
+            total.append((model_macs(geometry, trace) + trace.method_macs).mean())
+        return 100 * (float(sum(total)) / len(total) / unpruned_macs(geometry) - 1)
+
+    batch = Batch(
+        count=1,
+        tokens=geometry.tokens,
+        prefix=geometry.prefix,
+        depth=geometry.depth,
+        has_cls=geometry.has_cls,
+        grid=geometry.grid,
+        seed=0,
+        device=torch.device("cpu"),
+        id_of=str,
+    )
+    found = search(change, build(name, **params).knob_range(batch), target, name="k")
+    return found.knob, found.reached
+
+
+def _memory(options: argparse.Namespace, loaded: LoadedModel) -> dict[str, Any]:
+    pixels = _batches(options, loaded, 1, 64)[0]
+
+    def peak(reducer: Reducer | None) -> float:
+        def step() -> None:
+            if reducer is None:
+                loaded.model(pixels.images)
+                return
+            with install(loaded.model, reducer) as trace:
+                trace.name_images(pixels.ids)
+                loaded.model(pixels.images)
+
+        step()
+        return peak_gb(step, pixels.images.device)
+
+    whole = peak(None)
+    asap = peak(build("asap", k=2.0, tau=options.tau))
+    walk = peak(build("asap", tau=NEVER))
+    return {
+        "batch_size": 64,
+        "unpruned_gb": whole,
+        "asap_gb": asap,
+        "walk_gb": walk,
+        "asap_ratio": asap / whole,
+        "walk_ratio": walk / whole,
+    }
+
+
+def _batches(
+    options: argparse.Namespace, loaded: LoadedModel, count: int, size: int
+) -> list[Pixels]:
+    images = open_images(
+        options.data, classes=1000, labels="wnid", limit=count * size, sample="spread"
+    )
+    first = next(loaded.model.parameters())
+    return [
+        Pixels(batch.pixels.to(first.device, first.dtype), tuple(batch.ids))
+        for batch in image_batches(images, loaded.transform, size)
+    ]
+
+
+def _print(report: dict[str, Any]) -> None:
+    console = Console()
+    walk = Table("model", "batch", "walk costs, % of the fused forward", "floor %", title="Walk")
+    for row in report["walk"]:
+        cost = row["overhead_pct"]
+        walk.add_row(
+            row["model"],
+            str(row["batch_size"]),
+            f"{cost['median']:.1f} [{cost['p10']:.1f}, {cost['p90']:.1f}]",
+            f"{row['floor_pct']:.1f}",
+        )
+    reduction = Table("method", "k", "MACs %", "speed-up", "ideal", "share", title="Reduction")
+    for row in report["reduction"]:
+        speedup = row["speedup"]
+        reduction.add_row(
+            row["method"],
+            f"{row['k']:.4g}",
+            f"{row['macs_change_pct']:.2f}",
+            f"{speedup['median']:.3f} [{speedup['p10']:.3f}, {speedup['p90']:.3f}]",
+            f"{row['ideal']:.3f}",
+            f"{row['share_of_ideal']:.3f}",
+        )
+    console.print(walk, reduction)
+    memory = report["memory"]
+    console.print(
+        f"Peak memory at batch {memory['batch_size']}: unpruned {memory['unpruned_gb']:.3f} GB, "
+        f"asap {memory['asap_ratio']:.2f} times that, the whole walk {memory['walk_ratio']:.2f}."
+    )
+
+
+if __name__ == "__main__":
+    main()

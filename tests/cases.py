@@ -1,0 +1,156 @@
+"""What the contract tests run of every method: at least one set of options that does nothing and
+one that reduces. A new method adds its rows here; a test fails for one that has none.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import tiny
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import asap_eval
+from asap_eval.method import Reducer, build
+from asap_eval.trace import Trace
+
+
+@dataclass(frozen=True)
+class Case:
+    """One set of options of one method.
+
+    Attributes:
+        method: registered name. options: for `asap_eval.reduce`.
+        effect: ``tokens`` = at least one image of `batch` is reduced on every host; ``attention`` =
+            tokens stay, their attention is replaced; ``nothing`` = the model's own output.
+        conserves: whether no patch is dropped: all live on in some token.
+        predictors: DynamicViT's checkpoint: random predictors for this many places.
+    """
+
+    method: str
+    options: dict[str, Any] = field(default_factory=dict)
+    effect: Literal["tokens", "attention", "nothing"] = "tokens"
+    conserves: bool = True
+    predictors: int = 0
+
+    def __str__(self) -> str:
+        listed = ",".join(f"{name}={value}" for name, value in self.options.items())
+        return f"{self.method}({listed})"
+
+    @property
+    def params(self) -> dict[str, Any]:
+        if not self.predictors:
+            return self.options
+        return {**self.options, "checkpoint": checkpoint(self.predictors)}
+
+    def build(self) -> Reducer:
+        return build(self.method, **self.params)
+
+
+ZERO_TPRUNE: dict[str, Any] = {"after": [2], "iterations": [5]}
+
+CASES = (
+    Case("none", effect="nothing"),
+    Case("random", {"k": 1.0}, effect="nothing"),
+    Case("random", {"k": 0.5, "layer": 2}),
+    Case("random", {"k": 0.3, "layer": 1, "rest": "drop"}, conserves=False),
+    Case("stride", {"k": 1.0}, effect="nothing"),
+    Case("stride", {"k": 0.5, "layer": 3}),
+    Case("stride", {"k": 0.4, "layer": 5, "rest": "drop"}, conserves=False),
+    Case("mass", {"k": 1.0}, effect="nothing"),
+    Case("mass", {"k": 0.5, "layer": 2}),
+    Case("mass", {"k": 0.4, "layer": 3, "of": "walk", "rest": "drop"}, conserves=False),
+    Case("topk_cls", {"k": 1.0}, effect="nothing"),
+    Case("topk_cls", {"k": 0.5, "layer": 2}),
+    Case("topk_cls", {"k": 0.4, "layer": 3, "rest": "drop"}, conserves=False),
+    Case("asap", {"tau": 1e9}, effect="nothing"),
+    Case("asap", {"k": 2.0, "tau": 2.2, "never": "block:4"}),
+    Case("asap", {"k": 2.0, "tau": 2.2, "never": "block:4", "anchor": "mass"}),
+    Case(
+        "asap",
+        {"k": 3.0, "tau": 2.0, "never": "block:5", "reduce": "prune", "anchor": "random"},
+        conserves=False,
+    ),
+    Case(
+        "asap",
+        {"k": 5.0, "tau": 2.2, "never": "block:3", "anchor": "pca", "n": 11, "accumulate": False},
+        conserves=False,
+    ),
+    Case(
+        "asap",
+        {"k": 4.0, "tau": 2.2, "never": "block:3", "n": 9, "stage2": "algorithm2"},
+        conserves=False,
+    ),
+    Case("tome", {"r": 0}, effect="nothing"),
+    Case("tome", {"r": 5}),
+    Case("tome", {"r": 4.0, "inflection": -1.0, "proportional": False}),
+    Case("ppt", {"r": 0}, effect="nothing"),
+    Case("ppt", {"r": 8, "threshold": 1e9}),  # always pools
+    Case("ppt", {"r": 8, "threshold": 0.0, "blocks": [0, 2]}, conserves=False),  # always prunes
+    Case("ppt", {"r": 6, "threshold": 8e-4}, conserves=False),  # both, image by image
+    Case("evit", {"k": 1.0}, effect="nothing"),
+    Case("evit", {"k": 0.6}),
+    Case("evit", {"k": 0.5, "fuse": False, "blocks": [0, 3]}, conserves=False),
+    Case("ats", {"blocks": []}, effect="nothing"),
+    Case("ats", {"k": 20}, conserves=False),
+    Case("ats", {"k": 24, "blocks": [1, 2, 4], "rule": "padded"}, conserves=False),
+    Case("tome", {"r": [9, 0, 6]}),
+    Case("ppt", {"r": 6, "threshold": 4e-3}, conserves=False),  # some of each on every host
+    Case("zero_tprune", ZERO_TPRUNE | {"rates": [1.0], "similar": 0}, effect="nothing"),
+    Case("zero_tprune", ZERO_TPRUNE | {"rates": [0.6], "similar": 4}, conserves=False),
+    Case("zero_tprune", ZERO_TPRUNE | {"rates": [0.5], "similar": 0}, conserves=False),
+    Case("dynamicvit", {"k": 1.0}, predictors=3, effect="nothing"),
+    Case("dynamicvit", {"k": 0.7}, predictors=3, conserves=False),
+    Case("dynamicvit", {"k": 0.5, "blocks": [0, 4]}, predictors=2, conserves=False),
+    Case("fna", {"m": 8, "blocks": []}, effect="nothing"),
+    Case("fna", {"m": 8}, effect="attention"),
+)
+
+
+def pairs(*effects: str) -> list[tuple[str, Case]]:
+    """Every host with every case it can run: methods that read the class token need one."""
+    return [
+        (host, case)
+        for host in tiny.HOSTS
+        for case in CASES
+        if case.effect in effects and not (host in tiny.WITHOUT_CLS and case.build().requires_cls)
+    ]
+
+
+def batch() -> Tensor:
+    """``[5, 3, 24, 24]`` images for every tiny host."""
+    return tiny.images(5, seed=2)
+
+
+def run(model: nn.Module, case: Case, x: Tensor, seed: int = 0) -> tuple[Tensor, Trace]:
+    with asap_eval.reduce(model, case.method, seed=seed, **case.params) as trace:
+        return tiny.output(model, x), trace
+
+
+_FOLDER = tempfile.TemporaryDirectory(prefix="asap_eval_test_")
+
+
+@functools.cache
+def checkpoint(places: int) -> str:
+    """A file of random predictors for the tiny hosts, 32 wide; removed with the process."""
+    g = torch.Generator().manual_seed(places)
+    layers = {
+        "in_conv.0": (32,),
+        "in_conv.1": (32, 32),
+        "out_conv.0": (16, 32),
+        "out_conv.2": (8, 16),
+        "out_conv.4": (2, 8),
+    }
+    tensors = {}
+    for place in range(places):
+        for layer, shape in layers.items():
+            name = f"score_predictor.{place}.{layer}"
+            tensors[f"{name}.weight"] = torch.randn(shape, generator=g)
+            tensors[f"{name}.bias"] = torch.randn(shape[0], generator=g)
+    path = f"{_FOLDER.name}/predictors{places}.safetensors"
+    save_file(tensors, path)
+    return path
