@@ -48,9 +48,9 @@ def main() -> None:
     report["memory"] = _memory(options, loaded)
     report["machine"] = backend(_batches(options, loaded, 1, 1)[0].images)
     _print(report)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(options.out)
+    out = options.out or Path(__file__).parent / f"speed-{options.device}-{options.dtype}.json"
+    out.write_text(json.dumps(report, indent=1) + "\n")
+    print(out)
 
 
 def _options() -> argparse.Namespace:
@@ -70,7 +70,7 @@ def _options() -> argparse.Namespace:
         default=["deit_tiny", "deit_small"],
         help="models whose walk is measured, optionally with a batch size: clip_vit_l14_336:64",
     )
-    parser.add_argument("--out", type=Path, default=Path("results/speed.json"))
+    parser.add_argument("--out", type=Path, default=None)
     return parser.parse_args()
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from asap_eval.bench.allocator import keep_freed_memory
 from asap_eval.bench.macs import model_macs, unpruned_macs
 from asap_eval.hosts import geometry_of, install
 from asap_eval.method import Batch, Need, Reducer, View
@@ -80,6 +81,7 @@ def measure_speed(
         ``rounds backend`` and ``times_s``, the raw times of every contender.
     """
     ratio, count = [], len(batches[0].images)
+    conditions = backend(batches[0].images)  # before the rounds: it also settles the allocator
     times: dict[str, list[float]] = {"fused": [], "matched": [], "method": []}
     contenders: dict[str, Callable[[Pixels], object]] = {
         "fused": lambda pixels: model(pixels.images),
@@ -104,7 +106,7 @@ def measure_speed(
         "ideal": ideal,
         "share_of_ideal": speedup["median"] / ideal,
         "rounds": rounds,
-        "backend": backend(batches[0].images),
+        "backend": conditions,
         "times_s": times,
     }
 
@@ -162,7 +164,10 @@ def backend(images: Tensor) -> dict[str, Any]:
         "torch": torch.__version__,
     }
     if images.device.type != "cuda":
-        return described | {"threads": torch.get_num_threads()}
+        return described | {
+            "threads": torch.get_num_threads(),
+            "allocator": keep_freed_memory(),
+        }
     return described | {
         "gpu": torch.cuda.get_device_name(images.device),
         "sm_clock_mhz": _clock(images.device),
@@ -172,7 +177,7 @@ def backend(images: Tensor) -> dict[str, Any]:
 
 
 def _clock(device: torch.device) -> int | None:
-    """The GPU's clock right after the rounds; None where the driver's library is not there."""
+    """The GPU's clock before the rounds; None where the driver's library is not there."""
     try:
         return int(torch.cuda.clock_rate(device))
     except (ModuleNotFoundError, RuntimeError):

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from asap_eval.hosts.layout import Layout
 
-MAP_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
+MAP_BYTES = {"cpu": 5 << 19, "cuda": 256 << 20}
 """Memory for one head's maps of the images in flight: on a CPU what its cache holds between two
 products; on a GPU enough images to keep it busy."""
 
@@ -218,19 +218,25 @@ def _maps_of(
         out: ``[g, n, H, d]``, written here.
     """
     images, count, heads, width = q.shape
-    spare = None
+    mean = maps.shape[1] == 1
+    # Autograd cannot follow results written in place; then every product makes its own.
+    in_place = not (torch.is_grad_enabled() and q.requires_grad)
+    spare = maps.new_empty(images, count, count)
     for head in range(heads):
-        own = maps.shape[1] > 1 or head == 0
-        scores = maps[:, min(head, maps.shape[1] - 1)] if own else spare
-        if scores is None or not scores.is_contiguous():
-            # A slice of padded maps cannot be written by the product; it is copied at the end.
-            scores = spare = maps.new_empty(images, count, count)
+        slot = maps[:, 0 if mean else head]
+        own = head == 0 or not mean
+        # A slice of padded maps is not one block of memory and cannot be written by a product.
+        scores = slot if own and in_place and slot.is_contiguous() else spare
         queries, keys = (t[:, :, head].to(maps.dtype) for t in (q, k))
         base, keep = (scores, 0) if bias is None else (bias.to(maps.dtype), 1)
-        torch.baddbmm(base, queries, keys.mT, beta=keep, alpha=width**-0.5, out=scores)
-        torch.softmax(scores, -1, out=scores)
+        scores = torch.baddbmm(
+            base, queries, keys.mT, beta=keep, alpha=width**-0.5, out=scores if in_place else None
+        )
+        scores = torch.softmax(scores, -1, out=scores if in_place else None)
         out[:, :, head] = torch.bmm(scores.to(v.dtype), v[:, :, head])
-        if own and scores is spare:
-            maps[:, head if maps.shape[1] > 1 else 0] = scores
-        elif not own:
-            maps[:, 0].lerp_(scores, 1 / (head + 1))
+        if not own:
+            slot.add_(scores)
+        elif scores is not slot:
+            slot.copy_(scores)
+    if mean and heads > 1:
+        maps.mul_(1 / heads)
