@@ -28,7 +28,7 @@ def reduce(
     """Run a model with a token reduction method for the time of a ``with``.
 
     Args:
-        model: a timm VisionTransformer or a Hugging Face CLIP vision tower, in eval mode. It is
+        model: a timm VisionTransformer, a Hugging Face CLIP vision tower or an LV-ViT, in eval mode. It is
             untouched outside the ``with``: no class is swapped and no weight changed. Inside it
             attention runs fused, also in a model built with eager attention.
         method: name of a method (``asap-eval-ls methods`` lists them).

@@ -270,6 +270,15 @@ def test_out_writes_the_same_text(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert [path.name for path in target.parent.iterdir()] == ["table.md"]
 
 
+def test_out_that_cannot_be_written_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path, make())
+    (tmp_path / "file").touch()
+    assert main([str(tmp_path), "--out", str(tmp_path / "file" / "table.txt")]) == 1
+    assert "cannot be written" in capsys.readouterr().err
+
+
 def test_nothing_to_show_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 1
     assert main([str(tmp_path / "missing")]) == 2

@@ -260,8 +260,8 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, batches: int, error: BaseExcepti
     [
         (KeyboardInterrupt(), KeyboardInterrupt, "interrupted"),
         (Stopped("a surprise"), Stopped, "Stopped: a surprise"),
-        (OSError(errno.ENOSPC, "No space left on device"), AsapEvalError, "No space left"),
-        (torch.OutOfMemoryError("CUDA out of memory"), AsapEvalError, "out of memory"),
+        (OSError(errno.ENOSPC, "No space left on device"), AsapEvalError, "disk is full"),
+        (torch.OutOfMemoryError("CUDA out of memory"), AsapEvalError, "Out of memory"),
     ],
     ids=["interrupt", "surprise", "disk", "memory"],
 )

@@ -15,12 +15,11 @@ from asap_eval.bench.macs import model_macs, unpruned_macs
 from asap_eval.bench.speed import Pixels, measure_speed
 from asap_eval.errors import AsapEvalError, DataError
 from asap_eval.hosts import Geometry, geometry_of, install
+from asap_eval.journal import Row
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedModel
 from asap_eval.record import Fired, Macs, Metrics, Tokens
 from asap_eval.trace import Trace
-
-Row = dict[str, Any]
 
 SPEED_BATCHES = 4
 """Different batches of real images that the speed rounds take turns on, where there are as many."""
@@ -206,7 +205,7 @@ def _failed(name: str, label: int, message: str, classes: int) -> Row:
 
 def _metrics(rows: Sequence[Row]) -> Metrics:
     def percent(name: str) -> float:
-        return 100 * sum(row[name] for row in rows) / len(rows)
+        return 100.0 * sum(bool(row[name]) for row in rows) / len(rows)
 
     return Metrics(
         top1=percent("correct"),

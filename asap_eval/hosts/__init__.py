@@ -5,14 +5,14 @@ from __future__ import annotations
 from torch import nn
 
 from asap_eval.errors import UnsupportedModelError
-from asap_eval.hosts import hf_clip, timm_vit
+from asap_eval.hosts import hf_clip, lv_vit, timm_vit
 from asap_eval.hosts.geometry import Geometry
 from asap_eval.hosts.seam import Backbone, Seam
 from asap_eval.method import Reducer
 
 __all__ = ["Geometry", "backbone_of", "geometry_of", "install"]
 
-HOSTS = (timm_vit, hf_clip)
+HOSTS = (timm_vit, hf_clip, lv_vit)
 
 
 def backbone_of(model: nn.Module) -> Backbone:
@@ -22,8 +22,8 @@ def backbone_of(model: nn.Module) -> Backbone:
             return host.backbone(model)
     raise UnsupportedModelError(
         f"No host for {type(model).__name__}. Supported: timm VisionTransformer "
-        "(plain, distilled, LayerScale, registers, token/avg/map pooling) and "
-        "Hugging Face CLIPVisionModel."
+        "(plain, distilled, LayerScale, registers, token/avg/map pooling), "
+        "Hugging Face CLIPVisionModel and LV-ViT (asap_eval.models.lvvit)."
     )
 
 

@@ -217,12 +217,16 @@ def _build(spec: ModelSpec) -> nn.Module:
         return _build_timm(spec.timm, spec.kwargs)
 
 
-def _own(name: str) -> tuple[Callable[..., nn.Module], Path]:
-    """Constructor and bundled weights of a model of this package."""
+def _own(name: str) -> tuple[Callable[..., nn.Module], Path | None]:
+    """Constructor of a model of this package, and its bundled weights where there are any."""
     if name == "digits_vit":
         from asap_eval.models import digits_vit
 
         return digits_vit.digits_vit, digits_vit.WEIGHTS
+    if name == "lvvit_s":
+        from asap_eval.models import lvvit
+
+        return lvvit.lvvit_s, None
     raise BadValueError(
         f"model '{name}' names no architecture. Set model.timm=<timm name>; "
         "`timm.list_models('vit_*')` lists them."
@@ -262,6 +266,11 @@ def _load_published(spec: ModelSpec, net: nn.Module) -> WeightsInfo:
     """Bundled weights for a model of this package, timm's hub weights for the others."""
     if spec.timm is None:
         path = _own(spec.name)[1]
+        if path is None:
+            raise WeightsError(
+                f"No weights come with {spec.name}: fetch them from {spec.source} and give the "
+                "file (weights=<file>), or weights=random for a run that only tries the plumbing."
+            )
         return load_weights(net, path, f"bundled:{path.name}")
     config = cast(Mapping[str, Any], net.pretrained_cfg)
     repository = config.get("hf_hub_id")

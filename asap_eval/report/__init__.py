@@ -1,1 +1,1 @@
-"""From records to tables. Reads files only: no model, no configuration."""
+"""From record files to tables; of the code it knows only the methods' default options."""

@@ -16,7 +16,7 @@ from asap_eval.report.table import overview
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print or write the tables; 1 where there is no record, 2 where the folder is not there."""
+    """Print or write the tables; 2 where the folder is not there, 1 where nothing can be made."""
     args = _parser().parse_args(argv)
     if not args.results.is_dir():
         print(f"No folder {args.results}: give the folder that results went to.", file=sys.stderr)
@@ -35,8 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = render(records, args.format)
     if args.out is None:
         sys.stdout.write(text)
-    else:
+        return 0
+    try:
         save(text, args.out)
+    except OSError as error:
+        print(f"{args.out} cannot be written: {error.strerror}.", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -45,11 +45,13 @@ def explained(error: BaseException, job: Job) -> str | None:
     return None
 
 
-def described(error: BaseException) -> str:
+def described(error: BaseException, job: Job) -> str:
     """What a failed record says."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
-    return str(error) if isinstance(error, AsapEvalError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, AsapEvalError):
+        return str(error)
+    return explained(error, job) or f"{type(error).__name__}: {error}"
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from asap_eval.bench.statistics import paired
 from asap_eval.errors import RecordError
@@ -30,6 +28,7 @@ from asap_eval.record import (
 from asap_eval.runner import provenance
 from asap_eval.runner.calibration import calibrate, evaluated_change
 from asap_eval.runner.failures import described, readable
+from asap_eval.runner.lock import locked
 from asap_eval.runner.prepare import Prepared, prepare
 from asap_eval.runner.progress import bar, say, warn
 
@@ -108,7 +107,7 @@ def _run(ready: Prepared, how: _How, force: bool) -> Outcome:
             say(f"First the unpruned model on the same {len(ready.images)} samples, to compare.")
         as_typed = dataclasses.replace(how, overrides=provenance.of_baseline(how.overrides))
         baseline = _run(unpruned, as_typed, force=False)
-    with _locked(path):
+    with locked(path):
         if not force and (record := finished(path)):
             return Outcome(record, path, reused=True)
         return Outcome(_measure(ready, path, baseline, force, how), path, reused=False)
@@ -139,7 +138,7 @@ def _measure(
         record.provenance.duration_s = time.perf_counter() - begin
         write_record(record, path.parent)
     except BaseException as error:
-        begun.status, begun.error = "failed", described(error)
+        begun.status, begun.error = "failed", described(error, ready.job)
         begun.provenance.duration_s = time.perf_counter() - begin
         with contextlib.suppress(OSError):  # the first error is the one to report
             write_record(begun, path.parent)
@@ -260,20 +259,3 @@ def _interrupted(path: Path) -> RunRecord | None:
 
 def _journal(path: Path) -> Journal:
     return Journal(path.with_name(path.name.removesuffix(".json") + SAMPLES_SUFFIX))
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process per job and results folder; others wait, and say so."""
-    folder = path.parent / ".locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{path.stem}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say("Another process is running this job; waiting for its record.")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

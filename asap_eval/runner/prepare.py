@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from asap_eval.bench import ImageNet, bench_of
+from asap_eval.bench import bench_of
 from asap_eval.bench.images import ImageSet
+from asap_eval.bench.imagenet import ImageNet
 from asap_eval.errors import BadValueError, BudgetError
 from asap_eval.hosts import Geometry, geometry_of, install
 from asap_eval.method import Batch, Reducer, build, method_class, options
@@ -126,8 +127,8 @@ def _resolved(job: Job, reducer: Reducer, loaded: LoadedModel) -> Job:
     values: dict[str, Any] = {name: getattr(reducer, name) for name, _, _ in options(type(reducer))}
     knob = reducer.card.knob
     k = values.get(knob) if knob else None
-    if isinstance(k, (int, float)) or job.budget is not None:
-        values.pop(knob or "", None)
+    if k is None or isinstance(k, (int, float)) or job.budget is not None:
+        values.pop(knob or "", None)  # a schedule, which no single number says, stays an option
     return dataclasses.replace(
         job,
         model=loaded.name,

@@ -1,0 +1,89 @@
+"""LV-ViT: residual branches divided by a constant, and an output in which every patch votes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asap_eval.hosts.geometry import BlockGeometry, Geometry, convolution_macs, linear_macs
+from asap_eval.hosts.seam import Backbone, Half, Pass
+
+
+def recognises(model: nn.Module) -> bool:
+    """Whether this host is the one to accept or refuse the model."""
+    # By what it offers: hosts know nothing of the models of this package.
+    return hasattr(model, "aux_head") and hasattr(model, "vote")
+
+
+def backbone(model: Any) -> Backbone:
+    """The model as the seam needs it."""
+    return Backbone(
+        model=model,
+        embed=model.patch_embed,
+        blocks=list(model.blocks),
+        halves=_halves,
+        geometry=_geometry(model),
+        patched=lambda current: _patched(model, current),
+    )
+
+
+def _halves(block: Any) -> tuple[Half, Half]:
+    return block.attention_half, block.mlp_half
+
+
+def _geometry(model: Any) -> Geometry:
+    embed, grid = model.patch_embed, model.grid_size
+    half = (grid[0] * embed.proj.stride[0], grid[1] * embed.proj.stride[1])
+    stem = [convolution_macs(layer, half) for layer in (embed.conv1, embed.conv2, embed.conv3)]
+    return Geometry(
+        family=type(model).__name__,
+        blocks=tuple(_block_geometry(block) for block in model.blocks),
+        width=model.embed_dim,
+        prefix=1,
+        grid=grid,
+        has_cls=True,
+        stem_macs=sum(stem) + convolution_macs(embed.proj, grid),
+        head_macs=linear_macs(model.head),
+        head_token_macs=linear_macs(model.aux_head),
+        head_skips_prefix=True,
+    )
+
+
+def _block_geometry(block: Any) -> BlockGeometry:
+    return BlockGeometry(
+        attention_token=linear_macs(block.attn),
+        attention_pair=2 * block.attn.num_heads * block.attn.head_dim,
+        mlp_token=linear_macs(block.mlp),
+    )
+
+
+@contextmanager
+def _patched(model: Any, current: Callable[[], Pass | None]) -> Iterator[None]:
+    """Fused attention in every block, and a vote of the patches that are left.
+
+    A merged token has one vote, as any other. An image without a patch left has its class token's
+    logits alone.
+    """
+    as_built = model.vote
+
+    def vote(logits: Tensor) -> Tensor:
+        state = current()
+        if state is None or not state.changed:
+            return as_built(logits)
+        left = (state.size[:, 1:] > 0)[..., None]
+        votes = logits.masked_fill(~left, -torch.inf)
+        # One row more, so that there is a largest where no image has a patch left.
+        highest = as_built(torch.nn.functional.pad(votes, (0, 0, 0, 1), value=-torch.inf))
+        return highest.masked_fill(~left.any(1), 0)
+
+    with ExitStack() as stack:
+        for block in model.blocks:
+            stack.callback(setattr, block.attn, "fused_attn", block.attn.fused_attn)
+            block.attn.fused_attn = True
+        model.__dict__["vote"] = vote
+        stack.callback(model.__dict__.pop, "vote", None)
+        yield

@@ -1,0 +1,162 @@
+"""FNA: fast Nystroem attention (Lu et al., arXiv 2507.16018).
+
+Attention through a few landmark tokens, work linear in the number of tokens. No token is removed:
+the method replaces the attention product of some blocks and belongs on an axis of its own. Where
+attention products are a small part of the work (8 % of DeiT-S), so is all it can save.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from asap_eval.errors import BadValueError
+from asap_eval.method import Attender, Batch, Card, Reducer, View, register
+from asap_eval.schedule import locations
+from asap_eval.tokens import Reduction
+
+ITERATIONS = 6
+"""Steps of the inverse, as in the authors' code. They do not converge where the landmarks'
+attention is ill-conditioned; the method is defined with them."""
+
+
+@dataclass
+class Landmarks:
+    """State of one forward pass.
+
+    Attributes:
+        blocks: blocks whose attention is replaced, from 0.
+        index: ``[B, M]`` landmark tokens, from the first of those blocks on.
+        heads, width: H and d of the block that ran last.
+    """
+
+    blocks: tuple[int, ...]
+    index: Tensor | None = None
+    heads: int = 0
+    width: int = 0
+
+
+@register(
+    "fna",
+    Card(
+        paper="Artifacts and Attention Sinks: Structured Approximations for Efficient Vision "
+        "Transformers, arXiv 2507.16018",
+        licence="none in the authors' repository",
+        training="training-free",
+        knob="m",
+        knob_meaning="landmarks M, from 1 to the number of tokens; removes no tokens",
+        fixed_count=True,
+        deviations="landmarks from the mean of the heads' queries, as in the authors' CLIP "
+        "notebook, without their masks of guaranteed and excluded tokens; the inverse is fp32 "
+        "whatever the model runs in; its MACs, less those of the products replaced, are the "
+        "method's own and may be negative",
+    ),
+)
+@dataclass
+class FNA(Attender, Reducer):
+    """Replace the attention of the listed blocks by its Nystroem approximation.
+
+    MACs: a host counts both products of a block's own attention, ``2 N^2 H d``. They do not run
+    here, so the method reports the difference: ``4 N M H d + 2 M^2 H d + 24 H M^3`` of its own (and
+    once ``M N d`` for the distances that choose the landmarks) minus theirs. It is negative where
+    the method saves work.
+
+    Attributes:
+        m: number of landmarks.
+        blocks: blocks counted from 0 as the authors do; None = those from L/2 + 1 on (13 to 23 of
+            24, their setting for CLIP ViT-L/14).
+    """
+
+    m: int = 64
+    blocks: list | None = None
+
+    def check(self, batch: Batch) -> None:
+        if not 1 <= self.m <= batch.tokens:
+            raise BadValueError(
+                f"fna: m={self.m} landmarks of {batch.tokens} tokens: give 1 to {batch.tokens}."
+            )
+        self._replaced(batch.depth)
+
+    def _replaced(self, depth: int) -> tuple[int, ...]:
+        blocks = list(range(depth // 2 + 1, depth)) if self.blocks is None else self.blocks
+        return locations(self.name, blocks, depth)
+
+    def begin(self, batch: Batch) -> Landmarks:
+        return Landmarks(self._replaced(batch.depth))
+
+    def attends(self, block: int, state: Landmarks) -> bool:
+        return block - 1 in state.blocks
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, state: Landmarks
+    ) -> Tensor:
+        if state.index is None:
+            state.index = farthest_points(q.float().mean(1), self.m)
+        state.heads, state.width = q.shape[1], q.shape[3]
+        return nystroem(q, k, v, state.index)
+
+    def watch(self, block: int, state: Landmarks) -> bool:
+        return self.attends(block, state)
+
+    def decide(self, view: View, state: Landmarks) -> Reduction | None:
+        return None
+
+    def macs(self, view: View, state: Landmarks) -> int:
+        tokens, m = view.size.shape[1], self.m
+        wide = state.heads * state.width
+        own = (4 * tokens * m + 2 * m**2) * wide + 4 * ITERATIONS * state.heads * m**3
+        choosing = m * tokens * state.width if view.block - 1 == state.blocks[0] else 0
+        return own + choosing - 2 * tokens**2 * wide
+
+    def knob_range(self, batch: Batch) -> tuple[float, float]:
+        return 1.0, float(batch.tokens)
+
+
+def farthest_points(x: Tensor, count: int) -> Tensor:
+    """``[B, count]`` tokens, each the farthest (L2) from those chosen before it, from token 0 on.
+
+    Args:
+        x: ``[B, N, d]``.
+    """
+    batch = torch.arange(len(x), device=x.device)
+    chosen = [torch.zeros_like(batch)]
+    nearest = torch.full(x.shape[:2], torch.inf, device=x.device, dtype=x.dtype)
+    for _ in range(count - 1):
+        distance = (x - x[batch, chosen[-1]][:, None]).square().sum(2)
+        nearest = torch.minimum(nearest, distance)
+        chosen.append(nearest.argmax(1))
+    return torch.stack(chosen, 1)
+
+
+def nystroem(q: Tensor, k: Tensor, v: Tensor, index: Tensor) -> Tensor:
+    """``[B, H, N, d]`` approximate attention.
+
+    Args:
+        q, k, v: ``[B, H, N, d]``. index: ``[B, M]`` landmarks, the same for all heads.
+    """
+    at = index[:, None, :, None].expand(-1, q.shape[1], -1, q.shape[3])
+    queries, keys = q.gather(2, at), k.gather(2, at)
+    inverse = pseudo_inverse(landmark_attention(queries, keys))
+    gathered = scaled_dot_product_attention(queries, k, v)
+    values = (inverse @ gathered.to(inverse.dtype)).to(v.dtype)
+    return scaled_dot_product_attention(q, keys, values)
+
+
+def landmark_attention(queries: Tensor, keys: Tensor) -> Tensor:
+    """``[B, H, M, M]`` attention among the landmarks alone, at least fp32."""
+    dtype = torch.promote_types(queries.dtype, torch.float32)
+    scaled = queries.to(dtype) * queries.shape[-1] ** -0.5
+    return (scaled @ keys.to(dtype).mT).softmax(-1)
+
+
+def pseudo_inverse(a: Tensor) -> Tensor:
+    """``[..., M, M]`` the iterative inverse, not converged where ``a`` is ill-conditioned."""
+    eye = torch.eye(a.shape[-1], device=a.device, dtype=a.dtype)
+    z = a.mT / a.sum(-2).amax(-1)[..., None, None]
+    for _ in range(ITERATIONS):
+        az = a @ z
+        z = z @ (13 * eye - az @ (15 * eye - az @ (7 * eye - az))) / 4
+    return z
