@@ -28,9 +28,9 @@ def reduce(
     """Run a model with a token reduction method for the time of a ``with``.
 
     Args:
-        model: a timm VisionTransformer, a Hugging Face CLIP vision tower or an LV-ViT, in eval mode. It is
-            untouched outside the ``with``: no class is swapped and no weight changed. Inside it
-            attention runs fused, also in a model built with eager attention.
+        model: a timm VisionTransformer, a Hugging Face CLIP vision tower or an LV-ViT, in eval
+            mode. It is untouched outside the ``with``: no class is swapped and no weight changed.
+            Inside it attention runs fused, also in a model built with eager attention.
         method: name of a method (``asap-eval-ls methods`` lists them).
         k: the method's main knob; every method also has its own name for it.
         seed: random choices depend on it and on each image's id (its pixels, where

@@ -123,8 +123,11 @@ def combine(x: Tensor, slot: Tensor, weight: Tensor, slots: int) -> Tensor:
     members = torch.zeros(slots, dtype=torch.long, device=x.device)
     members.index_add_(0, slot[kept], torch.ones_like(slot[kept]))
     alone = kept & (weight == 1) & (members[slot.clamp(min=0)] == 1)
-    out = x.new_zeros(slots, x.shape[1])
-    out[slot[alone]] = x[alone]
+    # One gather: a slot of several tokens takes any of them here and its sum below.
+    member = torch.zeros_like(members)
+    member[slot[kept]] = kept.nonzero().flatten()
+    out = x.index_select(0, member)
+    out[members == 0] = 0
     mixed = kept & ~alone
     if bool(mixed.any()):
         rows, place = torch.unique(slot[mixed], return_inverse=True)

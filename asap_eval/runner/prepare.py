@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from asap_eval.bench import bench_of
-from asap_eval.bench.images import ImageSet
 from asap_eval.bench.imagenet import ImageNet
+from asap_eval.bench.images import ImageSet
 from asap_eval.errors import BadValueError, BudgetError
 from asap_eval.hosts import Geometry, geometry_of, install
 from asap_eval.method import Batch, Reducer, build, method_class, options
