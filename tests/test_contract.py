@@ -569,6 +569,15 @@ def test_proportional_attention_makes_merging_of_equal_tokens_exact(heads: str) 
         assert (tiny.output(model, x) - plain).abs().max() > 1e-3
 
 
+def test_average_pooling_is_a_mean_over_patches() -> None:
+    """Tokens merged after the last block change nothing: each counts for the patches it holds."""
+    model, x = host("avg_without_cls"), batch()
+    assert isinstance(model.norm, nn.Identity)  # the norm comes after the pooling
+    got, trace = run(model, Case("random", {"k": 0.3, "layer": 5}), x)
+    assert (trace.lengths[-1] == 12).all()
+    torch.testing.assert_close(got, tiny.output(model, x), rtol=0, atol=5e-6)
+
+
 # --- refused by name ----------------------------------------------------------------------------
 
 
