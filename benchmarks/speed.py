@@ -63,7 +63,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--target", type=float, default=-35.0, help="MACs change in %%")
     parser.add_argument("--methods", nargs="+", default=["random", "asap"])
-    parser.add_argument("--tau", type=float, default=1.4, help="ASAP's threshold")
+    parser.add_argument(
+        "--tau", type=float, nargs="+", default=[1.4, 1.7], help="ASAP's thresholds, a row each"
+    )
     parser.add_argument(
         "--shapes",
         nargs="*",
@@ -101,11 +103,11 @@ def _walk(options: argparse.Namespace, shape: str) -> dict[str, Any]:
 def _reductions(options: argparse.Namespace, loaded: LoadedModel) -> Iterator[dict[str, Any]]:
     batches = _batches(options, loaded, 4, options.batch_size)
     for name in options.methods:
-        params = {"tau": options.tau} if name == "asap" else {}
-        knob, reached = _calibrated(loaded, name, params, batches, options.target)
-        reducer = build(name, k=knob, **params)
-        speed = measure_speed(loaded.model, reducer, batches, rounds=options.rounds)
-        yield {"method": name, "k": knob, **params, "macs_change_pct": reached, **speed}
+        for params in [{"tau": tau} for tau in options.tau] if name == "asap" else [{}]:
+            knob, reached = _calibrated(loaded, name, params, batches, options.target)
+            reducer = build(name, k=knob, **params)
+            speed = measure_speed(loaded.model, reducer, batches, rounds=options.rounds)
+            yield {"method": name, "k": knob, **params, "macs_change_pct": reached, **speed}
 
 
 def _calibrated(
@@ -154,7 +156,7 @@ def _memory(options: argparse.Namespace, loaded: LoadedModel) -> dict[str, Any]:
         return peak_gb(step, pixels.images.device)
 
     whole = peak(None)
-    asap = peak(build("asap", k=2.0, tau=options.tau))
+    asap = peak(build("asap", k=2.0, tau=options.tau[0]))
     walk = peak(build("asap", tau=NEVER))
     return {
         "batch_size": 64,
@@ -194,7 +196,7 @@ def _print(report: dict[str, Any]) -> None:
     for row in report["reduction"]:
         speedup = row["speedup"]
         reduction.add_row(
-            row["method"],
+            row["method"] + (f" tau={row['tau']}" if "tau" in row else ""),
             f"{row['k']:.4g}",
             f"{row['macs_change_pct']:.2f}",
             f"{speedup['median']:.3f} [{speedup['p10']:.3f}, {speedup['p90']:.3f}]",
