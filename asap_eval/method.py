@@ -195,21 +195,17 @@ class Reducer:
         """The method's own products at this block for each watched image (a number or ``[b]``)."""
         return 0
 
-    def knob_range(self, batch: Batch) -> tuple[float, float]:
-        """The interval in which a budget searches the knob."""
-        raise BadValueError(f"Method '{self.name}' has no knob for a budget to turn.")
-
-
-class Attender:
-    """Mixed into a method that replaces the attention product of some blocks (FNA)."""
-
     def attends(self, block: int, state: Any) -> bool:
-        """Whether this block's attention is replaced."""
-        raise NotImplementedError
+        """Whether the method replaces this block's attention product (`attend`)."""
+        return False
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, state: Any) -> Tensor:
         """``[B, H, N, d]`` from q, k, v of that shape; ``bias`` is added to the logits."""
         raise NotImplementedError
+
+    def knob_range(self, batch: Batch) -> tuple[float, float]:
+        """The interval in which a budget searches the knob."""
+        raise BadValueError(f"Method '{self.name}' has no knob for a budget to turn.")
 
 
 M = TypeVar("M", bound=type[Reducer])
