@@ -127,7 +127,9 @@ def combine(x: Tensor, slot: Tensor, weight: Tensor, slots: int) -> Tensor:
     member = torch.zeros_like(members)
     member[slot[kept]] = kept.nonzero().flatten()
     out = x.index_select(0, member)
-    out[members == 0] = 0
+    empty = members == 0
+    if bool(empty.any()):
+        out[empty] = 0
     mixed = kept & ~alone
     if bool(mixed.any()):
         rows, place = torch.unique(slot[mixed], return_inverse=True)
