@@ -93,6 +93,7 @@ def settings_of(config: DictConfig, choice: Mapping[str, Any]) -> Settings:
             k=keys.k,
             params=params,
             bench=bench,
+            bench_params=plain["bench"] or {},
             data=keys.data or "",
             weights=keys.weights,
             limit=keys.limit,
