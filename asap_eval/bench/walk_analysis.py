@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from asap_eval.bench.distribution import distribution, over, pooled, shares
 from asap_eval.bench.walk_statistics import ring
@@ -50,6 +52,18 @@ def analyse(rows: Sequence[Row], grid: tuple[int, int], taus: Sequence[float]) -
         "distances": _distances(columns),
         "border": _border(columns, grid, fired),
     }
+
+
+def positions(walks: Sequence[Mapping[str, Any]], grid: tuple[int, int]) -> dict[str, Tensor]:
+    """``heaviest`` and ``sink``, ``[L, h, w]`` int64: images whose patch it is, for every block."""
+    found = {}
+    for name in ("heaviest", "sink"):
+        if name in walks[0]:
+            patches = torch.from_numpy(table(walks, name)).long().T  # [L, n]
+            counts = torch.zeros(len(patches), grid[0] * grid[1], dtype=torch.long)
+            counts.scatter_add_(1, patches, torch.ones_like(patches))
+            found[name] = counts.view(-1, *grid)
+    return found
 
 
 def table(walks: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:

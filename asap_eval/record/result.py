@@ -190,6 +190,8 @@ class RunRecord:
     """Peak by phase."""
     samples: str | None = None
     """Name of the per-sample file beside the record."""
+    arrays: str | None = None
+    """Name of a safetensors file beside the record; the benchmark's module says what is in it."""
     schema: int = SCHEMA
 
     @property
