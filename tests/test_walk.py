@@ -211,12 +211,13 @@ def test_the_analysis_of_three_images_by_hand() -> None:
         image([1.0, 2.5], spearman=[None, 0.3], heaviest=[3, 4], distance=[2.0, 2.0]),
     ]
     found = walk_analysis.analyse(rows, (3, 3), [3.0, 9.0])
-    assert found["fired"]["3"] == {"mean": 1.5, "never": 1, "histogram": {"1": 1, "2": 1}}
-    assert found["fired"]["9"] == {"mean": None, "never": 3, "histogram": {"1": 0, "2": 0}}
-    at_firing = found["spearman"]["at_firing"]
-    assert (at_firing["3"]["n"], at_firing["3"]["mean"]) == (2, pytest.approx(0.8))
-    assert at_firing["9"]["n"] == 0
-    assert [block["n"] for block in found["spearman"]["by_block"]] == [2, 3]
+    low, high = found["at_firing"]
+    assert (low["tau"], high["tau"]) == (3.0, 9.0)
+    assert low["fired"] == {"n": 2, "never": 1, "mean": 1.5, "histogram": {"1": 1, "2": 1}}
+    assert high["fired"] == {"n": 0, "never": 3, "mean": None, "histogram": {"1": 0, "2": 0}}
+    assert (low["spearman"]["n"], low["spearman"]["mean"]) == (2, pytest.approx(0.8))
+    assert high["spearman"]["n"] == 0
+    assert [block["n"] for block in found["spearman"]] == [2, 3]
     assert found["sink_emergence"]["peak"][0]["mean"] == pytest.approx(6.5 / 3)
     b = found["appendix_b"]
     assert b["peak"]["falls"] == [pytest.approx(1 / 3)]
@@ -228,8 +229,8 @@ def test_the_analysis_of_three_images_by_hand() -> None:
     assert border["base_rate"] == pytest.approx(8 / 9)
     assert border["cls"] == [1.0, pytest.approx(1 / 3)]
     assert border["heaviest"] == [pytest.approx(1 / 3), 0.0]
-    assert border["at_firing"]["3"]["cls"] == 0.5  # block 2: centre; block 1: corner
-    assert border["at_firing"]["9"] == {"n": 0}
+    assert low["border"]["cls"] == 0.5  # block 2: centre; block 1: corner
+    assert high["border"] == {}
     json.dumps(found, allow_nan=False)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from asap_eval.errors import RecordError
@@ -63,9 +63,9 @@ def save_whole(tensors: Mapping[str, Tensor], path: Path, notes: Mapping[str, st
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        # safetensors refuses two names for one piece of memory, as two generations may be.
-        save_file({name: t.clone().contiguous() for name, t in tensors.items()}, part, dict(notes))
-        with part.open("rb") as file:
+        with part.open("wb") as file:
+            file.write(save({name: t.contiguous() for name, t in tensors.items()}, dict(notes)))
+            file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
     finally:

@@ -127,7 +127,7 @@ class WalkBench(ImageBench):
         return {"walk": None}
 
     def analysis(self, read: Sequence[Row], geometry: Geometry) -> dict[str, Any]:
-        return analyse(read, geometry.grid, sorted({self.tau, *self.taus}))
+        return analyse(read, geometry.grid, [self.tau, *sorted(set(self.taus) - {self.tau})])
 
     def finish(self, rows: Sequence[Row], geometry: Geometry) -> str:
         """Put the arrays beside the record; they are kept if an earlier try already did."""

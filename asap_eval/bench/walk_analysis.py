@@ -24,15 +24,16 @@ def analyse(rows: Sequence[Row], grid: tuple[int, int], taus: Sequence[float]) -
 
     Args:
         rows: at least one, each with the columns of `WalkObserver`. grid: patches down and across.
-        taus: thresholds, each giving every image a block at which it fires.
+        taus: thresholds, each giving every image a block at which it fires; the main one first.
 
     Returns:
-        ``grid``, ``blocks``, and the blocks ``sink_emergence`` (Figure 7), ``fired``, ``spearman``
-        (Appendix A), ``appendix_b``, ``distances`` and ``border``.
+        ``grid``, ``blocks``, the blocks ``sink_emergence`` (Figure 7), ``spearman`` (Appendix A),
+        ``appendix_b``, ``distances`` and ``border``, and ``at_firing``, a list over taus:
+        ``{tau fired spearman border}`` at each image's own block.
     """
     walks = [row["walk"] for row in rows]
     columns = {name: table(walks, name) for name in walks[0] if name != "steps"}
-    fired = {f"{tau:g}": firing(columns["peak"], tau) for tau in taus}
+    border = _border(columns, grid)
     return {
         "grid": list(grid),
         "blocks": columns["peak"].shape[1],
@@ -40,17 +41,16 @@ def analyse(rows: Sequence[Row], grid: tuple[int, int], taus: Sequence[float]) -
             "peak": over(columns["peak"]),
             "peak_with_prefix": over(columns["peak_with_prefix"]),
         },
-        "fired": {tau: _fired(blocks, columns["peak"].shape[1]) for tau, blocks in fired.items()},
-        "spearman": {
-            "by_block": over(columns["spearman"]),
-            "at_firing": {
-                tau: distribution(at_block(columns["spearman"], blocks))
-                for tau, blocks in fired.items()
-            },
-        },
+        "spearman": over(columns["spearman"]),
         "appendix_b": _appendix_b(walks, columns["peak"]),
         "distances": _distances(columns),
-        "border": _border(columns, grid, fired),
+        "border": {
+            "base_rate": float(ring(grid).double().mean()),
+            **{
+                k: v for reading, flags in border.items() for k, v in shares(reading, flags).items()
+            },
+        },
+        "at_firing": [_at_firing(columns, border, tau) for tau in taus],
     }
 
 
@@ -81,16 +81,6 @@ def at_block(values: np.ndarray, blocks: np.ndarray) -> np.ndarray:
     """The entry of ``[n, L]`` at each image's block; images that never fire are left out."""
     fires = blocks > 0
     return values[fires, blocks[fires] - 1]
-
-
-def _fired(blocks: np.ndarray, depth: int) -> dict[str, Any]:
-    """``mean`` over the images that fire, how many ``never`` do, and the ``histogram``."""
-    fires = blocks[blocks > 0]
-    return {
-        "mean": float(fires.mean()) if fires.size else None,
-        "never": int((blocks == 0).sum()),
-        "histogram": {str(b): int((blocks == b).sum()) for b in range(1, depth + 1)},
-    }
 
 
 def _appendix_b(walks: Sequence[Mapping[str, Any]], peak: np.ndarray) -> dict[str, Any]:
@@ -131,24 +121,38 @@ def _distances(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return found
 
 
-def _border(
-    columns: Mapping[str, np.ndarray], grid: tuple[int, int], fired: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    """How often the sink lies in the outermost ring of patches, beside the ring's own share."""
-    border = ring(grid).numpy()
+def _border(columns: Mapping[str, np.ndarray], grid: tuple[int, int]) -> dict[str, np.ndarray]:
+    """``[n, L]`` bool by reading: whether the sink lies in the outermost ring of patches."""
     readings = {"cls": "sink", "heaviest": "heaviest"}
-    found: dict[str, Any] = {"base_rate": float(border.mean()), "at_firing": {}}
-    on = {
+    border = ring(grid).numpy()
+    return {
         reading: border[columns[name].astype(int)]
         for reading, name in readings.items()
         if name in columns
     }
-    for reading, flags in on.items():
-        found |= shares(reading, flags)
-    for tau, blocks in fired.items():
-        found["at_firing"][tau] = {"n": int((blocks > 0).sum())}
-        if (blocks > 0).any():
-            for reading, flags in on.items():
-                one = shares(reading, at_block(flags, blocks)[:, None])
-                found["at_firing"][tau] |= {name: values[0] for name, values in one.items()}
+
+
+def _at_firing(
+    columns: Mapping[str, np.ndarray], border: Mapping[str, np.ndarray], tau: float
+) -> dict[str, Any]:
+    """What is true of each image at the block where it fires; the others are left out."""
+    blocks = firing(columns["peak"], tau)
+    fires = blocks[blocks > 0]
+    found: dict[str, Any] = {
+        "tau": tau,
+        "fired": {
+            "n": int(fires.size),
+            "never": int((blocks == 0).sum()),
+            "mean": float(fires.mean()) if fires.size else None,
+            "histogram": {
+                str(b): int((fires == b).sum()) for b in range(1, columns["peak"].shape[1] + 1)
+            },
+        },
+        "spearman": distribution(at_block(columns["spearman"], blocks)),
+        "border": {},
+    }
+    if fires.size:
+        for reading, flags in border.items():
+            one = shares(reading, at_block(flags, blocks)[:, None])
+            found["border"] |= {name: values[0] for name, values in one.items()}
     return found

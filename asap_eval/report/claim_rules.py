@@ -39,16 +39,16 @@ class WalkClaim:
 
     Attributes:
         claim: short name. paper: what the paper says, and where. rule: the rule in words.
-        judge: ``judge(analysis, tau)``; None where no image fires at tau.
+        judge: None where no image fires at the record's tau.
     """
 
     claim: str
     paper: str
     rule: str
-    judge: Callable[[Walk, str], Finding | None]
+    judge: Callable[[Walk], Finding | None]
 
 
-def emergence(walk: Walk, tau: str) -> Finding:
+def emergence(walk: Walk) -> Finding:
     """Flat, then a jump early enough to be of use."""
     blocks = walk["sink_emergence"]["peak"]
     means = [block["mean"] for block in blocks]
@@ -68,7 +68,7 @@ def emergence(walk: Walk, tau: str) -> Finding:
     return Finding(text, blocks[0]["n"], verdict if rises else "contradicted")
 
 
-def growth(walk: Walk, tau: str) -> Finding:
+def growth(walk: Walk) -> Finding:
     """The sink of a block is heavier after the next one."""
     readings = [name for name in ("cls", "heaviest") if name in walk["appendix_b"]]
     found = {name: walk["appendix_b"][name] for name in readings}
@@ -85,7 +85,7 @@ def growth(walk: Walk, tau: str) -> Finding:
     return Finding(text, _n(walk), verdict)
 
 
-def shrinking(walk: Walk, tau: str) -> Finding:
+def shrinking(walk: Walk) -> Finding:
     """Distances to the sink get smaller with every block."""
     found = walk["distances"]
     low, high = found["shrinks_all_ci95"]
@@ -102,29 +102,34 @@ def shrinking(walk: Walk, tau: str) -> Finding:
     return Finding(text, _n(walk), verdict)
 
 
-def border(walk: Walk, tau: str) -> Finding | None:
+def border(walk: Walk) -> Finding | None:
     """Most sinks lie in the outermost ring of patches, and more than its size explains."""
-    found, base = walk["border"]["at_firing"][tau], walk["border"]["base_rate"]
-    if not found["n"]:
+    first, base = walk["at_firing"][0], walk["border"]["base_rate"]
+    found, n = first["border"], first["fired"]["n"]
+    if not n:
         return None
     reading = "cls" if "cls" in found else "heaviest"
     low, high = found[f"{reading}_ci95"]
-    text = f"{_pct(found[reading], (low, high))} at tau={tau} ({reading}); ring {100 * base:.1f} %"
+    text = (
+        f"{_pct(found[reading], (low, high))} at tau={first['tau']:g} ({reading}); "
+        f"the ring is {100 * base:.1f} % of the patches"
+    )
     verdict: Judgement = "mixed"
     if low > max(base, HALF):
         verdict = "supported"
     elif high < HALF and low <= base:
         verdict = "contradicted"
-    return Finding(text, found["n"], verdict)
+    return Finding(text, n, verdict)
 
 
-def rank_agreement(walk: Walk, tau: str) -> Finding | None:
+def rank_agreement(walk: Walk) -> Finding | None:
     """Plain and mass-weighted distances order the patches alike."""
-    found = walk["spearman"]["at_firing"][tau]
+    first = walk["at_firing"][0]
+    found = first["spearman"]
     if not found["n"]:
         return None
     text = (
-        f"rho at tau={tau}: mean {found['mean']:.3f}, median {found['q50']:.3f}, "
+        f"rho at tau={first['tau']:g}: mean {found['mean']:.3f}, median {found['q50']:.3f}, "
         f"5–95 % of images {found['q5']:.3f}–{found['q95']:.3f}"
     )
     verdict: Judgement = "mixed"

@@ -100,9 +100,8 @@ def _walk_verdicts(done: Sequence[RunRecord]) -> list[Verdict]:
     for claim in WALK_CLAIMS:
         found, why = None, "not run: bench=walk"
         if record is not None and record.analysis is not None:
-            tau = f"{record.job.bench_params['tau']:g}"
-            found = claim.judge(record.analysis, tau)
-            why = f"not run: no image fires at tau={tau}"
+            found = claim.judge(record.analysis)
+            why = f"not run: no image fires at tau={record.job.bench_params['tau']:g}"
         trained = record is None or _trained(record)
         rows.append(_verdict(claim.claim, claim.paper, claim.rule, found, why, trained))
     return rows

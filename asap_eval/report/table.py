@@ -15,8 +15,9 @@ from asap_eval.report.accuracy import ACCURACY
 from asap_eval.report.columns import BELOW, Column, Row, number, present, row_name, settings, text
 from asap_eval.report.frame import GROUP, frame
 from asap_eval.report.render import Table
+from asap_eval.report.walk import WALK
 
-LAYOUTS: dict[str, Sequence[Column]] = {}
+LAYOUTS: dict[str, Sequence[Column]] = {"walk": WALK}
 """Layout of each benchmark that has its own; the others show accuracy."""
 
 
