@@ -7,7 +7,7 @@ of a paper is another layout over the same frame.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from asap_eval.record import RunRecord
@@ -15,10 +15,14 @@ from asap_eval.report.accuracy import ACCURACY
 from asap_eval.report.columns import BELOW, Column, Row, number, present, row_name, settings, text
 from asap_eval.report.frame import GROUP, frame
 from asap_eval.report.render import Table
+from asap_eval.report.saliency import SALIENCY, sink_tables
 from asap_eval.report.walk import WALK
 
-LAYOUTS: dict[str, Sequence[Column]] = {"walk": WALK}
+LAYOUTS: dict[str, Sequence[Column]] = {"saliency": SALIENCY, "walk": WALK}
 """Layout of each benchmark that has its own; the others show accuracy."""
+
+MORE: dict[str, Callable[[str, list[Row]], list[Table]]] = {"saliency": sink_tables}
+"""What a benchmark shows below its table, from the title and the rows of that."""
 
 
 def overview(records: Sequence[RunRecord]) -> list[Table]:
@@ -26,15 +30,23 @@ def overview(records: Sequence[RunRecord]) -> list[Table]:
     if not records:
         return []
     groups = frame(records).groupby(GROUP, dropna=False, sort=False)
-    return [_table(rows.to_dict("records")) for _, rows in groups]
+    return [table for _, rows in groups for table in _tables(rows.to_dict("records"))]
 
 
-def _table(rows: list[Row]) -> Table:
-    first = rows[0]
-    layout = LAYOUTS.get(first["bench"], ACCURACY)
+def _tables(rows: list[Row]) -> list[Table]:
+    bench, title = rows[0]["bench"], _title(rows[0])
+    more = MORE[bench](title, rows) if bench in MORE else []
+    return [_table(title, LAYOUTS.get(bench, ACCURACY), rows), *more]
+
+
+def _title(first: Row) -> str:
     title = f"{first['model']} · {first['bench']} · {first['data']}"
     title += f" · {number(first['n'], '{:.0f}')} samples · {first['dtype']}"
-    title += "".join(f" · {k}={v}" for k, v in json.loads(first["bench_params"]).items())
+    params = json.loads(first["bench_params"])
+    return title + "".join(f" · {name}={value}" for name, value in params.items())
+
+
+def _table(title: str, layout: Sequence[Column], rows: list[Row]) -> Table:
     return Table(
         title=title,
         columns=[column.head for column in layout],
