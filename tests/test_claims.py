@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from test_report import cells, make, put
+from test_walk import image
 
 from asap_eval import record as rec
+from asap_eval.bench.walk_analysis import analyse
 from asap_eval.errors import RecordError
 from asap_eval.report import claim_rules as rules
 from asap_eval.report.claims import Verdict, claims, read_timing, verdicts
@@ -22,7 +24,7 @@ WALK_OPTIONS: dict[str, Any] = {"alpha": 0.5, "order": "walk", "chain": "full", 
 
 
 def analysis(
-    peaks: tuple[float, ...] = (2.0, 2.1, 1.9, 2.0, 4.0, 6.0),
+    peaks: tuple[float, ...] = (2.0, 2.1, 1.9, 4.0, 5.0, 6.0),
     falls: tuple[float, float] = (0.01, 0.02),
     shrinks: tuple[float, float] = (0.97, 1.0),
     border: tuple[float, float] = (0.7, 0.9),
@@ -148,7 +150,8 @@ def walk(found: dict[str, Any] | None = None, n: int = 40, **options: Any) -> re
 def asap(tau: float, top1: float, change: float, **changes: Any) -> rec.RunRecord:
     params = {"tau": tau, **changes.pop("params", {})}
     paired = rec.Paired(top1 - 80, [top1 - 81, top1 - 79], 0.1)
-    record = make(params=params, k=2.0, key=f"{tau}{changes}", top1=top1, reduction_pct=change,
+    k = None if changes.get("budget") else 2.0
+    record = make(params=params, k=k, key=f"{tau}{changes}", top1=top1, reduction_pct=change,
                   **changes)  # fmt: skip
     return replace(record, paired=paired)
 
@@ -170,7 +173,7 @@ def test_everything_at_hand_gives_a_verdict_on_everything() -> None:
 
 
 def test_what_was_not_run_is_said_and_how_to_run_it() -> None:
-    found = by_claim(make())
+    found = by_claim(GRID[0])
     assert all(row.verdict.startswith("not run: ") for row in found.values())
     assert all((row.measured, row.n) == (DASH, None) for row in found.values())
     assert "bench=walk" in found["sinks emerge"].verdict
@@ -237,12 +240,26 @@ def test_the_command_prints_them(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_the_overview_shows_a_walk_in_its_own_columns() -> None:
-    found = analysis()
-    found["border"]["base_rate"] = 0.265
-    (table,) = overview([walk(found)])
-    row = cells(table, 0)
-    assert row["heaviest patch: first → last block"] == "2.00 → 6.00"
-    assert row["fired at block (never)"] == "5.00 (0) at tau=3"
-    assert row["rho there: median (5 %)"] == "0.990 (0.950)"
-    assert row["sink at the border there %: cls / heaviest / ring"] == f"80.0 / {DASH} / 26.5"
-    assert row["steps in which distances shrink %"] == "98.5"
+    rows = [image([2.0, 4.0], distance=[2.0, 1.0]), image([3.5, 2.0], sink=[8, 4])]
+    line, blocks = overview([walk(analyse(rows, (3, 3), [3.0]))])
+    row = cells(line, 0)
+    assert row["heaviest patch: first → last block"] == "2.75 → 3.00"
+    assert row["fired at block (never)"] == "1.50 (0) at tau=3"
+    assert row["rho there: median (5 %)"] == "0.500 (0.500)"
+    # The first fires at block 2 with its sink in a corner, the second at block 1, in another.
+    border = row["sink at the border there %: cls / heaviest / ring"]
+    assert border == "100.0 / 0.0 / 88.9"
+    falls = row["steps in which the sink gets lighter %: cls / heaviest"]
+    assert falls == "100.0 / 0.0"
+    assert row["steps in which distances shrink %"] == "50.0"
+    assert cells(blocks, 0)["falls %: cls"] == DASH
+    second = cells(blocks, 1)
+    assert (second["block"], second["heaviest patch"], second["falls %: cls"]) == (
+        "2", "3.00", "100.0",
+    )  # fmt: skip
+    assert (second["border %: cls"], second["border %: heaviest"]) == ("50.0", "0.0")
+
+
+def test_a_walk_that_failed_has_a_line_of_dashes() -> None:
+    (table,) = overview([replace(walk(), status="failed", analysis=None, error="stopped")])
+    assert "stopped" in table.notes[0]

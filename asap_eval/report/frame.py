@@ -12,7 +12,6 @@ import pandas as pd
 from asap_eval.method import methods
 from asap_eval.options import options
 from asap_eval.record import RunRecord
-from asap_eval.report.walk import WALK_FIELDS
 
 FIELDS = {
     "model": "job.model",
@@ -58,7 +57,6 @@ FIELDS = {
     "speedup_p10": "speed.speedup.p10",
     "speedup_p90": "speed.speedup.p90",
     "share_of_ideal": "speed.share_of_ideal",
-    **WALK_FIELDS,
     "batch_size": "job.batch_size",
     "device": "job.device",
     "status": "status",

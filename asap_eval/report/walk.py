@@ -1,66 +1,123 @@
-"""Layout of ``bench=walk``: one line for a walk; its blocks are in the record's ``analysis``."""
+"""Layout of ``bench=walk``: one line for a walk, and its blocks in a table below."""
 
 from __future__ import annotations
 
-from asap_eval.report.columns import SAMPLES, Column, Row, number, numbers, present
-from asap_eval.report.render import DASH
+import json
+from typing import Any
 
-FIRST = "analysis.at_firing.0"
+from asap_eval.report.columns import SAMPLES, Column, Row, number, present
+from asap_eval.report.render import DASH, Table
 
-WALK_FIELDS = {
-    "walk_tau": f"{FIRST}.tau",
-    "walk_fired": f"{FIRST}.fired.mean",
-    "walk_never": f"{FIRST}.fired.never",
-    "walk_rho": f"{FIRST}.spearman.q50",
-    "walk_rho_q5": f"{FIRST}.spearman.q5",
-    "walk_border_cls": f"{FIRST}.border.cls",
-    "walk_border_heaviest": f"{FIRST}.border.heaviest",
-    "walk_ring": "analysis.border.base_rate",
-    "walk_peak_first": "analysis.sink_emergence.peak.0.mean",
-    "walk_peak_last": "analysis.sink_emergence.peak.-1.mean",
-    "walk_falls_cls": "analysis.appendix_b.cls.falls_all",
-    "walk_falls_heaviest": "analysis.appendix_b.heaviest.falls_all",
-    "walk_shrinks": "analysis.distances.shrinks_all",
-}
-"""Columns of the frame that only these records fill: where a record holds them."""
+READINGS = ("cls", "heaviest")
+"""Of the sink; a model without a class token has the second alone."""
+
+
+def _measured(row: Row) -> dict[str, Any]:
+    """The record's analysis; empty where the run did not come to one."""
+    return json.loads(row["analysis"]) if present(row["analysis"]) else {}
+
+
+def _peaks(row: Row) -> str:
+    found = _measured(row)
+    if not found:
+        return DASH
+    first, last = (found["sink_emergence"]["peak"][at]["mean"] for at in (0, -1))
+    return f"{first:.2f} → {last:.2f}"
 
 
 def _fired(row: Row) -> str:
-    if not present(row["walk_tau"]):
+    found = _measured(row)
+    if not found:
         return DASH
-    block = number(row["walk_fired"], "{:.2f}")
-    return f"{block} ({row['walk_never']:.0f}) at tau={row['walk_tau']:g}"
+    first = found["at_firing"][0]
+    block = number(first["fired"]["mean"], "{:.2f}")
+    return f"{block} ({first['fired']['never']}) at tau={first['tau']:g}"
 
 
-def _percent(row: Row, *names: str) -> str:
-    """Shares in percent; a dash for a reading that this model has not."""
-    shares = [100 * row[name] if present(row[name]) else None for name in names]
-    return (
-        " / ".join(number(share, "{:.0f}") for share in shares)
-        if any(map(present, shares))
-        else DASH
-    )
+def _rho(row: Row) -> str:
+    found = _measured(row)
+    if not found or not found["at_firing"][0]["spearman"]["n"]:
+        return DASH
+    rho = found["at_firing"][0]["spearman"]
+    return f"{rho['q50']:.3f} ({rho['q5']:.3f})"
+
+
+def _border(row: Row) -> str:
+    found = _measured(row)
+    if not found or not found["at_firing"][0]["border"]:
+        return DASH
+    there = found["at_firing"][0]["border"]
+    return " / ".join(map(_percent, [*map(there.get, READINGS), found["border"]["base_rate"]]))
+
+
+def _falls(row: Row) -> str:
+    steps = _measured(row).get("appendix_b", {})
+    shares = [steps.get(reading, {}).get("falls_all") for reading in READINGS]
+    return " / ".join(map(_percent, shares)) if any(map(present, shares)) else DASH
+
+
+def _percent(share: float | None) -> str:
+    """A share in percent; a dash where it is not defined."""
+    return DASH if share is None else f"{100 * share:.1f}"
 
 
 WALK = [
     Column("walk", lambda row: row["method"]),
     SAMPLES,
-    Column(
-        "heaviest patch: first → last block",
-        lambda row: numbers(row, "{:.2f} → {:.2f}", "walk_peak_first", "walk_peak_last"),
-    ),
+    Column("heaviest patch: first → last block", _peaks),
     Column("fired at block (never)", _fired),
+    Column("rho there: median (5 %)", _rho),
+    Column("sink at the border there %: cls / heaviest / ring", _border),
+    Column("steps in which the sink gets lighter %: cls / heaviest", _falls),
     Column(
-        "rho there: median (5 %)",
-        lambda row: numbers(row, "{:.3f} ({:.3f})", "walk_rho", "walk_rho_q5"),
+        "steps in which distances shrink %",
+        lambda row: _percent(_measured(row).get("distances", {}).get("shrinks_all")),
     ),
-    Column(
-        "sink at the border there %: cls / heaviest / ring",
-        lambda row: _percent(row, "walk_border_cls", "walk_border_heaviest", "walk_ring"),
-    ),
-    Column(
-        "steps in which the sink gets lighter %: cls / heaviest",
-        lambda row: _percent(row, "walk_falls_cls", "walk_falls_heaviest"),
-    ),
-    Column("steps in which distances shrink %", lambda row: _percent(row, "walk_shrinks")),
 ]
+
+BLOCKS = (
+    "block",
+    "heaviest patch",
+    "heaviest column",
+    "distance to the sink",
+    "effective rank",
+    "rho",
+    "border %: cls",
+    "border %: heaviest",
+    "falls %: cls",
+    "falls %: heaviest",
+)
+
+
+def block_tables(title: str, rows: list[Row]) -> list[Table]:
+    """What the walk does block by block: means over the images, shares in percent."""
+    return [
+        Table(
+            title=f"{title} · block by block",
+            columns=BLOCKS,
+            rows=[_block(found, at) for at in range(found["blocks"])],
+            notes=[f"the border ring is {_percent(found['border']['base_rate'])} % of the patches"],
+            numbers_from=1,
+        ).without_empty_columns()
+        for found in map(_measured, rows)
+        if found
+    ]
+
+
+def _block(found: dict[str, Any], at: int) -> list[str]:
+    """Cells of block ``at + 1``; a step belongs to the block that it leads into."""
+    emergence, distances = found["sink_emergence"], found["distances"]
+
+    def share(block: dict[str, Any], name: str, place: int) -> str:
+        return _percent(block[name][place] if name in block and place >= 0 else None)
+
+    return [
+        str(at + 1),
+        f"{emergence['peak'][at]['mean']:.2f}",
+        f"{emergence['peak_with_prefix'][at]['mean']:.1f}",
+        f"{distances['to_sink'][at]['mean']:.4f}",
+        f"{distances['effective_rank'][at]['mean']:.1f}",
+        number(found["spearman"][at]["mean"], "{:.3f}"),
+        *(share(found["border"], reading, at) for reading in READINGS),
+        *(share(found["appendix_b"].get(r, {}), "falls", at - 1) for r in READINGS),
+    ]
