@@ -64,7 +64,10 @@ def save_whole(tensors: Mapping[str, Tensor], path: Path, notes: Mapping[str, st
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
-            file.write(save({name: t.contiguous() for name, t in tensors.items()}, dict(notes)))
+            # Cloned: a sum that a batch did not touch is one piece of memory in two generations,
+            # which safetensors refuses.
+            whole = {name: t.clone().contiguous() for name, t in tensors.items()}
+            file.write(save(whole, dict(notes)))
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
