@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from pictures import TINY
 from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
@@ -24,6 +25,7 @@ from asap_eval.bench.bench import build_bench
 from asap_eval.bench.masks import Coverage, MaskStore, geometry_only
 from asap_eval.bench.saliency import FATES, Saliency, fates_of
 from asap_eval.bench.sink_watch import ALPHA, SinkWatch, watched
+from asap_eval.cli import main
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import geometry_of, install
 from asap_eval.journal import Journal
@@ -396,6 +398,21 @@ def test_csv_holds_the_analysis(ecssd: Path, tmp_path: Path) -> None:
     record = run(job_of(ecssd, limit=2), results=tmp_path).record
     (line,) = csv.DictReader(io.StringIO(render([record], "csv")))
     assert json.loads(line["analysis"]) == record.analysis
+
+
+def test_its_option_is_a_key_of_the_command_line(
+    ecssd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [*TINY, f"data={ecssd}", f"results={tmp_path / 'r'}", "bench=saliency", "limit=2"]
+    assert main([*given, "bench.threshold=0.3"]) == 0
+    record = read_record(Path(capsys.readouterr().out.splitlines()[-1]))
+    assert record.job.bench_params == {"threshold": 0.3}
+    assert record.analysis is not None
+    assert record.analysis["threshold"] == 0.3
+    assert main([*given, "bench.treshold=0.3"]) == 2
+    assert "bench.threshold" in capsys.readouterr().err
+    assert main([*given, "bench.threshold=much"]) == 2
+    assert "saliency.threshold='much'" in capsys.readouterr().err
 
 
 # Real weights and photographs

@@ -53,7 +53,7 @@ def settings(row: Row) -> str:
     return " ".join(parts) or DASH
 
 
-def row_name(row: Row) -> str:
+def name_of(row: Row) -> str:
     """Method and settings: what tells a row from the others of its table."""
     how = settings(row)
     return row["method"] if how == DASH else f"{row['method']} {how}"

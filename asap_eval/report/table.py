@@ -12,7 +12,7 @@ from typing import Any
 
 from asap_eval.record import RunRecord
 from asap_eval.report.accuracy import ACCURACY
-from asap_eval.report.columns import BELOW, Column, Row, number, present, row_name, settings, text
+from asap_eval.report.columns import BELOW, Column, Row, name_of, number, present, settings, text
 from asap_eval.report.frame import GROUP, frame
 from asap_eval.report.render import Table
 from asap_eval.report.saliency import SALIENCY, sink_tables
@@ -55,7 +55,7 @@ def _table(title: str, layout: Sequence[Column], rows: list[Row]) -> Table:
         columns=[column.head for column in layout],
         rows=[[column.cell(row) for column in layout] for row in rows],
         notes=_notes(rows),
-        details=[(row_name(row), row["command"]) for row in rows],
+        details=[(name_of(row), row["command"]) for row in rows],
         numbers_from=2,
     ).without_empty_columns()
 
@@ -68,7 +68,7 @@ def _notes(rows: list[Row]) -> list[str]:
         notes.append(f"{BELOW} below random patches at the same budget")
     for row in rows:
         if row["status"] == "failed":
-            notes.append(f"{row_name(row)} failed: {text(row['error'])}")
+            notes.append(f"{name_of(row)} failed: {text(row['error'])}")
     return notes + _seeds(rows)
 
 
