@@ -172,7 +172,7 @@ class RunRecord:
     analysis: dict[str, Any] | None = None
     """What the benchmark measures beside accuracy and work, by name: JSON numbers, lists and
     blocks. Its module says what they are; shares are 0 to 1 and ``<name>_ci95`` is the 95 %
-    bootstrap interval of ``<name>`` over images."""
+    interval of ``<name>`` over images, a bootstrap unless the module says otherwise."""
     tasks: dict[str, dict[str, Any]] | None = None
     """By task: ``metric: value``, split, scorer, n, failed (vision-language)."""
     baseline: Baseline | None = None
@@ -190,6 +190,8 @@ class RunRecord:
     """Peak by phase."""
     samples: str | None = None
     """Name of the per-sample file beside the record."""
+    arrays: str | None = None
+    """Name of a safetensors file beside the record; the benchmark's module says what is in it."""
     schema: int = SCHEMA
 
     @property

@@ -9,15 +9,22 @@ from pathlib import Path
 
 from rich.console import Console
 
+from asap_eval.errors import RecordError
 from asap_eval.record import RunRecord, read_records
+from asap_eval.report.claims import claims, read_timing
 from asap_eval.report.frame import frame
-from asap_eval.report.render import print_rich, save, to_markdown, to_rich
+from asap_eval.report.render import Table, print_rich, save, to_markdown, to_rich
 from asap_eval.report.table import overview
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print or write the tables; 2 where the folder is not there, 1 where nothing can be made."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.claims and args.format == "csv":
+        parser.error("--claims has no csv form: use --format markdown")
+    if args.clustering and not args.claims:
+        parser.error("--clustering is for --claims")
     if not args.results.is_dir():
         print(f"No folder {args.results}: give the folder that results went to.", file=sys.stderr)
         return 2
@@ -28,11 +35,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not records:
         print(f"No record in {args.results}: run asap-eval first.", file=sys.stderr)
         return 1
+    try:
+        timing = [row for path in args.clustering for row in read_timing(path)]
+    except RecordError as error:
+        print(error, file=sys.stderr)
+        return 1
+    tables = claims(records, timing) if args.claims else overview(records)
     if args.format == "rich" and args.out is None and sys.stdout.isatty():
-        for table in overview(records):
+        for table in tables:
             print_rich(table, Console())
         return 0
-    text = render(records, args.format)
+    text = as_text(tables, args.format) if args.claims else render(records, args.format)
     if args.out is None:
         sys.stdout.write(text)
         return 0
@@ -52,8 +65,13 @@ def render(records: Sequence[RunRecord], form: str) -> str:
     """
     if form == "csv":
         return frame(records).to_csv(index=False, lineterminator="\n")
-    as_text = {"rich": to_rich, "markdown": to_markdown}[form]
-    return "\n".join(as_text(table) for table in overview(records))
+    return as_text(overview(records), form)
+
+
+def as_text(tables: Sequence[Table], form: str) -> str:
+    """Tables one below the other, ``rich`` or ``markdown``."""
+    one = {"rich": to_rich, "markdown": to_markdown}[form]
+    return "\n".join(one(table) for table in tables)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,6 +80,18 @@ def _parser() -> argparse.ArgumentParser:
         "results", nargs="?", type=Path, default=Path("results"), help="folder of records"
     )
     parser.add_argument("--format", choices=("rich", "markdown", "csv"), default="rich")
+    parser.add_argument(
+        "--claims",
+        action="store_true",
+        help="a verdict on each claim of the ASAP paper that these records decide",
+    )
+    parser.add_argument(
+        "--clustering",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="with --claims: files that benchmarks/clustering.py wrote",
+    )
     parser.add_argument("--out", type=Path, help="file to write instead of the terminal")
     return parser
 
