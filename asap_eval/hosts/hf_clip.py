@@ -40,6 +40,8 @@ def backbone(model: Any) -> Backbone:
         halves=_halves,
         geometry=_geometry(model, tower),
         patched=lambda current: _patched(model, current),
+        image_size=(tower.config.image_size, tower.config.image_size),
+        resizable=lambda: _resizable(tower.embeddings),
     )
 
 
@@ -74,7 +76,7 @@ def _geometry(model: Any, tower: Any) -> Geometry:
         prefix=1,
         grid=(side, side),
         has_cls=True,
-        stem_macs=convolution_macs(tower.embeddings.patch_embedding, (side, side)),
+        stem_patch_macs=convolution_macs(tower.embeddings.patch_embedding),
         head_macs=0 if projection is None else linear_macs(projection),
     )
 
@@ -90,3 +92,18 @@ def _patched(model: Any, current: Callable[[], Pass | None]) -> Iterator[None]:
     finally:
         if before != "sdpa":
             model.set_attn_implementation(before)
+
+
+@contextmanager
+def _resizable(embeddings: Any) -> Iterator[None]:
+    """The tower's own path for images of any size, whatever its caller says."""
+    as_built = embeddings.forward
+
+    def forward(pixel_values: Tensor, interpolate_pos_encoding: bool = True) -> Tensor:
+        return as_built(pixel_values, interpolate_pos_encoding=True)
+
+    embeddings.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        del embeddings.__dict__["forward"]
