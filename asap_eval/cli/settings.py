@@ -88,7 +88,13 @@ def settings_of(config: DictConfig, choice: Mapping[str, Any]) -> Settings:
     return Settings(
         job=Job(
             model=spec.name,
-            model_params={"timm": spec.timm, "labels": spec.labels, "kwargs": dict(spec.kwargs)},
+            model_params={
+                "timm": spec.timm,
+                "hf": spec.hf,
+                "head": spec.head,
+                "labels": spec.labels,
+                "kwargs": dict(spec.kwargs),
+            },
             method=name,
             k=keys.k,
             params=params,
