@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from asap_eval.method import method_class, methods, options
 from asap_eval.paths import conf_dir
 
-GROUPS = ("model", "method", "bench", "budget", "experiment", "paths")
+GROUPS = ("model", "method", "bench", "budget", "settings", "experiment", "paths")
 
 FILLED = ("defaults", "hydra", "common", "rows")
 """Keys of ``conf/config.yaml`` that are not for the command line."""
