@@ -24,8 +24,9 @@ from asap_eval.errors import AsapEvalError, BadValueError, unknown
 from asap_eval.options import checked, options
 from asap_eval.tokens import Reduction
 
-Site = Literal["before", "between", "after"]
-"""Where a reduction acts: before a block, between its attention and its MLP, or after it."""
+Site = Literal["input", "before", "between", "after"]
+"""Where a method acts: on the images before the model sees them (`Reducer.grid`), or at the blocks
+it watches: before a block, between its attention and its MLP, or after it."""
 
 Tower = Literal["vision", "language"]
 
@@ -155,7 +156,10 @@ class Card:
 
 
 class Reducer:
-    """Base of every method: override `watch` and `decide`; a dataclass holds the options."""
+    """Base of every method: a dataclass holds the options.
+
+    Override `watch` and `decide`; a method whose site is the input overrides `grid` instead.
+    """
 
     name: ClassVar[str]
     card: ClassVar[Card]
@@ -176,6 +180,13 @@ class Reducer:
 
     def check(self, batch: Batch) -> None:
         """Raise `BadValueError` where the options do not fit the model; called at every pass."""
+
+    def grid(self, own: tuple[int, int]) -> tuple[int, int]:
+        """Patches down and across that images are resized to, at most the model's ``own``.
+
+        Asked where the site is the input, once per install and before `check`.
+        """
+        return own
 
     def begin(self, batch: Batch) -> Any:
         """Fresh state of one forward pass."""

@@ -157,6 +157,21 @@ def fold_size(size: Tensor, reduction: Reduction, longest: int) -> Tensor:
     return out.scatter_add_(1, group.clamp(min=0), torch.where(group >= 0, size, 0))
 
 
+def covering(own: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """``[P]`` int64: of a smaller grid, the patch that covers the centre of each original one.
+
+    Patches are counted row by row. Every patch of the smaller grid covers at least one centre.
+
+    Args:
+        own: original patches down and across. grid: those of the resized image, at most ``own``.
+    """
+    rows, columns = (
+        (2 * torch.arange(before) + 1) * after // (2 * before)
+        for before, after in zip(own, grid, strict=True)
+    )
+    return (rows[:, None] * grid[1] + columns).flatten()
+
+
 def follow(source: Tensor, reduction: Reduction) -> Tensor:
     """``[B, P]`` the ``source`` map after a reduction: lost patches stay lost."""
     moved = reduction.group.gather(1, source.clamp(min=0))

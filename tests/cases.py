@@ -61,6 +61,8 @@ CASES = (
     Case("stride", {"k": 1.0}, effect="nothing"),
     Case("stride", {"k": 0.5, "layer": 3}),
     Case("stride", {"k": 0.4, "layer": 5, "rest": "drop"}, conserves=False),
+    Case("downsample", {"k": 1.0}, effect="nothing"),
+    Case("downsample", {"k": 0.55}),
     Case("mass", {"k": 1.0}, effect="nothing"),
     Case("mass", {"k": 0.5, "layer": 2}),
     Case("mass", {"k": 0.4, "layer": 3, "of": "walk", "rest": "drop"}, conserves=False),

@@ -21,7 +21,7 @@ LAYERS = [
     {"scorer"},
     {"methods", "hosts"},
     {"paths", "record", "journal"},
-    {"models"},
+    {"models", "authors"},
     {""},  # asap_eval/__init__.py: the Python API
     {"bench"},
     {"budget"},

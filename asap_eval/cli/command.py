@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from asap_eval.cli.experiment import Row, rows_of
 from asap_eval.cli.groups import TIMM, register_choices
 from asap_eval.cli.output import show
-from asap_eval.cli.overrides import check, names_a_run, parsed
+from asap_eval.cli.overrides import check, keys_of, names_a_run, parsed
 from asap_eval.cli.planning import plan_of
 from asap_eval.cli.settings import settings_of
 from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError
@@ -99,7 +99,7 @@ def _jobs(config: DictConfig) -> int:
     if context.mode == RunMode.MULTIRUN:
         say(f"Job {context.job.num}: {' '.join(given)}", style="bold")
     if config.rows is None:
-        rows = [Row(given, settings_of(config, context.runtime.choices))]
+        rows = [Row(given, settings_of(config, context.runtime.choices, keys_of(given)))]
     else:
         rows = rows_of(config, given)
     if config.plan is True:

@@ -10,7 +10,7 @@ from typing import Any, cast
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from asap_eval.cli.overrides import check, parsed
+from asap_eval.cli.overrides import check, keys_of, parsed
 from asap_eval.cli.settings import Settings, settings_of
 from asap_eval.errors import BadValueError, unknown
 
@@ -79,7 +79,7 @@ def _row(row: Mapping[str, Any], user: Mapping[str, str]) -> Row:
     choice = dict(config.hydra.runtime.choices)
     with open_dict(config):
         del config["hydra"]
-    return Row(overrides, settings_of(config, choice))
+    return Row(overrides, settings_of(config, choice, keys_of(overrides)))
 
 
 def _text(value: Any) -> str:

@@ -36,6 +36,11 @@ def parsed(overrides: Sequence[str]) -> list[Override]:
     return found
 
 
+def keys_of(overrides: Sequence[str]) -> set[str]:
+    """Keys that a command line sets."""
+    return {override.key_or_group for override in parsed(overrides)}
+
+
 def names_a_run(overrides: Sequence[Override]) -> bool:
     """Whether anything says what to run."""
     return any(override.key_or_group.split(".")[0] in WHAT for override in overrides)

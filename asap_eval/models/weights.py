@@ -34,12 +34,14 @@ class WeightsInfo:
         sha256: of the file; of the tensors (`tensors_sha256`) where there is none.
         trained: False for random initialisation.
         entry: key of the checkpoint the weights were nested under, "" = none.
+        head_sha256: of the file of a zero-shot head, "" = none.
     """
 
     name: str
     sha256: str
     trained: bool
     entry: str = ""
+    head_sha256: str = ""
 
 
 def load_weights(model: nn.Module, path: Path, name: str) -> WeightsInfo:

@@ -82,7 +82,8 @@ class Tokens:
 
 @dataclass
 class Fired:
-    """The block (from 1) that first reduced an image, over the images that fired."""
+    """The block (from 1) that first reduced an image, over the images that fired; 1 for images that
+    were resized at the input."""
 
     mean: float | None
     min: int | None
