@@ -195,6 +195,10 @@ class Reducer:
         """The method's own products at this block for each watched image (a number or ``[b]``)."""
         return 0
 
+    def origin(self) -> dict[str, Any]:
+        """What a record must say of files the method runs from (hash, training); {} = none."""
+        return {}
+
     def knob_range(self, batch: Batch) -> tuple[float, float]:
         """The interval in which a budget searches the knob."""
         raise BadValueError(f"Method '{self.name}' has no knob for a budget to turn.")
