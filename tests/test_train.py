@@ -199,7 +199,10 @@ def test_training_lowers_the_loss_and_leaves_the_backbone(
     before, plain = tensors_sha256(backbone), tiny.output(backbone, tiny.images(2))
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    out = train(job(method, pictures, tmp_path / "p.safetensors", epochs=8), "asap-train …")
+    # Without the pull of labels: on noise their loss hides the rest for many more steps.
+    weights = {"ce": 0.0, "kl": 0.5, "ratio": 5.0, "keep": 0.2, "lr": 1e-2}
+    asked = job(method, pictures, tmp_path / "p.safetensors", epochs=20, batch_size=12, **weights)
+    out = train(asked, "asap-train …")
     said = read_metadata(out)
     assert float(said["loss_last_epoch"]) < 0.8 * float(said["loss_first_epoch"])
     assert tensors_sha256(backbone) == before
@@ -209,7 +212,7 @@ def test_training_lowers_the_loss_and_leaves_the_backbone(
     assert [path.name for path in tmp_path.iterdir()] == ["p.safetensors"]
 
     assert said["trained"] == TRAINED
-    facts = {"method": method, "backbone_sha256": "0" * 64, "blocks": "[2, 3]", "steps": "24"}
+    facts = {"method": method, "backbone_sha256": "0" * 64, "blocks": "[2, 3]", "steps": "20"}
     facts |= {"images": "12", "data": str(pictures), "command": "asap-train …", "failed": "0"}
     assert facts.items() <= said.items()
 
