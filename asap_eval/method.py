@@ -204,6 +204,10 @@ class Reducer:
         """The method's own products at this block for each watched image (a number or ``[b]``)."""
         return 0
 
+    def origin(self) -> dict[str, Any]:
+        """What a record must say of files the method runs from (hash, training); {} = none."""
+        return {}
+
     def attends(self, block: int, state: Any) -> bool:
         """Whether the method replaces this block's attention product (`attend`)."""
         return False

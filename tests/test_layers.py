@@ -16,9 +16,9 @@ PACKAGE = ROOT / "asap_eval"
 
 LAYERS = [
     {"errors"},
-    {"tokens", "trace", "selection", "matching", "schedule", "options"},
-    {"method"},
-    {"scorer"},
+    {"checkpoint", "tokens", "trace", "selection", "matching", "schedule", "options"},
+    {"method", "predictors"},
+    {"scorer", "learned"},
     {"methods", "hosts"},
     {"paths", "record", "journal"},
     {"models", "authors"},
@@ -26,7 +26,7 @@ LAYERS = [
     {"bench"},
     {"budget"},
     {"runner"},
-    {"report"},
+    {"report", "train"},
     {"ls", "cli"},
 ]
 """Lowest first; a module imports from lower layers only, or from its own package."""

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from asap_eval import record as rec
+from asap_eval.predictors import TRAINED
 from asap_eval.report.cli import main, render
 from asap_eval.report.render import DASH, Table, print_rich, to_markdown
 from asap_eval.report.table import BELOW, overview
@@ -170,6 +171,14 @@ def test_below_random_at_the_same_budget_is_flagged(
     marked = [row[0] for row in table.rows if BELOW in row[0]]
     assert marked == ([f"asap {BELOW}"] if flagged else [])
     assert any(BELOW in note for note in table.notes) == flagged
+
+
+def test_rows_with_predictors_of_ours_say_so() -> None:
+    ours, theirs = make("spot"), make("dynamicvit")
+    ours.provenance.method = {"checkpoint": "p", "sha256": "2" * 64, "trained": TRAINED}
+    theirs.provenance.method = {"checkpoint": "q", "sha256": "3" * 64}
+    (table,) = overview([ours, theirs])
+    assert [row[0] for row in table.rows] == ["dynamicvit", "spot (predictor trained by us)"]
 
 
 def test_random_counts_as_the_mean_of_its_seeds() -> None:

@@ -59,6 +59,25 @@ def remarks(record: RunRecord) -> list[str]:
             f"{job.method}: no images are left to calibrate on, so the knob was searched on "
             f"{calibration.samples} of the evaluated ones."
         )
+    return found + _of_training(record)
+
+
+def _of_training(record: RunRecord) -> list[str]:
+    """What to know of predictors and weights that a checkpoint brings."""
+    found, said = [], record.provenance.method
+    weights, source = record.provenance.weights, record.provenance.data["source"]
+    if left_out := weights.get("left_out"):
+        found.append(f"{weights['name']}: {left_out} are not part of the model and were left out.")
+    if said.get("backbone_sha256") not in (None, weights["sha256"]):
+        found.append(
+            f"{record.job.method}: the predictors were trained on other weights, "
+            f"{said['backbone']}."
+        )
+    if said.get("data") == source:
+        found.append(
+            f"{record.job.method}: the predictors were trained on images of {source} too; a row on "
+            "images seen in training is not a fair one."
+        )
     return found
 
 

@@ -11,13 +11,12 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from asap_eval.checkpoint import file_sha256, read_checkpoint
 from asap_eval.errors import BadValueError, UnknownNameError, WeightsError, unknown
 from asap_eval.models.weights import (
     WeightsInfo,
-    file_sha256,
     fit,
     load_weights,
-    read_checkpoint,
     tensors_sha256,
 )
 from asap_eval.models.zero_shot import TextHead, attach, read_head

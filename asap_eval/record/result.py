@@ -150,6 +150,8 @@ class Provenance:
     """Time of the first start, UTC."""
     duration_s: float | None = None
     """Seconds that the process which ended the run worked on it."""
+    method: dict[str, Any] = field(default_factory=dict)
+    """Files the method runs from: their hash, and what they say of their training; {} = none."""
     failures: list[dict[str, str]] = field(default_factory=list)
     """``id`` and ``message`` of every failed sample."""
     calibration: Calibration | None = None

@@ -25,6 +25,7 @@ FIELDS = {
     "dtype": "job.dtype",
     "macs_convention": "job.macs_convention",
     "method": "job.method",
+    "predictor": "provenance.method.trained",
     "seed": "job.seed",
     "budget": "job.budget.kind",
     "target": "job.budget.target",

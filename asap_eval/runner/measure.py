@@ -235,6 +235,7 @@ def _started(ready: Prepared, earlier: RunRecord | None, samples: str, how: _How
             kernels=provenance.kernels(job.device),
             seeds={"run": job.seed, "bootstrap": 0},
             weights=dataclasses.asdict(loaded.weights),
+            method=build(job.method, k=job.k, **job.params).origin(),
             data={
                 "source": job.data,
                 "ids_digest": ready.samples.digest,
