@@ -14,7 +14,8 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 
 from asap_eval.errors import BadValueError, UnknownNameError
-from asap_eval.method import method_class, options
+from asap_eval.method import method_class
+from asap_eval.options import options
 from asap_eval.paths import conf_dir
 
 KIND = "authors"

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from asap_eval.errors import BudgetError
-from asap_eval.method import Reducer, options
+from asap_eval.method import Reducer
+from asap_eval.options import options
 
 TOLERANCE = 0.05
 """Points (or tokens) at which the search stops, where the method's steps allow it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from typing import Any
 from rich.console import Console
 
 from asap_eval.authors import ABOUT, entries, known_models
-from asap_eval.bench import BENCHES
+from asap_eval.bench.bench import benches
 from asap_eval.errors import AsapEvalError
-from asap_eval.method import Reducer, methods, options
+from asap_eval.method import Reducer, methods
 from asap_eval.models import model_specs
+from asap_eval.options import options
 from asap_eval.report.render import DASH, Table, print_rich, save, to_markdown, to_rich
 
 
@@ -54,12 +55,22 @@ def _method_row(name: str, cls: type[Reducer]) -> list[str]:
 
 def options_table() -> Table:
     """Every option of every method: ``method.<option>=`` on the command line."""
-    rows = [
+    rows = _option_rows(methods())
+    return Table("Options", ["method", "option", "type", "default"], rows)
+
+
+def bench_options_table() -> Table:
+    """Every option of every benchmark: ``bench.<option>=`` on the command line."""
+    rows = _option_rows(benches())
+    return Table("Options of benchmarks", ["benchmark", "option", "type", "default"], rows)
+
+
+def _option_rows(classes: Mapping[str, type[Any]]) -> list[list[str]]:
+    return [
         [name, option, type_name(hint), "none" if default is None else str(default)]
-        for name, cls in methods().items()
+        for name, cls in classes.items()
         for option, hint, default in options(cls)
     ]
-    return Table("Options", ["method", "option", "type", "default"], rows)
 
 
 def type_name(hint: Any) -> str:
@@ -74,7 +85,7 @@ def type_name(hint: Any) -> str:
 
 def benchmarks_table() -> Table:
     """Every benchmark, and what it measures."""
-    rows = [[name, (bench.__doc__ or DASH).partition("\n")[0]] for name, bench in BENCHES.items()]
+    rows = [[name, bench.description] for name, bench in benches().items()]
     return Table("Benchmarks", ["benchmark", "what"], rows)
 
 
@@ -105,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--into needs the name of one list")
     tables = [TABLES[name]() for name in ([args.what] if args.what else TABLES)]
     if args.options:
-        tables.append(options_table())
+        tables += [options_table(), bench_options_table()]
     if args.into is not None:
         try:
             save(filled(args.into, args.what, tables), args.into)
@@ -139,7 +150,9 @@ def filled(file: Path, name: str, tables: Sequence[Table]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("asap-eval-ls", description=__doc__)
     parser.add_argument("what", nargs="?", choices=tuple(TABLES), help="one list; all if left out")
-    parser.add_argument("--options", action="store_true", help="the options of every method too")
+    parser.add_argument(
+        "--options", action="store_true", help="the options of methods and benchmarks too"
+    )
     parser.add_argument("--format", choices=("rich", "markdown"), default="rich")
     parser.add_argument(
         "--into",

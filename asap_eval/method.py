@@ -12,11 +12,8 @@ D width. Blocks count from 1.
 from __future__ import annotations
 
 import hashlib
-import inspect
-import types
-import typing
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -24,6 +21,7 @@ import torch
 from torch import Tensor
 
 from asap_eval.errors import AsapEvalError, BadValueError, unknown
+from asap_eval.options import checked, options
 from asap_eval.tokens import Reduction
 
 Site = Literal["input", "before", "between", "after"]
@@ -206,21 +204,17 @@ class Reducer:
         """The method's own products at this block for each watched image (a number or ``[b]``)."""
         return 0
 
-    def knob_range(self, batch: Batch) -> tuple[float, float]:
-        """The interval in which a budget searches the knob."""
-        raise BadValueError(f"Method '{self.name}' has no knob for a budget to turn.")
-
-
-class Attender:
-    """Mixed into a method that replaces the attention product of some blocks (FNA)."""
-
     def attends(self, block: int, state: Any) -> bool:
-        """Whether this block's attention is replaced."""
-        raise NotImplementedError
+        """Whether the method replaces this block's attention product (`attend`)."""
+        return False
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, state: Any) -> Tensor:
         """``[B, H, N, d]`` from q, k, v of that shape; ``bias`` is added to the logits."""
         raise NotImplementedError
+
+    def knob_range(self, batch: Batch) -> tuple[float, float]:
+        """The interval in which a budget searches the knob."""
+        raise BadValueError(f"Method '{self.name}' has no knob for a budget to turn.")
 
 
 M = TypeVar("M", bound=type[Reducer])
@@ -252,13 +246,6 @@ def method_class(name: str) -> type[Reducer]:
     return _METHODS[name]
 
 
-def options(cls: type[Reducer]) -> Iterator[tuple[str, Any, Any]]:
-    """Name, resolved type and default of every option of a method."""
-    hints = typing.get_type_hints(cls)
-    for option in fields(cls):  # type: ignore[arg-type]
-        yield option.name, hints[option.name], option.default
-
-
 def build(name: str, *, k: float | None = None, **params: Any) -> Reducer:
     """A method from its name, its knob ``k`` and its own options, each checked against its type."""
     cls = method_class(name)
@@ -273,31 +260,5 @@ def build(name: str, *, k: float | None = None, **params: Any) -> Reducer:
     for option, value in params.items():
         if option not in known:
             raise unknown(f"option of method '{name}'", option, known)
-        params[option] = _checked(f"{name}.{option}", value, known[option])
+        params[option] = checked(f"{name}.{option}", value, known[option])
     return cls(**params)
-
-
-def _checked(where: str, value: Any, hint: Any) -> Any:
-    """The value as its declared type, or an error that says what the type allows."""
-    choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
-    if choices:
-        if value in choices:
-            return value
-        raise unknown(f"value of {where}", str(value), map(str, choices))
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        if value is None and type(None) in typing.get_args(hint):
-            return None
-        for arm in typing.get_args(hint):
-            if arm is not type(None):
-                try:
-                    return _checked(where, value, arm)
-                except AsapEvalError:
-                    continue
-        raise BadValueError(f"{where}={value!r} is not of type {hint}.")
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if hint is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if inspect.isclass(hint) and (not isinstance(value, hint) or (hint is int and value is True)):
-        raise BadValueError(f"{where}={value!r} should be of type {hint.__name__}.")
-    return value

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "asap_eval"
 
 LAYERS = [
     {"errors"},
-    {"tokens", "trace", "selection", "matching", "schedule"},
+    {"tokens", "trace", "selection", "matching", "schedule", "options"},
     {"method"},
     {"scorer"},
     {"methods", "hosts"},
@@ -33,7 +33,7 @@ LAYERS = [
 
 ONLY = {
     "hosts": {"errors", "tokens", "trace", "method"},
-    "report": {"errors", "record", "method"},
+    "report": {"errors", "record", "method", "options"},
 }
 """Modules that may use less than all that lies below them."""
 

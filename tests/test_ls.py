@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from asap_eval.bench import BENCHES
+from asap_eval.bench.bench import benches
 from asap_eval.ls import main, options_table, type_name
 from asap_eval.method import methods
 from asap_eval.models import model_specs
@@ -43,7 +43,7 @@ def test_type_name_of_nested_choices() -> None:
 def test_without_a_name_everything_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     out = printed(capsys)
     assert {"deit_tiny", "digits_vit"} <= set(model_specs())
-    for name in (*model_specs(), *methods(), *BENCHES):
+    for name in (*model_specs(), *methods(), *benches()):
         assert f"\n  {name} " in out
 
 

@@ -1,4 +1,4 @@
-"""Labelled images in a fixed order, and their batches."""
+"""Images in a fixed order, with or without labels, and their batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -24,6 +24,8 @@ Sample = Literal["first", "spread"]
 """The first n images, or n evenly over all of them."""
 
 _SAMPLES = ("first", "spread")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class ImageSet:
         return [self.store.ids[place] for place in self.places]
 
     @cached_property
-    def labels(self) -> list[int]:
-        """Class numbers of the model."""
+    def labels(self) -> list[int | None]:
+        """Class numbers of the model; None = no label."""
         return [self.store.labels[place] for place in self.places]
 
     @cached_property
@@ -139,19 +141,35 @@ def open_images(
         BadValueError: limit below 1 or above what is there, or the model has no classes.
         DataError: no such data, no images, or classes that do not fit the model.
     """
-    if limit is not None and limit < 1:
-        raise BadValueError(
-            f"limit={limit}: give a number of images >= 1, or leave it out for all."
-        )
-    if sample not in _SAMPLES:
-        raise unknown("sample", str(sample), _SAMPLES)
     if labels == "none" or classes < 1:
         raise BadValueError(
             "The model has no classifier, so its answers cannot be scored. Choose a model with "
             "classes, or tell what they are with model.labels=wnid or model.labels=folders. A CLIP "
             "tower becomes a classifier with model.head=<file> (asap-eval-head makes it)."
         )
-    store = open_store(data, Classes(classes, labels))
+    return chosen_images(
+        lambda: open_store(data, Classes(classes, labels)), data, limit=limit, sample=sample
+    )
+
+
+def chosen_images(
+    opened: Callable[[], Store], data: str, *, limit: int | None, sample: Sample
+) -> ImageSet:
+    """The first ``limit`` images of a store, or as many spread over all; None = all.
+
+    Args:
+        opened: opens the store, once the choice is known to be possible.
+
+    Raises:
+        BadValueError: limit below 1 or above what is there. UnknownNameError: no such ``sample``.
+    """
+    if limit is not None and limit < 1:
+        raise BadValueError(
+            f"limit={limit}: give a number of images >= 1, or leave it out for all."
+        )
+    if sample not in _SAMPLES:
+        raise unknown("sample", str(sample), _SAMPLES)
+    store = opened()
     count = len(store.ids)
     if limit is not None and limit > count:
         raise BadValueError(
@@ -171,42 +189,67 @@ class ImageBatch:
         indices, ids, labels: of all images of the batch, unreadable ones included.
         pixels: ``[b, 3, H, W]`` fp32 of the readable ones, in order; b = 0 where none is.
         failures: what is wrong with each of the others, by index.
+        beside: ``[b, ...]`` what goes with each readable image (its mask); None = nothing.
     """
 
     indices: list[int]
     ids: list[str]
-    labels: list[int]
+    labels: list[int | None]
     pixels: Tensor
     failures: dict[int, str]
+    beside: Tensor | None = None
+
+    @property
+    def readable(self) -> list[str]:
+        """Ids of the readable images, in order."""
+        return self.of_readable(self.ids)
+
+    def of_readable(self, values: Sequence[T]) -> list[T]:
+        """Of one value for each image those of the readable ones."""
+        return [v for at, v in zip(self.indices, values, strict=True) if at not in self.failures]
 
 
-class _Decoded(Dataset[tuple[int, "Tensor | str"]]):
-    """Transformed image, or the message of its failure, by index."""
+Item = tuple[int, "tuple[Tensor, ...] | str"]
+"""Index, and transformed image with what goes beside it, or the message of its failure."""
 
-    def __init__(self, images: ImageSet, transform: Callable[[Any], Tensor]) -> None:
-        self.images, self.transform = images, transform
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
+class _Decoded(Dataset[Item]):
+    def __init__(
+        self,
+        images: ImageSet,
+        transform: Callable[[Any], Tensor],
+        beside: Callable[[int], Tensor] | None,
+    ) -> None:
+        self.images, self.transform, self.beside = images, transform, beside
+
+    def __getitem__(self, index: int) -> Item:
         try:
             image = self.images.load(index)
+            extra = () if self.beside is None else (self.beside(index),)
         except DataError as error:
             return index, str(error)
-        return index, self.transform(image)
+        return index, (self.transform(image), *extra)
+
+
+_NONE = torch.empty(0, 3, 0, 0)
+"""Pixels of a batch in which no image can be read."""
 
 
 @dataclass(frozen=True)
 class _Collate:
     images: ImageSet
 
-    def __call__(self, items: list[tuple[int, Tensor | str]]) -> ImageBatch:
+    def __call__(self, items: list[Item]) -> ImageBatch:
         indices = [index for index, _ in items]
-        pixels = [item for _, item in items if isinstance(item, Tensor)]
+        found = [item for _, item in items if not isinstance(item, str)]
+        pixels, *beside = [torch.stack(parts) for parts in zip(*found, strict=True)] or [_NONE]
         return ImageBatch(
             indices=indices,
             ids=[self.images.ids[index] for index in indices],
             labels=[self.images.labels[index] for index in indices],
-            pixels=torch.stack(pixels) if pixels else torch.empty(0, 3, 0, 0),
+            pixels=pixels,
             failures={index: item for index, item in items if isinstance(item, str)},
+            beside=beside[0] if beside else None,
         )
 
 
@@ -216,10 +259,15 @@ def image_batches(
     batch_size: int,
     workers: int = 0,
     start: int = 0,
+    beside: Callable[[int], Tensor] | None = None,
 ) -> Iterator[ImageBatch]:
     """Batches of consecutive images from ``start``, the same ones for any number of workers.
 
     An unreadable image is listed in its batch and never raised.
+
+    Args:
+        beside: makes what goes with image ``index`` into ``batch.beside``; a `DataError` there
+            makes the image unreadable.
     """
     if batch_size < 1:
         raise BadValueError(f"batch_size={batch_size}: give a number of images >= 1.")
@@ -229,7 +277,7 @@ def image_batches(
         raise BadValueError(f"start={start} is outside the {len(images)} images.")
     bounds = range(start, len(images), batch_size)
     loader = DataLoader(
-        _Decoded(images, transform),
+        _Decoded(images, transform, beside),
         batch_sampler=[list(range(at, min(at + batch_size, len(images)))) for at in bounds],
         num_workers=workers,
         collate_fn=_Collate(images),

@@ -53,11 +53,15 @@ class Store(Protocol):
     """Every image of one place, in its stored order (folders: sorted by path).
 
     Attributes:
-        ids: path relative to the folder, or the stored index. labels: class numbers.
+        ids: path relative to the folder, or the stored index.
+        labels: class numbers; None = the image has none.
     """
 
-    ids: list[str]
-    labels: list[int]
+    @property
+    def ids(self) -> Sequence[str]: ...
+
+    @property
+    def labels(self) -> Sequence[int | None]: ...
 
     def read(self, place: int) -> bytes:
         """The encoded image; raises `OSError` or `DataError` where it cannot be read."""

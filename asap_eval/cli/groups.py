@@ -9,7 +9,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from asap_eval.method import method_class, methods, options
+from asap_eval.method import method_class, methods
+from asap_eval.options import options
 from asap_eval.paths import conf_dir
 
 GROUPS = ("model", "method", "bench", "budget", "settings", "experiment", "paths")

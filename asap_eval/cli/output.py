@@ -41,12 +41,13 @@ def remarks(record: RunRecord) -> list[str]:
     """What a reader of a row must not miss."""
     job, found = record.job, []
     failures = record.provenance.failures
-    if failures and record.metrics:
+    if failures:
         named = "; ".join(failure["message"] for failure in failures[:SHOWN])
         more = f"; and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
+        counted = "count as wrong" if record.metrics else "are left out"
         found.append(
-            f"{job.method}: {len(failures)} of {record.metrics.n} samples failed and count as "
-            f"wrong: {named}{more}. The record lists them."
+            f"{job.method}: {len(failures)} of {record.provenance.data['n']} samples failed and "
+            f"{counted}: {named}{more}. The record lists them."
         )
     if record.fired and job.method != "none" and not any(record.fired.histogram.values()):
         found.append(f"{job.method}: no image was reduced at any block; these options never fire.")

@@ -20,17 +20,21 @@ def plan_of(settings: Settings) -> tuple[list[str], bool]:
     except (DataError, WeightsError, UnsupportedModelError) as error:
         return [_title(job), f"  missing: {error}"], False
     work = unpruned_macs(ready.geometry) / 1e9
-    options = ", ".join(f"{name}={value}" for name, value in sorted(ready.job.params.items()))
+    options, measured = (
+        ", ".join(f"{name}={value}" for name, value in sorted(params.items()))
+        for params in (ready.job.params, ready.job.bench_params)
+    )
     weights = ready.loaded.weights
     lines = [
         _title(ready.job),
         f"  options: {options or 'none'}",
-        f"  data:    {job.data}, {len(ready.images)} samples ({job.sample})",
+        *([f"  bench:   {measured}"] if measured else []),
+        f"  data:    {job.data}, {len(ready.samples)} samples ({job.sample})",
         f"  weights: {weights.name} {'' if weights.trained else '(random: not comparable)'}",
         f"  forward: batch_size={job.batch_size} device={job.device} dtype={job.dtype} "
         f"seed={job.seed}{', then speed' if job.speed else ''}",
         f"  work:    {work:.3f} GMACs per image unpruned, "
-        f"{work * len(ready.images):.0f} GMACs in all",
+        f"{work * len(ready.samples):.0f} GMACs in all",
     ]
     if job.budget is not None:
         lines.append(
@@ -38,7 +42,7 @@ def plan_of(settings: Settings) -> tuple[list[str], bool]:
             f"{job.budget.samples} images, about 10 to 20 passes over them"
         )
     lines.append(f"  record:  {_state(ready, settings.results)}")
-    if ready.job.method != "none":
+    if ready.bench.accuracy and ready.job.method != "none":
         lines.append(f"  compare: {_state(ready.for_baseline(), settings.results)}")
     return lines, True
 

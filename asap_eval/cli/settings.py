@@ -108,6 +108,7 @@ def settings_of(
             k=keys.k,
             params=params,
             bench=bench,
+            bench_params=plain["bench"] or {},
             data=keys.data or "",
             weights=keys.weights,
             limit=keys.limit,

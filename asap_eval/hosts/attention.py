@@ -7,7 +7,7 @@ forward: their own projections, norms and gates run as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from asap_eval.hosts.layout import Layout
 
-MAP_BYTES = {"cpu": 5 << 19, "cuda": 256 << 20}
+MAP_BYTES = {"cpu": 5 << 20, "cuda": 256 << 20}
 """Memory for one head's maps of the images in flight: on a CPU what its cache holds between two
 products; on a GPU enough images to keep it busy."""
 
@@ -70,6 +70,8 @@ def _arguments(
 def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Tensor | None) -> Tensor:
     """Fused attention of every image over its own tokens.
 
+    On a CPU images of one length run together, and no work at all is spent on padding.
+
     Args:
         q, k, v: ``[B, H, N, d]`` (dense) or ``[1, H, T, d]`` (packed).
         layout: lengths of the images.
@@ -85,34 +87,36 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Tensor | None)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     if q.device.type != "cpu":
         return _attend_padded(q, k, v, layout, bias)
-    out = torch.empty_like(by_token(q))
-    _attend_runs(q, k, v, layout, bias, list(layout.order), out)
-    return _by_head(out, layout)
+    pieces = _pieces(q, k, v, layout, bias, layout.runs())
+    return _by_head(torch.cat([_fused(*piece) for piece in pieces]), layout)
 
 
-def _attend_runs(
+def _pieces(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     layout: Layout,
     bias: Tensor | None,
-    picked: list[int],
-    out: Tensor,
-) -> None:
-    """Fused attention of some images, those of one length together, written to ``out [T, H, d]``.
+    runs: Sequence[Sequence[int]],
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
+    """Each run's q, k, v ``[g, H, n, d]`` and bias ``[g, 1, 1, n]``, as views.
 
-    On a CPU no work at all is spent on padding this way.
+    Split in one call each: ragged batches have about as many runs as images.
     """
-    flat = [by_token(t) for t in (q, k, v)]
-    for row, images in layout.runs(picked):
-        length = layout.lengths[images[0]]
-        rows = slice(row, row + len(images) * length)
-        queries, keys, values = (t[rows].unflatten(0, (-1, length)).transpose(1, 2) for t in flat)
-        mask = None
-        if bias is not None:
-            mask = bias[rows].view(-1, 1, 1, length).to(q.dtype)
-        result = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-        out[rows] = result.transpose(1, 2).flatten(0, 1)
+    sizes = [len(images) * layout.lengths[images[0]] for images in runs]
+    split = [by_token(t).transpose(0, 1)[None].split(sizes, 2) for t in (q, k, v)]
+    biases = [None] * len(runs) if bias is None else bias.split(sizes)
+    for images, rows, *parts in zip(runs, biases, *split, strict=True):
+        mask = None if rows is None else rows.view(len(images), 1, 1, -1)
+        if len(images) > 1:
+            parts = [part[0].unflatten(1, (len(images), -1)).transpose(0, 1) for part in parts]
+        yield parts[0], parts[1], parts[2], mask
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """``[g n, H, d]`` of images of one length; see `_pieces`."""
+    mask = None if bias is None else bias.to(q.dtype)
+    return by_token(F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
 
 
 def _attend_padded(q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Tensor | None) -> Tensor:
@@ -171,38 +175,38 @@ def attend_with_maps(
     Returns:
         The output, shaped as ``q``, and the maps, fp32: ``[b, N, N]``, or ``[b, H, N, N]`` with
         ``heads``; N is the longest watched image, rows and columns beyond an image's own are 0.
+        The maps are the caller's: nothing else reads them.
     """
-    count = q.shape[1]
+    heads_kept = q.shape[1] if heads else 1
     longest = max(layout.lengths[i] for i in watched)
-    shape = (len(watched), count if heads else 1, longest, longest)
+    shape = (len(watched), heads_kept, longest, longest)
     # Written whole below where all watched images have one length, as they do until one fires.
     even = all(layout.lengths[i] == longest for i in watched)
     maps = (q.new_empty if even else q.new_zeros)(shape, dtype=map_dtype(q))
-    out = torch.empty_like(by_token(q))
-
-    chosen = set(watched)
-    others = [i for i in range(len(layout.lengths)) if i not in chosen]
-    if others:
-        _attend_runs(q, k, v, layout, bias, others, out)
-
-    flat = [by_token(t) for t in (q, k, v)]
     memory = MAP_BYTES.get(q.device.type, MAP_BYTES["cuda"])
     limit = max(1, memory // (maps.element_size() * longest * longest))
+    chosen = set(watched)
+    runs = layout.runs(apart=chosen)
+    outs: list[Tensor] = []
     done: list[int] = []
-    for start, run in layout.runs(watched):
-        length = layout.lengths[run[0]]
-        for at in range(0, len(run), limit):
-            images = run[at : at + limit]
-            rows = slice(start + at * length, start + (at + len(images)) * length)
-            queries, keys, values, result = (
-                t[rows].unflatten(0, (-1, length)) for t in (*flat, out)
-            )
-            key_bias = None if bias is None else bias[rows].view(-1, 1, length)
-            target = maps[len(done) : len(done) + len(images), :, :length, :length]
-            _maps_of(queries, keys, values, key_bias, target, result)
-            done += images
+    for images, piece in zip(runs, _pieces(q, k, v, layout, bias, runs), strict=True):
+        if images[0] not in chosen:
+            outs.append(_fused(*piece))
+            continue
+        queries, keys, values, mask = piece
+        length = layout.lengths[images[0]]
+        target = maps[len(done) : len(done) + len(images), :, :length, :length]
+        # Head after head, so that products write their results where they belong.
+        out = q.new_empty(q.shape[1], len(images), length, q.shape[3])
+        for at in range(0, len(images), limit):
+            few = slice(at, at + limit)
+            key_bias = None if mask is None else mask[few]
+            _maps_of(queries[few], keys[few], values[few], key_bias, target[few], out[:, few])
+        outs.append(out.flatten(1, 2).transpose(0, 1))
+        done += images
     if done != watched:
         maps = maps[[done.index(image) for image in watched]]
+    out = outs[0] if len(outs) == 1 else torch.cat(outs)
     return _by_head(out, layout), maps if heads else maps[:, 0]
 
 
@@ -213,30 +217,37 @@ def _maps_of(
     in the cache from the first product to the second.
 
     Args:
-        q, k, v: ``[g, n, H, d]``. bias: ``[g, 1, n]`` or ``None``.
+        q, k, v: ``[g, H, n, d]``. bias: ``[g, 1, 1, n]`` or ``None``.
         maps: ``[g, 1, n, n]`` (mean over heads) or ``[g, H, n, n]``, written here.
-        out: ``[g, n, H, d]``, written here.
+        out: ``[H, g, n, d]``, written here.
     """
-    images, count, heads, width = q.shape
+    images, _, count, width = q.shape
     mean = maps.shape[1] == 1
     # Autograd cannot follow results written in place; then every product makes its own.
     in_place = not (torch.is_grad_enabled() and q.requires_grad)
     spare = maps.new_empty(images, count, count)
-    for head in range(heads):
+    by_head = zip(q.unbind(1), k.unbind(1), v.unbind(1), out.unbind(0), strict=True)
+    for head, (queries, keys, values, result) in enumerate(by_head):
         slot = maps[:, 0 if mean else head]
         own = head == 0 or not mean
         # A slice of padded maps is not one block of memory and cannot be written by a product.
         scores = slot if own and in_place and slot.is_contiguous() else spare
-        queries, keys = (t[:, :, head].to(maps.dtype) for t in (q, k))
-        base, keep = (scores, 0) if bias is None else (bias.to(maps.dtype), 1)
+        # With beta=0 what was there before is not read.
+        base, keep = (scores, 0) if bias is None else (bias[:, 0].to(maps.dtype), 1)
         scores = torch.baddbmm(
-            base, queries, keys.mT, beta=keep, alpha=width**-0.5, out=scores if in_place else None
+            base,
+            queries.to(maps.dtype),
+            keys.to(maps.dtype).mT,
+            beta=keep,
+            alpha=width**-0.5,
+            out=scores if in_place else None,
         )
         scores = torch.softmax(scores, -1, out=scores if in_place else None)
-        out[:, :, head] = torch.bmm(scores.to(v.dtype), v[:, :, head])
+        if in_place:
+            torch.bmm(scores.to(v.dtype), values, out=result)
+        else:
+            result.copy_(torch.bmm(scores.to(v.dtype), values))
         if not own:
-            slot.add_(scores)
+            slot.lerp_(scores, 1 / (head + 1))  # the mean of the heads so far
         elif scores is not slot:
             slot.copy_(scores)
-    if mean and heads > 1:
-        maps.mul_(1 / heads)

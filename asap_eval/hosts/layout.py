@@ -8,6 +8,7 @@ longest images first, so that images of one length are neighbours and can be tak
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -91,18 +92,21 @@ class Layout:
         parts = [flat[self.starts[i] : self.starts[i] + self.lengths[i]] for i in picked]
         return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
 
-    def runs(self, picked: list[int]) -> list[tuple[int, list[int]]]:
-        """Picked images that lie side by side and have one length: (first row, images)."""
-        runs: list[tuple[int, list[int]]] = []
-        chosen = set(picked)
+    def runs(self, apart: Collection[int] = ()) -> list[list[int]]:
+        """All images in the order of memory, in runs of one length.
+
+        Args:
+            apart: images that share no run with the others.
+        """
+        runs: list[list[int]] = []
         for image in self.order:
-            if image not in chosen:
-                continue
-            length = self.lengths[image]
-            if runs:
-                row, run = runs[-1]
-                if self.lengths[run[0]] == length and row + len(run) * length == self.starts[image]:
-                    run.append(image)
-                    continue
-            runs.append((self.starts[image], [image]))
+            last = runs[-1][-1] if runs else None
+            if (
+                last is not None
+                and self.lengths[last] == self.lengths[image]
+                and (last in apart) == (image in apart)
+            ):
+                runs[-1].append(image)
+            else:
+                runs.append([image])
         return runs

@@ -21,7 +21,7 @@ from asap_eval.hosts.attention import Probe, attend, attend_with_maps, by_token,
 from asap_eval.hosts.geometry import Geometry
 from asap_eval.hosts.layout import Layout
 from asap_eval.hosts.resize import resize
-from asap_eval.method import Attender, Batch, Need, Reducer, View
+from asap_eval.method import Batch, Need, Reducer, View
 from asap_eval.tokens import (
     DROPPED,
     Reduction,
@@ -124,16 +124,15 @@ class Pass:
         if self.reducer.proportional and self.changed:
             bias = self.layout.flat_of_padded(self.size).log()
         needs = self.reducer.needs if watched else frozenset[Need]()
-        attender = self.reducer if isinstance(self.reducer, Attender) else None
-        replaced = attender is not None and attender.attends(block, self.state)
+        replaced = self.reducer.attends(block, self.state)
         if self.layout.dense and bias is None and not needs & _FROM_ATTENTION and not replaced:
             return half(x)
 
         layout = self.layout
 
         def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            if attender is not None and replaced:
-                return attender.attend(q, k, v, bias, self.state)
+            if replaced:
+                return self.reducer.attend(q, k, v, bias, self.state)
             maps = needs & {Need.ATTENTION, Need.HEAD_ATTENTION}
             if maps:
                 heads = Need.HEAD_ATTENTION in maps

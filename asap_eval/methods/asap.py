@@ -33,6 +33,7 @@ class Walk:
         rows: ``[b, N + 1, N]`` fp32: C, and below it the column masses. A product with T moves
             them with the rest: ``m_l = m_(l-1) T_l`` is what one more row costs. With ``rollout``
             or without accumulation only some of these rows exist (see `ASAP.begin`).
+        spare: memory of the shape of ``rows``, where the next product goes.
         chain: the chain over patches alone, or ``None``: ``[b, 1, P]`` its column masses
             (``walk``), or ``[b, P, P]`` the whole of it (``rollout``).
     """
@@ -40,6 +41,7 @@ class Walk:
     batch: Batch
     waiting: Tensor
     rows: Tensor
+    spare: Tensor
     chain: Tensor | None
 
 
@@ -120,8 +122,8 @@ class ASAP(Reducer):
                 f"asap: m={self.m} with k={self.k}: m counts background bins, "
                 f"1 to {math.ceil(self.k) - 1}."
             )
-        if not 0 <= self.alpha <= 1:
-            raise BadValueError(f"asap: alpha={self.alpha} is a share: give a value in [0, 1].")
+        if not 0 < self.alpha <= 1:
+            raise BadValueError(f"asap: alpha={self.alpha} is a share: give a value in (0, 1].")
         if not self.temperature > 0:
             raise BadValueError(f"asap: temperature={self.temperature} must be positive.")
         if not 0 <= self.important_ratio <= 1:
@@ -157,7 +159,8 @@ class ASAP(Reducer):
             walked = torch.ones(1, batch.patches, device=batch.device)
             rolled = torch.eye(batch.patches, device=batch.device)
             chain = (walked if self.order == "walk" else rolled).repeat(count, 1, 1)
-        return Walk(batch, torch.arange(count, device=batch.device), rows, chain)
+        waiting = torch.arange(count, device=batch.device)
+        return Walk(batch, waiting, rows, torch.empty_like(rows), chain)
 
     @property
     def _needs_whole(self) -> bool:
@@ -190,21 +193,34 @@ class ASAP(Reducer):
         waits = ~fires
         state.waiting = state.waiting[waits]
         state.rows = state.rows[waits]
+        state.spare = state.spare[: len(state.rows)]
         if state.chain is not None:
             state.chain = state.chain[waits]
         return Reduction(group, weight, acted=fires)
 
     def _step(self, state: Walk, attention: Tensor, prefix: int) -> None:
-        """One block further: ``C (alpha A + (1 - alpha) I)`` without forming T."""
-
-        def times(rows: Tensor, step: Tensor) -> Tensor:
-            left, right = (rows, step) if self.order == "walk" else (step, rows)
-            return torch.baddbmm(rows, left, right, beta=1 - self.alpha, alpha=self.alpha)
-
-        state.rows = times(state.rows, attention)
+        """One block further. Walking C itself turns ``attention`` into ``T / alpha``, in place:
+        only its diagonal changes, and adding C to a product would take a pass over it more."""
         if state.chain is not None:
             patches = attention[:, prefix:, prefix:]
-            state.chain = times(state.chain, patches / patches.sum(2, keepdim=True))
+            state.chain = self._times(state.chain, patches / patches.sum(2, keepdim=True))
+        if not self.accumulate:
+            state.rows = self._times(state.rows, attention)
+            return
+        attention.diagonal(dim1=1, dim2=2).add_((1 - self.alpha) / self.alpha)
+        left, right = self._ordered(state.rows, attention)
+        # Autograd cannot follow a product that is written over an earlier one.
+        out = None if torch.is_grad_enabled() else state.spare
+        rows = torch.baddbmm(state.spare, left, right, beta=0, alpha=self.alpha, out=out)
+        state.rows, state.spare = rows, state.rows
+
+    def _times(self, rows: Tensor, attention: Tensor) -> Tensor:
+        """``rows (alpha A + (1 - alpha) I)``, or the product from the left."""
+        left, right = self._ordered(rows, attention)
+        return torch.baddbmm(rows, left, right, beta=1 - self.alpha, alpha=self.alpha)
+
+    def _ordered(self, rows: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        return (rows, step) if self.order == "walk" else (step, rows)
 
     def _mass(self, state: Walk, prefix: int) -> Tensor:
         """``[b, P]`` column masses of the patches that decide whether an image fires."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from asap_eval.errors import BadValueError
-from asap_eval.method import Attender, Batch, Card, Reducer, View, register
+from asap_eval.method import Batch, Card, Reducer, View, register
 from asap_eval.schedule import locations
 from asap_eval.tokens import Reduction
 
@@ -56,7 +56,7 @@ class Landmarks:
     ),
 )
 @dataclass
-class FNA(Attender, Reducer):
+class FNA(Reducer):
     """Replace the attention of the listed blocks by its Nystroem approximation.
 
     MACs: a host counts both products of a block's own attention, ``2 N^2 H d``. They do not run

@@ -49,8 +49,9 @@ class Job:
         weights: checkpoint as it was given, None = the model's own.
         method: registered name. k: the method's knob; None where it has none or a budget finds it.
         params: every other option of the method, defaults filled in.
-        bench: benchmark. data: where the samples are, as it was given. limit: number of samples,
-            None = all. sample: ``first`` n in order, or n ``spread`` evenly over it.
+        bench: benchmark. bench_params: its options, defaults filled in.
+        data: where the samples are, as it was given. limit: number of samples, None = all.
+        sample: ``first`` n in order, or n ``spread`` evenly over it.
         budget: target the knob is searched for. batch_size, device, dtype, seed: of the forward.
         speed: whether speed is measured. macs_convention: how MACs are counted.
     """
@@ -63,6 +64,7 @@ class Job:
     k: float | None = None
     params: dict[str, Any] = field(default_factory=dict)
     bench: str = "imagenet"
+    bench_params: dict[str, Any] = field(default_factory=dict)
     limit: int | None = None
     sample: Literal["first", "spread"] = "first"
     budget: Budget | None = None

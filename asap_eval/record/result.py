@@ -169,6 +169,11 @@ class RunRecord:
     error: str | None = None
     """Why a run failed."""
     metrics: Metrics | None = None
+    """None where the benchmark measures no accuracy."""
+    analysis: dict[str, Any] | None = None
+    """What the benchmark measures beside accuracy and work, by name: JSON numbers, lists and
+    blocks. Its module says what they are; shares are 0 to 1 and ``<name>_ci95`` is the 95 %
+    bootstrap interval of ``<name>`` over images."""
     tasks: dict[str, dict[str, Any]] | None = None
     """By task: ``metric: value``, split, scorer, n, failed (vision-language)."""
     baseline: Baseline | None = None

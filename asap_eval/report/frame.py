@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from asap_eval.method import methods, options
+from asap_eval.method import methods
+from asap_eval.options import options
 from asap_eval.record import RunRecord
 
 FIELDS = {
@@ -69,6 +70,7 @@ GROUP = [
     "model",
     "model_params",
     "bench",
+    "bench_params",
     "data",
     "ids_digest",
     "weights_sha256",
@@ -105,10 +107,14 @@ def _row(record: RunRecord) -> dict[str, Any]:
     body = dataclasses.asdict(record)
     row = {column: _at(body, path.split(".")) for column, path in FIELDS.items()}
     changed = changed_options(record.job.method, record.job.params)
+    if record.metrics is None and record.status == "done":
+        row["failed"] = len(record.provenance.failures)
     return {
         **row,
         "model_params": json.dumps(record.job.model_params, sort_keys=True),
+        "bench_params": json.dumps(record.job.bench_params, sort_keys=True),
         "k": record.knob,
+        "analysis": None if record.analysis is None else json.dumps(record.analysis),
         "options": json.dumps(changed, sort_keys=True),
     }
 

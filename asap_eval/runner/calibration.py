@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from asap_eval.bench.imagenet import macs_change
-from asap_eval.bench.images import ImageBatch
 from asap_eval.bench.statistics import mean_interval
+from asap_eval.bench.work import macs_change
 from asap_eval.budget import search, whole_knob
 from asap_eval.errors import BudgetError
 from asap_eval.hosts import Geometry
@@ -25,16 +25,16 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
     """
     job = ready.job
     assert job.budget is not None
-    images, disjoint = ready.images.calibration(job.budget.samples)
+    samples, disjoint = ready.samples.calibration(job.budget.samples)
     name = ready.knob_name
     say(
-        f"Searching {name} of {job.method} for {job.budget.target:g} % MACs on {len(images)} "
-        f"images{'' if disjoint else ' of the evaluated ones: no others are left'}."
+        f"Searching {name} of {job.method} for {job.budget.target:g} % MACs on {len(samples)} "
+        f"samples{'' if disjoint else ' of the evaluated ones: no others are left'}."
     )
     reducer = build(job.method, **job.params)
     # Decoded once: the search runs over them ten to twenty times.
     batches = list(
-        ready.bench.batches(ready.loaded, images, batch_size=job.batch_size, workers=workers)
+        ready.bench.batches(ready.loaded, samples, batch_size=job.batch_size, workers=workers)
     )
     with bar(f"budget {job.method}", None) as advance:
 
@@ -57,8 +57,8 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
         knob=found.knob,
         reached=found.reached,
         range=[found.low, found.high],
-        samples=len(images),
-        ids_digest=ids_digest(images.ids),
+        samples=len(samples),
+        ids_digest=ids_digest(samples.ids),
         disjoint=disjoint,
         evaluations=found.evaluations,
         note=found.note,
@@ -72,7 +72,7 @@ def evaluated_change(calibration: Calibration, rows: Sequence[Row], geometry: Ge
     calibration.evaluated_ci95 = list(mean_interval(values))
 
 
-def _change(ready: Prepared, batches: Sequence[ImageBatch], knob: float) -> list[float]:
+def _change(ready: Prepared, batches: Sequence[Any], knob: float) -> list[float]:
     """MACs change of every calibration image at one knob."""
     job = ready.job
     reducer = build(job.method, k=knob, **job.params)

@@ -100,11 +100,11 @@ def _run(ready: Prepared, how: _How, force: bool) -> Outcome:
     if not force and (record := finished(path)):
         return Outcome(record, path, reused=True)
     baseline = None
-    if ready.job.method != "none":
+    if ready.bench.accuracy and ready.job.method != "none":
         unpruned = ready.for_baseline()
         at = how.results / f"{record_stem(unpruned.job, unpruned.key)}.json"
         if finished(at) is None:
-            say(f"First the unpruned model on the same {len(ready.images)} samples, to compare.")
+            say(f"First the unpruned model on the same {len(ready.samples)} samples, to compare.")
         as_typed = dataclasses.replace(how, overrides=provenance.of_baseline(how.overrides))
         baseline = _run(unpruned, as_typed, force=False)
     with locked(path):
@@ -152,16 +152,16 @@ def _rows(ready: Prepared, record: RunRecord, journal: Journal, how: _How) -> li
     if job.budget is not None and record.provenance.calibration is None:
         record.provenance.calibration = calibrate(ready, how.workers)
         write_record(record, how.results)
-    rows = journal.resume(ready.images.ids, job.batch_size)
+    rows = journal.resume(ready.samples.ids, job.batch_size)
     if rows:
-        say(f"Resuming after {len(rows)} of {len(ready.images)} samples.")
-    images = ready.bench.batches(
-        ready.loaded, ready.images, batch_size=job.batch_size, workers=how.workers, start=len(rows)
+        say(f"Resuming after {len(rows)} of {len(ready.samples)} samples.")
+    inputs = ready.bench.batches(
+        ready.loaded, ready.samples, batch_size=job.batch_size, workers=how.workers, start=len(rows)
     )
-    batches = ready.bench.evaluate(ready.loaded, _reducer(ready, record), images, seed=job.seed)
+    batches = ready.bench.evaluate(ready.loaded, _reducer(ready, record), inputs, seed=job.seed)
     with (
         contextlib.closing(batches),  # takes the method out of the model where writing fails
-        bar(f"{job.model} {job.method}", len(ready.images), len(rows)) as advance,
+        bar(f"{job.model} {job.method}", len(ready.samples), len(rows)) as advance,
     ):
         for batch in batches:
             journal.append(batch)
@@ -178,6 +178,7 @@ def _conclude(
     summary = ready.bench.summarise(rows, ready.geometry, job.macs_convention)
     record.metrics, record.macs = summary.metrics, summary.macs
     record.tokens, record.fired = summary.tokens, summary.fired
+    record.analysis = summary.analysis
     record.provenance.failures = [
         {"id": row["id"], "message": row["error"]} for row in rows if row["error"] is not None
     ]
@@ -198,7 +199,7 @@ def _speed(ready: Prepared, record: RunRecord) -> dict[str, Any]:
         return ready.bench.speed(
             ready.loaded,
             _reducer(ready, record),
-            ready.images,
+            ready.samples,
             batch_size=ready.job.batch_size,
             seed=ready.job.seed,
             rounds=SPEED_ROUNDS,
@@ -234,8 +235,8 @@ def _started(ready: Prepared, earlier: RunRecord | None, samples: str, how: _How
             weights=dataclasses.asdict(loaded.weights),
             data={
                 "source": job.data,
-                "ids_digest": ready.images.digest,
-                "n": len(ready.images),
+                "ids_digest": ready.samples.digest,
+                "n": len(ready.samples),
             },
             started=earlier.provenance.started if earlier else provenance.now(),
             calibration=earlier.provenance.calibration if earlier else None,

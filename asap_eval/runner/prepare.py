@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 
-from asap_eval.bench import bench_of
-from asap_eval.bench.imagenet import ImageNet
-from asap_eval.bench.images import ImageSet
+from asap_eval.bench.bench import Bench, Samples, bench_class, build_bench
 from asap_eval.errors import BadValueError, BudgetError
 from asap_eval.hosts import Geometry, geometry_of, install
-from asap_eval.method import Batch, Reducer, build, method_class, options
+from asap_eval.method import Batch, Reducer, build, method_class
 from asap_eval.models import LoadedModel, ModelSpec, load_model
+from asap_eval.options import options
 from asap_eval.paths import PACKAGE
 from asap_eval.record import Job, job_key
 from asap_eval.runner.sources import sources_digest
@@ -30,14 +29,14 @@ class Prepared:
     """What a run needs, and what names it.
 
     Attributes:
-        job: resolved. bench, loaded, images, geometry: what it runs on.
+        job: resolved. bench, loaded, samples, geometry: what it runs on.
         sources: hash of the files that can change its numbers. key: of the job.
     """
 
     job: Job
-    bench: ImageNet
+    bench: Bench[Any, Any]
     loaded: LoadedModel
-    images: ImageSet
+    samples: Samples
     geometry: Geometry
     sources: str
     key: str
@@ -48,7 +47,7 @@ class Prepared:
 
     def for_baseline(self) -> Prepared:
         """The unpruned job on the model and the samples that are open already."""
-        return _prepared(self.job.baseline(), self.bench, self.loaded, self.images)
+        return _prepared(self.job.baseline(), self.bench, self.loaded, self.samples)
 
     def batch(self) -> Batch:
         """A batch of this model, for what a method checks before any image is seen."""
@@ -71,21 +70,24 @@ def prepare(job: Job) -> Prepared:
     Raises:
         AsapEvalError: unknown names, bad values, models or data that cannot be used.
     """
-    bench = bench_of(job.bench)
+    bench = build_bench(job.bench, **job.bench_params)
     _check_budget(job, bench)
-    _reducer(job)
+    bench.accepts(_reducer(job))
+    if job.speed and bench.no_speed:
+        raise BadValueError(f"speed=true is not for bench={job.bench}: {bench.no_speed}.")
     if job.data == "":
         raise BadValueError(
             "data is missing: give a folder with one folder per class, for instance "
             f"data=imagenet/val, or data={EXAMPLE} for the bundled images."
         )
     loaded = _load(job.model, json.dumps(job.model_params), job.weights, str(job.device), job.dtype)
-    images = bench.open(data_address(job), loaded, limit=job.limit, sample=job.sample)
-    ready = _prepared(job, bench, loaded, images)
-    if job.speed and len(images) < job.batch_size:
+    bench.check(loaded)
+    samples = bench.open(data_address(job), loaded, limit=job.limit, sample=job.sample)
+    ready = _prepared(job, bench, loaded, samples)
+    if job.speed and len(samples) < job.batch_size:
         raise BadValueError(
             f"speed=true measures batches of batch_size={job.batch_size} real images, but there "
-            f"are {len(images)}: lower batch_size or raise limit."
+            f"are {len(samples)}: lower batch_size or raise limit."
         )
     return ready
 
@@ -95,18 +97,18 @@ def data_address(job: Job) -> str:
     return str(PACKAGE / "example" / "images") if job.data == EXAMPLE else job.data
 
 
-def _prepared(job: Job, bench: ImageNet, loaded: LoadedModel, images: ImageSet) -> Prepared:
+def _prepared(job: Job, bench: Bench[Any, Any], loaded: LoadedModel, samples: Samples) -> Prepared:
     reducer = _reducer(job)
     sources = sources_digest(_modules(job))
-    resolved = _resolved(job, reducer, loaded)
+    resolved = _resolved(job, reducer, bench, loaded)
     key = job_key(
         resolved,
         weights_sha256=loaded.weights.sha256,
-        data_digest=images.digest,
+        data_digest=samples.digest,
         sources=sources,
     )
     geometry = geometry_of(loaded.model)
-    ready = Prepared(resolved, bench, loaded, images, geometry, sources, key)
+    ready = Prepared(resolved, bench, loaded, samples, geometry, sources, key)
     reducer.check(ready.batch())
     with install(loaded.model, reducer):
         pass  # refuses a method that this model cannot serve
@@ -122,9 +124,9 @@ def _reducer(job: Job) -> Reducer:
     return build(job.method, k=job.k if given is None else given, **params)
 
 
-def _resolved(job: Job, reducer: Reducer, loaded: LoadedModel) -> Job:
+def _resolved(job: Job, reducer: Reducer, bench: Bench[Any, Any], loaded: LoadedModel) -> Job:
     """The job with every default filled in, so that equal runs are equal jobs."""
-    values: dict[str, Any] = {name: getattr(reducer, name) for name, _, _ in options(type(reducer))}
+    values = _values(reducer)
     knob = reducer.card.knob
     k = values.get(knob) if knob else None
     if k is None or isinstance(k, (int, float)) or job.budget is not None:
@@ -141,10 +143,16 @@ def _resolved(job: Job, reducer: Reducer, loaded: LoadedModel) -> Job:
         },
         k=float(k) if isinstance(k, (int, float)) and job.budget is None else None,
         params=json.loads(json.dumps(values)),
+        bench_params=json.loads(json.dumps(_values(bench))),
     )
 
 
-def _check_budget(job: Job, bench: ImageNet) -> None:
+def _values(built: Reducer | Bench[Any, Any]) -> dict[str, Any]:
+    """Every option of a method or benchmark with its value."""
+    return {name: getattr(built, name) for name, _, _ in options(type(built))}
+
+
+def _check_budget(job: Job, bench: Bench[Any, Any]) -> None:
     if job.budget is None:
         return
     if reason := bench.budgets.get(job.budget.kind):
@@ -167,7 +175,7 @@ def _modules(job: Job) -> list[str]:
         method_class(job.method).__module__,
         "asap_eval.hosts",
         "asap_eval.models",
-        bench_of(job.bench).__module__,
+        bench_class(job.bench).__module__,
     ]
     return [*modules, "asap_eval.runner.calibration"] if job.budget is not None else modules
 

@@ -1,0 +1,163 @@
+"""The contract between a benchmark file and the runner, and the registry of benchmarks.
+
+A benchmark is a dataclass of options, in one file of this folder: it opens samples, measures them
+batch by batch into rows, and says what all rows mean together. Image benchmarks derive from
+`ImageBench` (image_bench.py) and add only what they measure.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from asap_eval.errors import AsapEvalError, unknown
+from asap_eval.hosts import Geometry
+from asap_eval.journal import Row
+from asap_eval.method import Reducer
+from asap_eval.models import LoadedModel
+from asap_eval.options import checked, options
+from asap_eval.record import Fired, Macs, Metrics, Tokens
+
+
+class Samples(Protocol):
+    """What a run goes over, in a fixed order."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """One name each; seeds of random choices derive from it."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Hash that changes with the samples and what is known of them (labels)."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def calibration(self, count: int) -> tuple[Any, bool]:
+        """At most ``count`` others to search a knob on, and whether none of them is in this set."""
+        ...
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The blocks of a record that rows decide; `analysis` is described at `RunRecord`."""
+
+    macs: Macs
+    tokens: Tokens
+    fired: Fired
+    metrics: Metrics | None = None
+    analysis: dict[str, Any] | None = None
+
+
+S = TypeVar("S", bound=Samples)
+B = TypeVar("B")
+
+
+class Bench(ABC, Generic[S, B]):
+    """Base of every benchmark; S is its samples, B one batch of them.
+
+    A row is one sample: ``id`` and ``error`` (None, or why it could not be read) are always there;
+    where ``budget=macs`` is served so are ``model_macs`` and ``method_macs``.
+    """
+
+    name: ClassVar[str]
+    description: ClassVar[str]
+    """One line for the list of benchmarks."""
+    accuracy: ClassVar[bool] = True
+    """Whether rows have ``correct``: then a method is paired with the unpruned model, which is run
+    first, and the record has ``metrics``."""
+    budgets: ClassVar[dict[str, str]] = {
+        "tokens": "it counts tokens handed to a language model, and there is none here",
+    }
+    """Budgets this benchmark cannot meet, and why."""
+    no_speed: ClassVar[str | None] = None
+    """Why ``speed=true`` is refused; None where it is served."""
+
+    def check(self, loaded: LoadedModel) -> None:
+        """Raise `BadValueError` where the options do not fit, with each other or the model."""
+
+    def accepts(self, reducer: Reducer) -> None:
+        """Raise `BadValueError` where this benchmark cannot measure a method."""
+
+    @abstractmethod
+    def open(self, data: str, loaded: LoadedModel, *, limit: int | None, sample: Any) -> S:
+        """The samples of an address: the first ``limit``, or as many spread over all."""
+
+    @abstractmethod
+    def batches(
+        self,
+        loaded: LoadedModel,
+        samples: S,
+        *,
+        batch_size: int,
+        workers: int = 0,
+        start: int = 0,
+    ) -> Iterator[B]:
+        """Batches in the order of the samples, from position ``start`` on."""
+
+    @abstractmethod
+    def evaluate(
+        self, loaded: LoadedModel, reducer: Reducer, batches: Iterable[B], *, seed: int
+    ) -> Generator[list[Row], None, None]:
+        """Rows of one batch after the other; the method is in the model until it is closed."""
+
+    @abstractmethod
+    def summarise(self, rows: Sequence[Row], geometry: Geometry, convention: str) -> Summary:
+        """What the rows of all samples say together."""
+
+    def speed(
+        self,
+        loaded: LoadedModel,
+        reducer: Reducer,
+        samples: S,
+        *,
+        batch_size: int,
+        seed: int,
+        rounds: int,
+        progress: Callable[[], None],
+    ) -> dict[str, Any]:
+        """The ``speed`` block; never called where `no_speed` says why."""
+        raise NotImplementedError
+
+
+C = TypeVar("C", bound=type[Bench[Any, Any]])
+_BENCHES: dict[str, type[Bench[Any, Any]]] = {}
+
+
+def register(name: str, description: str) -> Callable[[C], C]:
+    """Class decorator: the benchmark becomes ``bench=<name>`` everywhere."""
+
+    def add(cls: C) -> C:
+        if name in _BENCHES:
+            raise AsapEvalError(f"Two benchmarks are called '{name}'.")
+        cls.name, cls.description = name, description
+        _BENCHES[name] = cls
+        return cls
+
+    return add
+
+
+def benches() -> dict[str, type[Bench[Any, Any]]]:
+    """All registered benchmarks by name."""
+    return dict(sorted(_BENCHES.items()))
+
+
+def bench_class(name: str) -> type[Bench[Any, Any]]:
+    """The class of a benchmark; near names are suggested where there is none."""
+    if name not in _BENCHES:
+        raise unknown("benchmark", name, _BENCHES)
+    return _BENCHES[name]
+
+
+def build_bench(name: str, **params: Any) -> Bench[Any, Any]:
+    """A benchmark from its name and its options, each checked against its type."""
+    cls = bench_class(name)
+    known = {option: hint for option, hint, _ in options(cls)}
+    for option, value in params.items():
+        if option not in known:
+            raise unknown(f"option of benchmark '{name}'", option, known)
+        params[option] = checked(f"{name}.{option}", value, known[option])
+    return cls(**params)

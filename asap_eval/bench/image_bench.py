@@ -1,0 +1,178 @@
+"""What all image benchmarks share: decoding, batches, failed images, work, speed.
+
+A benchmark adds `open`, and what it measures of each image (`measure`) and of all (`metrics`,
+`analysis`).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asap_eval.bench.bench import Bench, Summary
+from asap_eval.bench.images import ImageBatch, ImageSet, image_batches
+from asap_eval.bench.speed import Pixels, measure_speed
+from asap_eval.bench.work import NO_WORK, fired_block, macs_block, tokens_block, work_of
+from asap_eval.errors import AsapEvalError, DataError
+from asap_eval.hosts import Geometry, geometry_of, install
+from asap_eval.journal import Row
+from asap_eval.method import Reducer
+from asap_eval.models import LoadedModel
+from asap_eval.record import Metrics
+from asap_eval.trace import Trace
+
+SPEED_BATCHES = 4
+"""Different batches of real images that the speed rounds take turns on, where there are as many."""
+
+
+class ImageBench(Bench[ImageSet, ImageBatch]):
+    """Base of every benchmark over images; rows are common columns and its own."""
+
+    def beside(self, loaded: LoadedModel, images: ImageSet) -> Callable[[int], Tensor] | None:
+        """What is decoded with image ``index`` into ``batch.beside``; None = nothing."""
+        return None
+
+    def installed(self, reducer: Reducer) -> Reducer:
+        """What really runs in the model: a benchmark may watch the unpruned one."""
+        return reducer
+
+    @abstractmethod
+    def measure(self, batch: ImageBatch, output: Tensor, trace: Trace) -> list[dict[str, Any]]:
+        """Own columns of the readable images, in order.
+
+        Args:
+            output: ``[b, ...]`` fp32 on the CPU, what the model says. trace: of this pass.
+        """
+
+    @abstractmethod
+    def unmeasured(self, label: int | None) -> dict[str, Any]:
+        """Own columns of an image that could not be read."""
+
+    def metrics(self, rows: Sequence[Row]) -> Metrics | None:
+        """Accuracy over all rows, unreadable images included."""
+        return None
+
+    def analysis(self, read: Sequence[Row], geometry: Geometry) -> dict[str, Any] | None:
+        """The record's ``analysis`` from the rows of readable images."""
+        return None
+
+    def batches(
+        self,
+        loaded: LoadedModel,
+        samples: ImageSet,
+        *,
+        batch_size: int,
+        workers: int = 0,
+        start: int = 0,
+    ) -> Iterator[ImageBatch]:
+        """Decoded batches in the order of the images, from position ``start`` on."""
+        beside = self.beside(loaded, samples)
+        return image_batches(
+            samples, loaded.transform, batch_size, workers, start=start, beside=beside
+        )
+
+    def evaluate(
+        self, loaded: LoadedModel, reducer: Reducer, batches: Iterable[ImageBatch], *, seed: int
+    ) -> Generator[list[Row], None, None]:
+        """Rows of one batch after the other; the method is in the model until it is closed.
+
+        Raises:
+            AsapEvalError: the model gives scores that are not numbers.
+        """
+        geometry = geometry_of(loaded.model)
+        first = next(loaded.model.parameters())
+        running = self.installed(reducer)
+        with torch.inference_mode(), install(loaded.model, running, seed=seed) as trace:
+            for batch in batches:
+                found: list[dict[str, Any]] = []
+                if len(batch.pixels):
+                    trace.name_images(batch.readable)
+                    output = loaded.model(batch.pixels.to(first.device, first.dtype)).float().cpu()
+                    _check_finite(batch, output)
+                    own = self.measure(batch, output, trace)
+                    work = work_of(trace, geometry)
+                    found = [{**mine, **done} for mine, done in zip(own, work, strict=True)]
+                yield self._rows(batch, found)
+
+    def _rows(self, batch: ImageBatch, found: Sequence[dict[str, Any]]) -> list[Row]:
+        """Rows of all images of a batch; ``found`` is of the readable ones."""
+        readable = iter(found)
+        rows = []
+        for at, name, label in zip(batch.indices, batch.ids, batch.labels, strict=True):
+            error = batch.failures.get(at)
+            values = next(readable) if error is None else {**self.unmeasured(label), **NO_WORK}
+            rows.append({"id": name, **values, "error": error})
+        return rows
+
+    def summarise(self, rows: Sequence[Row], geometry: Geometry, convention: str) -> Summary:
+        """What the rows of all images say together.
+
+        Raises:
+            DataError: not one image could be read.
+        """
+        read = [row for row in rows if row["error"] is None]
+        if not read:
+            raise DataError(
+                f"None of the {len(rows)} images could be read; the first says: {rows[0]['error']}"
+            )
+        return Summary(
+            macs=macs_block(read, geometry, convention),
+            tokens=tokens_block(read),
+            fired=fired_block(read, geometry.depth),
+            metrics=self.metrics(rows),
+            analysis=self.analysis(read, geometry),
+        )
+
+    def speed(
+        self,
+        loaded: LoadedModel,
+        reducer: Reducer,
+        samples: ImageSet,
+        *,
+        batch_size: int,
+        seed: int,
+        rounds: int,
+        progress: Callable[[], None],
+    ) -> dict[str, Any]:
+        """The ``speed`` block, measured on evaluated images spread over all of them.
+
+        Raises:
+            DataError: fewer readable images than one batch holds.
+        """
+        first = next(loaded.model.parameters())
+        # Never half a batch: a smaller one would be another measurement.
+        count = min(SPEED_BATCHES, len(samples) // batch_size) * batch_size
+        chosen = replace(samples, places=[samples.places[at] for at in _even(len(samples), count)])
+        batches = []
+        for batch in self.batches(loaded, chosen, batch_size=batch_size):
+            if not batch.failures:
+                pixels = batch.pixels.to(first.device, first.dtype)
+                batches.append(Pixels(pixels, tuple(batch.ids)))
+        if not batches:
+            raise DataError(
+                f"Speed needs a batch of {batch_size} readable images; each of the {count} images "
+                "chosen for it is in a batch with an unreadable one."
+            )
+        return measure_speed(
+            loaded.model, reducer, batches, rounds=rounds, seed=seed, progress=progress
+        )
+
+
+def _even(total: int, count: int) -> list[int]:
+    """``count`` positions of ``total``, at even distances."""
+    return [at * total // count for at in range(count)]
+
+
+def _check_finite(batch: ImageBatch, output: Tensor) -> None:
+    finite = output.isfinite().flatten(1).all(1)
+    if not bool(finite.all()):
+        bad = batch.readable[int((~finite).nonzero()[0])]
+        raise AsapEvalError(
+            f"The model's scores for {bad} are not finite numbers. Half precision may overflow: "
+            "use dtype=bfloat16 or dtype=float32."
+        )

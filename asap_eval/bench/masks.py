@@ -1,0 +1,163 @@
+"""Photographs with a foreground mask each, and what a mask says of every patch.
+
+A data set is a folder with ``images/`` and ``masks/`` (ECSSD as published: ``ground_truth_mask/``);
+image and mask share their stem.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from timm.data.transforms import CenterCropOrPad, MaybePILToTensor, MaybeToTensor, ResizeKeepRatio
+from torch import Tensor
+from torchvision.transforms import CenterCrop, InterpolationMode, Normalize, Resize
+
+from asap_eval.bench.stores import EXTENSIONS
+from asap_eval.errors import BadValueError, DataError
+
+MASK_FOLDERS = ("masks", "ground_truth_mask")
+_SHOWN = 3
+
+
+class MaskStore:
+    """Images in sorted order, without labels; ids are relative to the folder.
+
+    Attributes:
+        masks: the mask of each image.
+
+    Raises:
+        DataError: folders, images or masks are missing, or a mask has another size than its image.
+    """
+
+    def __init__(self, data: str) -> None:
+        self.root = Path(data).expanduser()
+        images = _files(self.root / "images", data)
+        found = [name for name in MASK_FOLDERS if (self.root / name).is_dir()]
+        if len(found) != 1:
+            has = "both" if found else "neither"
+            raise DataError(
+                f"data={data} has {has} of {' and '.join(MASK_FOLDERS)}: put the masks into one of "
+                "them, named as their images (images/0001.jpg, masks/0001.png)."
+            )
+        masks = {mask.stem: mask for mask in _files(self.root / found[0], data)}
+        if missing := [image.name for image in images if image.stem not in masks]:
+            raise DataError(
+                f"data={data}: {len(missing)} of {len(images)} images have no mask in {found[0]}/: "
+                f"{_some(missing)}. A mask has its image's name, for instance "
+                f"{found[0]}/{Path(missing[0]).stem}.png."
+            )
+        self.masks = [masks[image.stem] for image in images]
+        self.ids = [image.relative_to(self.root).as_posix() for image in images]
+        self.labels = [None] * len(images)
+        if other := list(filter(None, map(_other_size, images, self.masks))):
+            raise DataError(
+                f"data={data}: {len(other)} masks do not have the size of their images: "
+                f"{_some(other)}. Masks must be as large as the photographs, pixel for pixel."
+            )
+
+    def read(self, place: int) -> bytes:
+        return (self.root / self.ids[place]).read_bytes()
+
+    def mask(self, place: int) -> Image.Image:
+        """The mask of an image, ``L``: 255 = foreground, 0 = background; grey is split in the
+        middle.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        path = self.masks[place]
+        try:
+            with Image.open(path) as mask:
+                return mask.convert("L").point(lambda grey: 255 if grey > 127 else 0)
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders of damaged files raise many kinds
+            raise DataError(f"The mask {path.name} cannot be read: {error}") from error
+
+
+def _files(folder: Path, data: str) -> list[Path]:
+    try:
+        files = sorted(f for f in folder.iterdir() if f.suffix.lower() in EXTENSIONS)
+    except OSError as error:
+        raise DataError(
+            f"data={data} cannot be used: {folder} {error.strerror or error}. This benchmark needs "
+            f"a folder with images/ and {' or '.join(name + '/' for name in MASK_FOLDERS)}."
+        ) from error
+    if not files:
+        raise DataError(f"data={data}: there is no image in {folder.name}/.")
+    return files
+
+
+def _other_size(image: Path, mask: Path) -> str | None:
+    """What is wrong with the size of a mask; files that cannot be read are found when they are
+    measured, and listed.
+    """
+    with contextlib.suppress(Exception), Image.open(image) as one, Image.open(mask) as other:
+        if one.size != other.size:
+            return f"{image.name} {one.width}x{one.height}, its mask {other.width}x{other.height}"
+    return None
+
+
+def _some(names: list[str]) -> str:
+    more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """``[P]`` share of each patch that is foreground, for the image at a position of a set.
+
+    Attributes:
+        store: of the masks. places: where each image of the set lies in it. transform: the
+            model's own, of which the mask takes the geometry. grid: patches down and across.
+    """
+
+    store: MaskStore
+    places: Any
+    transform: Callable[[Any], Tensor]
+    grid: tuple[int, int]
+
+    def __call__(self, index: int) -> Tensor:
+        mask = geometry_only(self.transform)(self.store.mask(self.places[index]))
+        share = torch.from_numpy(np.asarray(mask, dtype=np.float32) / 255)
+        return F.adaptive_avg_pool2d(share[None], self.grid).flatten()
+
+
+def geometry_only(transform: Callable[[Any], Tensor]) -> Callable[[Image.Image], Image.Image]:
+    """A model's evaluation transform as a mask goes through it: resized by area, cropped the same.
+
+    Raises:
+        BadValueError: the transform has a step whose geometry is not known here.
+    """
+    steps = []
+    for step in getattr(transform, "transforms", [transform]):
+        if isinstance(step, (Resize, ResizeKeepRatio)):
+            step = copy.copy(step)
+            step.interpolation = InterpolationMode.BOX  # the mean over the area: no overshoot
+        elif isinstance(step, CenterCropOrPad):
+            step = copy.copy(step)
+            step.fill = 0  # nothing is foreground outside the photograph
+        elif isinstance(step, (MaybeToTensor, MaybePILToTensor, Normalize)):
+            continue
+        elif not isinstance(step, CenterCrop):
+            raise BadValueError(
+                f"This model's transform has a step that masks cannot follow: {step}. Masks follow "
+                "resizing and centre crops."
+            )
+        steps.append(step)
+
+    def through(mask: Image.Image) -> Image.Image:
+        for step in steps:
+            mask = step(mask)
+        return mask
+
+    return through

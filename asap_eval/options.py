@@ -1,0 +1,45 @@
+"""Options of a method or a benchmark: the fields of a dataclass, each checked against its type."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any, Literal
+
+from asap_eval.errors import AsapEvalError, BadValueError, unknown
+
+
+def options(cls: type[Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Name, resolved type and default of every option."""
+    hints = typing.get_type_hints(cls)
+    for option in fields(cls):
+        yield option.name, hints[option.name], option.default
+
+
+def checked(where: str, value: Any, hint: Any) -> Any:
+    """The value as its declared type, or an error that says what the type allows."""
+    choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+    if choices:
+        if value in choices:
+            return value
+        raise unknown(f"value of {where}", str(value), map(str, choices))
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        if value is None and type(None) in typing.get_args(hint):
+            return None
+        for arm in typing.get_args(hint):
+            if arm is not type(None):
+                try:
+                    return checked(where, value, arm)
+                except AsapEvalError:
+                    continue
+        raise BadValueError(f"{where}={value!r} is not of type {hint}.")
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if inspect.isclass(hint) and (not isinstance(value, hint) or (hint is int and value is True)):
+        raise BadValueError(f"{where}={value!r} should be of type {hint.__name__}.")
+    return value

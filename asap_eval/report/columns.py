@@ -1,0 +1,110 @@
+"""Columns of a layout: a head, and how a row of the frame fills the cell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from asap_eval.report.render import DASH
+
+Row = dict[Hashable, Any]
+BELOW = "▼"
+"""Mark of a method below random at the same budget."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A head, with its unit, and how a row of the frame fills the cell."""
+
+    head: str
+    cell: Callable[[Row], str]
+
+
+def present(value: Any) -> bool:
+    """Whether a cell of the frame holds something."""
+    return value is not None and not pd.isna(value)
+
+
+def number(value: Any, form: str) -> str:
+    """A number in a format, or a dash."""
+    return form.format(value) if present(value) else DASH
+
+
+def text(value: Any) -> str:
+    """Text, or a dash."""
+    return str(value) if present(value) else DASH
+
+
+def numbers(row: Row, form: str, *names: str) -> str:
+    """Several columns in one format with one ``{}`` each, or a dash where the first is missing."""
+    values = [row[name] for name in names]
+    return form.format(*values) if all(map(present, values)) else DASH
+
+
+def settings(row: Row) -> str:
+    """The knob, every option that is not at its default, and the seed where it is not 0."""
+    parts = [f"k={row['k']:.4g}"] if present(row["k"]) else []
+    parts += [f"{name}={value}" for name, value in json.loads(row["options"]).items()]
+    parts += [f"seed={row['seed']}"] if row["seed"] else []
+    return " ".join(parts) or DASH
+
+
+def name_of(row: Row) -> str:
+    """Method and settings: what tells a row from the others of its table."""
+    how = settings(row)
+    return row["method"] if how == DASH else f"{row['method']} {how}"
+
+
+def _method(row: Row) -> str:
+    state = "" if row["status"] == "done" else f" ({row['status']})"
+    return row["method"] + state + (f" {BELOW}" if row["below_random"] else "")
+
+
+def _samples(row: Row) -> str:
+    lost = f" ({row['failed']} failed)" if present(row["failed"]) and row["failed"] else ""
+    return number(row["n"], "{:.0f}") + lost
+
+
+def _fired(row: Row) -> str:
+    if row["method"] == "none" or not present(row["fired_never"]):
+        return DASH
+    return f"{number(row['fired_mean'], '{:.2f}')} ({row['fired_never']})"
+
+
+def _budget(row: Row) -> str:
+    if not present(row["target"]):
+        return DASH
+    unit = " %" if row["budget"] == "macs" else ""
+    reached = numbers(
+        row, " → {:.1f} [{:.1f}, {:.1f}]", "budget_evaluated", "budget_low", "budget_high"
+    )
+    return f"{row['budget']} {row['target']:g}" + ("" if reached == DASH else reached) + unit
+
+
+METHOD = Column("method", _method)
+SETTINGS = Column("settings", settings)
+SAMPLES = Column("n", _samples)
+GMACS = Column(
+    "GMACs: model + own", lambda row: numbers(row, "{:.3f} + {:.3f}", "mean_g", "method_g")
+)
+CHANGE = Column(
+    "MACs %: all (model)",
+    lambda row: numbers(row, "{:+.1f} ({:+.1f})", "reduction_pct", "reduction_model_pct"),
+)
+KEPT = Column(
+    "kept: min / median / mean / max",
+    lambda row: numbers(
+        row,
+        "{:.0f} / {:g} / {:.1f} / {:.0f}",
+        "kept_min",
+        "kept_median",
+        "kept_mean",
+        "kept_max",
+    ),
+)
+FIRED = Column("fired at block (never)", _fired)
+BUDGET = Column("budget: target → reached [95 %]", _budget)

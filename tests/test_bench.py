@@ -1,0 +1,139 @@
+"""The contract of a benchmark: one file, options that are checked, a record without accuracy."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from pictures import picture_folder
+from torch import Tensor
+
+from asap_eval.bench import bench as registry
+from asap_eval.bench.bench import benches, build_bench
+from asap_eval.bench.image_bench import ImageBench
+from asap_eval.bench.images import ImageBatch, ImageSet, Sample, open_images
+from asap_eval.errors import BadValueError, UnknownNameError
+from asap_eval.hosts import Geometry
+from asap_eval.journal import Row
+from asap_eval.method import Reducer
+from asap_eval.models import LoadedModel
+from asap_eval.options import options
+from asap_eval.paths import conf_dir
+from asap_eval.record import Budget, Job, job_key, read_record
+from asap_eval.report.table import overview
+from asap_eval.runner import run
+from asap_eval.runner.prepare import _modules
+from asap_eval.runner.sources import _closure
+from asap_eval.trace import Trace
+
+
+@dataclasses.dataclass
+class Brightness(ImageBench):
+    """Mean pixel of each image: a benchmark without accuracy."""
+
+    scale: float = 1.0
+
+    accuracy = False
+    no_speed = "it measures pixels"
+
+    def accepts(self, reducer: Reducer) -> None:
+        if reducer.name == "mass":
+            raise BadValueError("brightness has nothing to do with mass.")
+
+    def open(
+        self, data: str, loaded: LoadedModel, *, limit: int | None, sample: Sample
+    ) -> ImageSet:
+        return open_images(
+            data, classes=loaded.classes, labels=loaded.labels, limit=limit, sample=sample
+        )
+
+    def measure(self, batch: ImageBatch, output: Tensor, trace: Trace) -> list[dict[str, Any]]:
+        return [{"mean": self.scale * float(image.mean())} for image in batch.pixels]
+
+    def unmeasured(self, label: int | None) -> dict[str, Any]:
+        return {"mean": None}
+
+    def analysis(self, read: list[Row], geometry: Geometry) -> dict[str, Any]:
+        return {"mean": sum(row["mean"] for row in read) / len(read), "images": len(read)}
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    monkeypatch.setattr(registry, "_BENCHES", dict(benches()))
+    registry.register("brightness", "for this test")(Brightness)
+    data = picture_folder(tmp_path / "data", each=2)
+    return Job(
+        "test_vit", weights="random", data=str(data), batch_size=4, bench="brightness",
+        method="random", k=0.5,
+    )  # fmt: skip
+
+
+def test_a_benchmark_without_accuracy_is_one_class(job: Job, tmp_path: Path) -> None:
+    bad = next(Path(job.data).rglob("001.png"))
+    bad.write_bytes(b"no picture")
+    outcome = run(job, results=tmp_path / "results")
+    record = outcome.record
+    assert read_record(outcome.path) == record
+    assert (record.metrics, record.baseline, record.paired) == (None, None, None)
+    assert record.analysis is not None
+    assert record.analysis["images"] == 5
+    assert record.job.bench_params == {"scale": 1.0}
+    assert record.macs is not None
+    assert record.macs.reduction_pct < 0
+    # No unpruned model was run to compare with.
+    assert len(list((tmp_path / "results").glob("*.json"))) == 1
+    (table,) = overview([record])
+    assert "scale=1.0" in table.title
+    assert "6 (1 failed)" in table.rows[0]
+
+    doubled = dataclasses.replace(job, bench_params={"scale": 2})
+    other = run(doubled, results=tmp_path / "results").record
+    assert other.key != record.key
+    assert other.analysis is not None
+    assert other.analysis["mean"] == pytest.approx(2 * record.analysis["mean"])
+    assert len(overview([record, other])) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"speed": True}, "it measures pixels"),
+        ({"method": "mass"}, "nothing to do with mass"),
+        ({"bench_params": {"scale": "big"}}, "brightness.scale='big'"),
+        ({"bench_params": {"scael": 1.0}}, "Did you mean scale"),
+        ({"bench": "brightnes", "bench_params": {}}, "Did you mean brightness"),
+    ],
+)
+def test_what_a_benchmark_refuses_is_said_before_any_record(
+    job: Job, tmp_path: Path, change: dict[str, Any], says: str
+) -> None:
+    with pytest.raises((BadValueError, UnknownNameError), match=says):
+        run(dataclasses.replace(job, **change), results=tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+def test_every_benchmark_has_its_options_in_the_configuration() -> None:
+    files = {path.stem: path for path in conf_dir().glob("bench/*.yaml")}
+    assert set(files) == set(benches())
+    for name, path in files.items():
+        declared = {option: default for option, _, default in options(type(build_bench(name)))}
+        assert OmegaConf.to_container(OmegaConf.load(path)) == declared
+
+
+@pytest.mark.parametrize("budget", [None, Budget("macs", -35)], ids=["plain", "budget"])
+def test_a_jobs_sources_hold_no_other_benchmark(budget: Budget | None) -> None:
+    files = {name: cls.__module__ for name, cls in benches().items()}
+    for name, module in files.items():
+        found = _closure(_modules(Job("deit_tiny", "random", bench=name, budget=budget)))
+        assert {module} == set(found) & set(files.values())
+
+
+def test_the_key_follows_the_options_of_the_benchmark() -> None:
+    def key(**params: Any) -> str:
+        job = Job("deit_tiny", bench_params=params)
+        return job_key(job, weights_sha256="w", data_digest="d", sources="s")
+
+    assert len({key(), key(scale=1.0), key(scale=2.0)}) == 3
