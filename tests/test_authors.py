@@ -21,10 +21,11 @@ from asap_eval.cli.settings import settings_of
 from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError
 from asap_eval.hosts import geometry_of
 from asap_eval.ls import main as ls
-from asap_eval.method import Batch, build, method_class, options
+from asap_eval.method import Batch, build, method_class
 from asap_eval.models import model_specs
 from asap_eval.models.clip_tower import ClipTower
 from asap_eval.models.lvvit import lvvit_s
+from asap_eval.options import options
 from asap_eval.paths import conf_dir
 from asap_eval.record import Job, read_records
 
