@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from asap_eval.cli.groups import TIMM
 from asap_eval.errors import BadValueError, unknown
+from asap_eval.experiment.file import FILE
 from asap_eval.method import method_class
 from asap_eval.models import ModelSpec, spec_from
 from asap_eval.record import Budget, Job
@@ -109,7 +110,7 @@ def settings_of(config: DictConfig, choice: Mapping[str, Any]) -> Settings:
         workers=keys.workers,
         force=keys.force,
         plan=keys.plan,
-        config={key: value for key, value in plain.items() if key not in ("common", "rows")},
+        config={key: value for key, value in plain.items() if key not in FILE},
     )
 
 

@@ -9,9 +9,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from asap_eval.errors import AsapEvalError
+from asap_eval.experiment import Experiment, load
 from asap_eval.record import RunRecord, read_records
+from asap_eval.report.experiment import experiment_frame, experiment_tables
 from asap_eval.report.frame import frame
-from asap_eval.report.render import print_rich, save, to_markdown, to_rich
+from asap_eval.report.match import matched
+from asap_eval.report.render import Table, print_rich, save, to_markdown, to_rich
 from asap_eval.report.table import overview
 
 
@@ -28,11 +32,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not records:
         print(f"No record in {args.results}: run asap-eval first.", file=sys.stderr)
         return 1
+    try:
+        experiment = load(args.experiment) if args.experiment else None
+    except AsapEvalError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     if args.format == "rich" and args.out is None and sys.stdout.isatty():
-        for table in overview(records):
+        for table in tables_of(records, experiment):
             print_rich(table, Console())
         return 0
-    text = render(records, args.format)
+    text = render(records, args.format, experiment)
     if args.out is None:
         sys.stdout.write(text)
         return 0
@@ -44,16 +53,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def render(records: Sequence[RunRecord], form: str) -> str:
-    """The overview in a format; the same records always give the same text.
+def tables_of(records: Sequence[RunRecord], experiment: Experiment | None) -> list[Table]:
+    """The overview of all records, or an experiment's own tables of those that are its rows."""
+    if experiment is None:
+        return overview(records)
+    return experiment_tables(experiment, matched(experiment, records), records)
+
+
+def render(records: Sequence[RunRecord], form: str, experiment: Experiment | None = None) -> str:
+    """The tables in a format; the same records always give the same text.
 
     Args:
         records: at least one. form: ``rich``, ``markdown`` or ``csv`` (raw numbers, one table).
     """
     if form == "csv":
-        return frame(records).to_csv(index=False, lineterminator="\n")
+        if experiment is None:
+            rows = frame(records)
+        else:
+            rows = experiment_frame(experiment, matched(experiment, records), records)
+        return rows.to_csv(index=False, lineterminator="\n")
     as_text = {"rich": to_rich, "markdown": to_markdown}[form]
-    return "\n".join(as_text(table) for table in overview(records))
+    return "\n".join(as_text(table) for table in tables_of(records, experiment))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
         "results", nargs="?", type=Path, default=Path("results"), help="folder of records"
     )
     parser.add_argument("--format", choices=("rich", "markdown", "csv"), default="rich")
+    parser.add_argument(
+        "--experiment",
+        metavar="NAME",
+        help="the table of an experiment, published figures beside measured ones: a name of "
+        "conf/experiment or a file",
+    )
     parser.add_argument("--out", type=Path, help="file to write instead of the terminal")
     return parser
 

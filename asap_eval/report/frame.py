@@ -113,6 +113,12 @@ def _row(record: RunRecord) -> dict[str, Any]:
     }
 
 
+def comparable(record: RunRecord) -> tuple[str, ...]:
+    """Equal for records that may stand in one table."""
+    row = _row(record)
+    return tuple(str(row[name]) for name in GROUP)
+
+
 def _at(value: Any, path: Iterable[str]) -> Any:
     """What lies at a path of keys and positions; None where a step of it is missing."""
     for step in path:

@@ -47,7 +47,7 @@ def _table(rows: list[Row]) -> Table:
         columns=[column.head for column in OVERVIEW],
         rows=[[column.cell(row) for column in OVERVIEW] for row in rows],
         notes=_notes(rows),
-        details=[(_name(row), row["command"]) for row in rows],
+        details=[(name_of(row), row["command"]) for row in rows],
         numbers_from=2,
     ).without_empty_columns()
 
@@ -60,7 +60,7 @@ def _notes(rows: list[Row]) -> list[str]:
         notes.append(f"{BELOW} below random patches at the same budget")
     for row in rows:
         if row["status"] == "failed":
-            notes.append(f"{_name(row)} failed: {text(row['error'])}")
+            notes.append(f"{name_of(row)} failed: {text(row['error'])}")
     return notes + _seeds(rows)
 
 
@@ -72,7 +72,7 @@ def _seeds(rows: list[Row]) -> list[str]:
         if present(row["top1"]):
             name = tuple(str(row[c]) for c in ("method", "k", "options", "budget", "target"))
             same.setdefault(name, []).append(row["top1"])
-            labels[name] = _settings({**row, "seed": 0})
+            labels[name] = settings({**row, "seed": 0})
     return [
         f"{name[0]} {labels[name]}, {len(found)} seeds: top-1 {sum(found) / len(found):.2f} "
         f"({min(found):.2f} to {max(found):.2f})"
@@ -102,7 +102,7 @@ def numbers(row: Row, form: str, *names: str) -> str:
     return form.format(*values) if all(map(present, values)) else DASH
 
 
-def _settings(row: Row) -> str:
+def settings(row: Row) -> str:
     """The knob, every option that is not at its default, and the seed where it is not 0."""
     parts = [f"k={row['k']:.4g}"] if present(row["k"]) else []
     parts += [f"{name}={value}" for name, value in json.loads(row["options"]).items()]
@@ -110,9 +110,10 @@ def _settings(row: Row) -> str:
     return " ".join(parts) or DASH
 
 
-def _name(row: Row) -> str:
-    settings = _settings(row)
-    return row["method"] if settings == DASH else f"{row['method']} {settings}"
+def name_of(row: Row) -> str:
+    """The method and its settings in one line."""
+    given = settings(row)
+    return row["method"] if given == DASH else f"{row['method']} {given}"
 
 
 def _method(row: Row) -> str:
@@ -148,7 +149,7 @@ def _budget(row: Row) -> str:
 
 OVERVIEW = [
     Column("method", _method),
-    Column("settings", _settings),
+    Column("settings", settings),
     Column("n", _samples),
     Column("top-1 %", lambda row: number(row["top1"], "{:.2f}")),
     Column(
