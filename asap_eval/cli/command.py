@@ -15,13 +15,14 @@ from unittest.mock import patch
 import hydra
 from hydra._internal.utils import get_args_parser  # the parser that hydra.main itself uses
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from asap_eval.cli.experiment import Row, rows_of
-from asap_eval.cli.groups import TIMM, register_choices
+from asap_eval.cli.experiment import Row, check_files, rows_of
+from asap_eval.cli.groups import GROUPS, TIMM, register_choices
 from asap_eval.cli.output import Result, show
-from asap_eval.cli.overrides import check, names_a_run, parsed
+from asap_eval.cli.overrides import check, names_a_run, parsed, values_of
 from asap_eval.cli.planning import plan_of
 from asap_eval.cli.settings import settings_of
 from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError, UnreachableError
@@ -68,16 +69,20 @@ def _complete(given: list[str], stack: ExitStack) -> None:
     """
     args = get_args_parser().parse_args(given)
     overrides = parsed(args.overrides)
-    check(overrides, [Path(args.config_dir)] if args.config_dir else [])
+    extra = [Path(args.config_dir)] if args.config_dir else []
+    check(overrides, extra)
+    for override in overrides:
+        if override.key_or_group == "experiment":
+            check_files(values_of(override), extra)
     keys = {override.key_or_group for override in overrides}
     added = []
     if "model.timm" in keys and "model" not in keys:
         added.append(f"model={TIMM}")
     if _runs(args) and not names_a_run(overrides):
         added.append("experiment=example")
-    if "experiment" in keys and "method" not in keys:
-        # Each row has a method of its own: the option is checked where the row is composed.
-        forced = [f"++{text}" if text.startswith("method.") else text for text in args.overrides]
+    if "experiment" in keys:
+        # Each row makes its own choices: their options are checked where the row is composed.
+        forced = [_forced(override) for override in overrides]
         given[:] = _replaced(given, args.overrides, forced)
         args.overrides = forced
     if args.multirun:
@@ -89,6 +94,13 @@ def _complete(given: list[str], stack: ExitStack) -> None:
     # All overrides have to stand together: the parser takes one group of them.
     place = given.index(args.overrides[0]) if args.overrides else len(given)
     given[place:place] = added
+
+
+def _forced(override: Override) -> str:
+    """An override such that Hydra takes an option of a group whatever the group's choice is."""
+    text = override.input_line or ""
+    group, dot, _ = override.key_or_group.partition(".")
+    return f"++{text.lstrip('+')}" if dot and group in GROUPS else text
 
 
 def _replaced(given: list[str], old: Sequence[str], new: Sequence[str]) -> list[str]:

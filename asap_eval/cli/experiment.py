@@ -5,18 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra import compose
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from asap_eval.cli.groups import method_defaults
+from asap_eval.cli.groups import GROUPS, subkeys
 from asap_eval.cli.overrides import check, parsed
 from asap_eval.cli.settings import Settings, settings_of
-from asap_eval.errors import BadValueError, UnknownNameError, unknown
-from asap_eval.experiment import Entry, Experiment, parse
+from asap_eval.errors import UnknownNameError, unknown
+from asap_eval.experiment import Entry, Experiment, load, parse
 from asap_eval.experiment.file import FILE
+from asap_eval.paths import conf_dir
+
+DEFAULTS = {"method": "none", "bench": "imagenet", "budget": "none"}
+"""What a row takes that names none, as ``conf/config.yaml`` has it."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,25 @@ class Row:
 
     @property
     def model(self) -> str | None:
-        """The model as it was asked for."""
+        """The model that runs, or as it was asked for."""
+        if self.settings is not None:
+            return self.settings.job.model
         chosen = [text.partition("=")[2] for text in self.overrides if text.startswith("model=")]
         return chosen[-1] if chosen else None
+
+
+def check_files(names: Sequence[str], extra: Sequence[Path] = ()) -> None:
+    """Refuse experiment files that Hydra would stumble over, or take keys from silently.
+
+    Args:
+        names: of experiments that exist. extra: folders of the user's own configuration.
+
+    Raises:
+        AsapEvalError: a file is no YAML, or says what an experiment cannot.
+    """
+    for name in names:
+        places = [root / "experiment" / f"{name}.yaml" for root in (*extra, conf_dir())]
+        load(str(next(place for place in places if place.exists())))
 
 
 def rows_of(config: DictConfig, given: Sequence[str]) -> tuple[Experiment, list[Row]]:
@@ -46,31 +67,19 @@ def rows_of(config: DictConfig, given: Sequence[str]) -> tuple[Experiment, list[
     Args:
         config: as composed, with ``about``, ``common`` and ``rows`` of the experiment file.
         given: overrides of the command line; they win over the file's. ``model=`` and ``method=``
-            choose among the rows; a key that a row sweeps narrows the sweep; an option of a method
-            is for the rows whose method has it.
+            choose among the rows; a key that a row sweeps narrows the sweep; an option of a group
+            (``method.tau=``, ``budget.samples=``) is for the rows whose choice has it.
 
     Raises:
         AsapEvalError: the file is none, or no row is left.
     """
     user = {override.key_or_group: override for override in parsed(given)}
     name = str(user.pop("experiment").value())
-    _check_stray(config, user)
     content = {key: OmegaConf.to_container(config[key]) for key in FILE if config[key] is not None}
     experiment = parse(name, content, {key: _values(override) for key, override in user.items()})
     entries = _of_method(_of_model(experiment, user), user)
     _check_options(entries, user)
     return experiment, [_row(entry, user) for entry in entries]
-
-
-def _check_stray(config: DictConfig, user: Mapping[str, Override]) -> None:
-    """From here on the file is its rows: each is a command line of its own, as its record says."""
-    plain = compose("config", [str(override.input_line) for override in user.values()])
-    stray = [key for key in config if key not in FILE]
-    if stray := [key for key in stray if key not in plain or plain[key] != config[key]]:
-        raise BadValueError(
-            f"The experiment file sets {', '.join(map(str, stray))} beside {', '.join(FILE)}: "
-            "move it into `common`."
-        )
 
 
 def _of_model(experiment: Experiment, user: Mapping[str, Override]) -> list[Entry]:
@@ -94,32 +103,35 @@ def _of_method(entries: Sequence[Entry], user: Mapping[str, Override]) -> list[E
 
 def _check_options(entries: Sequence[Entry], user: Mapping[str, Override]) -> None:
     for key in user:
-        if not any(_fits(key, entry.method) for entry in entries):
+        if not any(_fits(key, entry, user) for entry in entries):
             named = ", ".join(sorted({entry.method for entry in entries}))
             raise UnknownNameError(
-                f"{key} is an option of no method of these rows ({named}): leave it out."
+                f"No row left of this experiment has the option {key} (methods: {named}): "
+                "leave it out."
             )
 
 
-def _fits(key: str, method: str) -> bool:
-    """Whether a key of the command line is for a row: always, but for other methods' options."""
+def _fits(key: str, entry: Entry, user: Mapping[str, Override]) -> bool:
+    """Whether a key of the command line is for a row: an option is, where its choice has it."""
     group, _, option = key.partition(".")
-    return group != "method" or not option or option.split(".")[0] in method_defaults(method)
+    if group not in GROUPS or not option:
+        return True
+    chosen = entry.overrides.get(group, DEFAULTS.get(group))
+    if group in user:
+        chosen = user[group].value()
+    return option.split(".")[0] in subkeys(group, [str(chosen)])
 
 
 def _row(entry: Entry, user: Mapping[str, Override]) -> Row:
     merged = {key: f"{key}={_text(value)}" for key, value in entry.overrides.items()}
-    missing = dict(entry.needs)
     for key, override in user.items():
         # A swept key has its values from the command line already.
-        if key not in entry.swept and _fits(key, entry.method):
+        if key not in entry.swept and _fits(key, entry, user):
             merged[key] = str(override.input_line).lstrip("+")
-            missing.pop(key, None)
     overrides = list(merged.values())
     check(parsed(overrides))
-    if missing:
-        reason = " and ".join(f"{key}= ({what})" for key, what in missing.items())
-        return Row(overrides, None, entry, f"it needs {reason}")
+    if reason := entry.lacks(user):
+        return Row(overrides, None, entry, reason)
     config = compose("config", overrides, return_hydra_config=True)
     choice = dict(config.hydra.runtime.choices)
     with open_dict(config):

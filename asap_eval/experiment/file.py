@@ -10,7 +10,7 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from asap_eval.errors import BadValueError, unknown
+from asap_eval.errors import BadValueError, UnknownNameError, unknown
 from asap_eval.experiment.rows import Entry, entries_of
 from asap_eval.paths import conf_dir
 
@@ -71,7 +71,8 @@ def parse(
         AsapEvalError: keys or values that an experiment file cannot have, with the row's number.
     """
     if stray := [key for key in content if key not in FILE]:
-        raise unknown(f"key of the experiment file '{name}'", str(stray[0]), FILE)
+        error = unknown(f"key of the experiment file '{name}'", str(stray[0]), FILE)
+        raise UnknownNameError(f"{error} What holds for every row goes into `common`.")
     about = _about(content.get("about") or {})
     entries = entries_of(content.get("rows"), content.get("common") or {}, narrowed)
     if about.layout == "grid":

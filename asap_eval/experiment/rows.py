@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -46,6 +46,15 @@ class Entry:
     def model(self) -> str | None:
         """The model it runs on, and whose figures ``published`` holds."""
         return self.overrides.get("model")
+
+    def lacks(self, given: Collection[str] = ()) -> str | None:
+        """Why the row cannot run; None where nothing is missing.
+
+        Args:
+            given: keys of the command line.
+        """
+        missing = [f"{key}= ({what})" for key, what in self.needs.items() if key not in given]
+        return f"it needs {' and '.join(missing)}" if missing else None
 
     @property
     def line(self) -> str:

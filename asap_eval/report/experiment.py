@@ -157,6 +157,7 @@ def _table(about: About, group: Group) -> Table:
 def _notes(about: About, group: Group) -> list[str]:
     notes = [about.asks] if about.asks else []
     notes += about.notes
+    notes.append("settings: every option not at its default (asap-eval-ls --options)")
     found = [f for line in group.found for f in line]
     if note := images_note(found, about.samples):
         notes.append(note)

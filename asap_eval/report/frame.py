@@ -135,7 +135,8 @@ def changed_options(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a row that differ from the method's defaults; all of an unknown method's."""
     cls = methods().get(method)
     defaults = {name: default for name, _, default in options(cls)} if cls else {}
-    return {k: v for k, v in params.items() if k not in defaults or defaults[k] != v}
+    same = {name: list(v) if isinstance(v, tuple) else v for name, v in defaults.items()}
+    return {k: v for k, v in params.items() if k not in same or same[k] != v}
 
 
 def _control(table: pd.DataFrame) -> list[float | None]:

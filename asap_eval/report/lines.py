@@ -9,7 +9,7 @@ from typing import Any
 from asap_eval.experiment import Entry, Published
 from asap_eval.report.match import Found
 from asap_eval.report.table import Row, present
-from asap_eval.report.verdict import NOT_COMPARABLE, unlike, verdict
+from asap_eval.report.verdict import DIFFERS, NOT_COMPARABLE, REPRODUCED, unlike, verdict
 
 MARK = "†"
 """Mark of a verdict on other images than the published figure's."""
@@ -36,9 +36,9 @@ def line_of(
     """
     ran = [f for f in found if f.record is not None]
     entry = found[0].entry
-    row = over_seeds([rows[f.record.key] for f in ran if f.record]) if ran else asked(entry, blank)
+    row = over_seeds([rows[f.record.key] for f in ran if f.record] or [asked(entry, blank)])
     row |= {"seeds": len(ran), "seeds_asked": len(found), **facts(entry.published)}
-    row["difference"] = _difference(entry.published, row)
+    row["difference"] = _difference(entry, row)
     row["other_images"] = any(_other_images(f, samples) for f in ran)
     row["verdict"] = judged(entry, row) if ran else found[0].verdict
     return row
@@ -47,16 +47,16 @@ def line_of(
 def over_seeds(rows: Sequence[Row]) -> Row:
     """The first of some rows with means in place of its measured values, and their spread."""
     row = dict(rows[0])
+    for name in ("top1", "delta_top1"):
+        values = [r[name] for r in rows if present(r[name])] if len(rows) > 1 else []
+        row[f"{name}_least"] = min(values, default=None)
+        row[f"{name}_most"] = max(values, default=None)
     if len(rows) == 1:
         return row
     for name in MEANS:
         values = [r[name] for r in rows if present(r[name])]
         row[name] = sum(values) / len(values) if values else None
     row["mcnemar_p"] = row["budget_low"] = row["budget_high"] = None
-    for name in ("top1", "delta_top1"):
-        row[f"{name}_least"], row[f"{name}_most"] = (
-            end((r[name] for r in rows if present(r[name])), default=None) for end in (min, max)
-        )
     row["failed"] = max(r["failed"] or 0 for r in rows)
     row["below_random"] = bool(present(row["random_top1"]) and row["top1"] < row["random_top1"])
     row["below_random"] &= row["method"] != "random"
@@ -98,7 +98,8 @@ def judged(entry: Entry, row: Row) -> str | None:
         high=row["delta_high"],
         macs=row["reduction_pct"] if present(row["reduction_pct"]) else None,
     )
-    return f"{found} {MARK}" if row["other_images"] else found
+    marked = row["other_images"] and found in (REPRODUCED, DIFFERS)
+    return f"{found} {MARK}" if marked else found
 
 
 def images_note(found: Iterable[Found], samples: int | None) -> str | None:
@@ -113,7 +114,7 @@ def images_note(found: Iterable[Found], samples: int | None) -> str | None:
                 parts.append(
                     f"the unpruned model reaches {whole.top1:.2f} % here, {before:.2f} % there"
                 )
-            return "; ".join(parts) + ". Differences compare, accuracies do not."
+            return "; ".join(parts) + ". Differences are compared, accuracies are not."
     return None
 
 
@@ -129,8 +130,8 @@ def _other_images(found: Found, samples: int | None) -> bool:
     return unlike(record.baseline.top1, published.baseline, record.metrics.n)
 
 
-def _difference(published: Published | None, row: Row) -> float | None:
-    change = published.change if published else None
-    if change is None or not present(row["delta_top1"]):
+def _difference(entry: Entry, row: Row) -> float | None:
+    change = entry.published.change if entry.published else None
+    if change is None or not present(row["delta_top1"]) or row["model"] != entry.model:
         return None
     return float(row["delta_top1"] - change)

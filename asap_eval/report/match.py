@@ -56,7 +56,8 @@ def matched(experiment: Experiment, records: Sequence[RunRecord]) -> list[Found]
             else:
                 reason = record.error if record.status == "failed" else "not finished"
                 found.append(Found(entry, None, reason, record.job.model))
-        found.append(Found(entry, None, NO_RECORD, entry.model if entry.named else None))
+        reason = entry.lacks() or NO_RECORD
+        found.append(Found(entry, None, reason, entry.model if entry.named else None))
     return found
 
 
