@@ -67,7 +67,8 @@ def rows_of(config: DictConfig, given: Sequence[str]) -> tuple[Experiment, list[
     Args:
         config: as composed, with ``about``, ``common`` and ``rows`` of the experiment file.
         given: overrides of the command line; they win over the file's. ``model=`` and ``method=``
-            choose among the rows; a key that a row sweeps narrows the sweep; an option of a group
+            choose among the rows; a key that a row sweeps narrows the sweep
+            (``k=[2,4]`` nothing else, ``k=2`` is for every row); an option of a group
             (``method.tau=``, ``budget.samples=``) is for the rows whose choice has it.
 
     Raises:
@@ -77,6 +78,9 @@ def rows_of(config: DictConfig, given: Sequence[str]) -> tuple[Experiment, list[
     name = str(user.pop("experiment").value())
     content = {key: OmegaConf.to_container(config[key]) for key in FILE if config[key] is not None}
     experiment = parse(name, content, {key: _values(override) for key, override in user.items()})
+    swept = {key for entry in experiment.entries for key in entry.swept}
+    # Several values narrow sweeps alone; a row without a sweep of that key could not take them.
+    user = {k: o for k, o in user.items() if not (k in swept and isinstance(o.value(), list))}
     entries = _of_method(_of_model(experiment, user), user)
     _check_options(entries, user)
     return experiment, [_row(entry, user) for entry in entries]

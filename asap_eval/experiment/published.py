@@ -62,7 +62,8 @@ def published_from(value: Any, where: str) -> Published:
         if not right:
             kind = "text" if name in TEXTS else "a number"
             raise BadValueError(f"{where}: published.{name}={fact!r}: give {kind}.")
-    found = Published(**{n: v if n in TEXTS else float(v) for n, v in value.items()})
+    given: dict[str, Any] = {n: v if n in TEXTS else float(v) for n, v in value.items()}
+    found = Published(**given)
     if found.delta is not None and found.acc is not None and found.baseline is not None:
         apart = found.acc - found.baseline
         if abs(apart - found.delta) > ROUNDING:

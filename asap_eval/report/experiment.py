@@ -47,8 +47,9 @@ def experiment_tables(
     tables = []
     for group in _groups(experiment, found, records):
         tables.append(_table(experiment.about, group))
-        if experiment.about.layout == "grid":
-            tables.append(grid([f[0] for f in group.found], group.lines))
+        firsts = [line[0] for line in group.found]
+        if experiment.about.layout == "grid" and any(f.entry.swept for f in firsts):
+            tables.append(grid(firsts, group.lines))
     return tables
 
 

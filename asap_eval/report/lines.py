@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from asap_eval.experiment import Entry, Published
 from asap_eval.report.match import Found
@@ -37,7 +36,7 @@ def line_of(
     ran = [f for f in found if f.record is not None]
     entry = found[0].entry
     row = over_seeds([rows[f.record.key] for f in ran if f.record] or [asked(entry, blank)])
-    row |= {"seeds": len(ran), "seeds_asked": len(found), **facts(entry.published)}
+    row |= {"seeds": len(ran), "seeds_asked": len(found)} | facts(entry.published)
     row["difference"] = _difference(entry, row)
     row["other_images"] = any(_other_images(f, samples) for f in ran)
     row["verdict"] = judged(entry, row) if ran else found[0].verdict
@@ -79,7 +78,7 @@ def asked(entry: Entry, blank: Row) -> Row:
     }
 
 
-def facts(published: Published | None) -> dict[str, Any]:
+def facts(published: Published | None) -> Row:
     """Columns ``published_<fact>``."""
     return {f"published_{name}": getattr(published, name, None) for name in FACTS}
 
@@ -87,10 +86,10 @@ def facts(published: Published | None) -> dict[str, Any]:
 def judged(entry: Entry, row: Row) -> str | None:
     """The verdict of a line that ran; None where nothing was published to compare."""
     published = entry.published
+    if published is not None and row["model"] != entry.model:
+        return f"{NOT_COMPARABLE}: published for {entry.model}"
     if published is None or published.change is None or not present(row["delta_low"]):
         return None
-    if row["model"] != entry.model:
-        return f"{NOT_COMPARABLE}: published for {entry.model}"
     found = verdict(
         published,
         delta=row["delta_top1"],
