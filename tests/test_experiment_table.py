@@ -152,6 +152,7 @@ def test_another_models_figures_are_not_compared() -> None:
     ours, _ = lines([asap(model="deit_small")])
     assert ours["verdict"] == "not comparable: published for deit_tiny"
     assert ours["difference"] == ""
+    assert "†" not in render([asap(model="deit_small")], "markdown", experiment())
 
 
 def test_random_weights_enter_no_table_of_published_figures() -> None:

@@ -55,6 +55,8 @@ def over_seeds(rows: Sequence[Row]) -> Row:
     for name in MEANS:
         values = [r[name] for r in rows if present(r[name])]
         row[name] = sum(values) / len(values) if values else None
+    # A knob that was found anew for every seed is no single number.
+    row["k"] = row["k"] if len({str(r["k"]) for r in rows}) == 1 else None
     row["mcnemar_p"] = row["budget_low"] = row["budget_high"] = None
     row["failed"] = max(r["failed"] or 0 for r in rows)
     row["below_random"] = bool(present(row["random_top1"]) and row["top1"] < row["random_top1"])
@@ -121,6 +123,8 @@ def _other_images(found: Found, samples: int | None) -> bool:
     """Whether a record's images are a part of the published ones, or seem to be others."""
     record, published = found.record, found.entry.published
     if record is None or record.metrics is None or published is None:
+        return False
+    if record.job.model != found.entry.model:
         return False
     if samples is not None and record.metrics.n != samples:
         return True
