@@ -21,6 +21,7 @@ LAYERS = [
     {"scorer", "learned"},
     {"methods", "hosts"},
     {"paths", "record", "journal"},
+    {"experiment"},
     {"models", "authors"},
     {""},  # asap_eval/__init__.py: the Python API
     {"bench"},
@@ -33,7 +34,7 @@ LAYERS = [
 
 ONLY = {
     "hosts": {"errors", "tokens", "trace", "method"},
-    "report": {"errors", "record", "method", "options"},
+    "report": {"errors", "record", "method", "options", "experiment"},
 }
 """Modules that may use less than all that lies below them."""
 

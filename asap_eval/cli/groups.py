@@ -15,7 +15,7 @@ from asap_eval.paths import conf_dir
 
 GROUPS = ("model", "method", "bench", "budget", "settings", "experiment", "paths")
 
-FILLED = ("defaults", "hydra", "common", "rows")
+FILLED = ("defaults", "hydra", "about", "common", "rows")
 """Keys of ``conf/config.yaml`` that are not for the command line."""
 
 TIMM = "timm"

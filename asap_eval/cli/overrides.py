@@ -55,7 +55,7 @@ def check(overrides: Sequence[Override], extra: Sequence[Path] = ()) -> None:
     Raises:
         UnknownNameError: with near names and the list.
     """
-    chosen = {o.key_or_group: _values(o) for o in overrides if o.key_or_group in GROUPS}
+    chosen = {o.key_or_group: values_of(o) for o in overrides if o.key_or_group in GROUPS}
     for group, names in chosen.items():
         offered = choices(group, extra)
         for name in names:
@@ -75,7 +75,7 @@ def check(overrides: Sequence[Override], extra: Sequence[Path] = ()) -> None:
             raise _unknown_key(key, chosen)
 
 
-def _values(override: Override) -> list[str]:
+def values_of(override: Override) -> list[str]:
     """Choices of a group override; several in a sweep."""
     if override.is_sweep_override():
         return list(override.sweep_string_iterator()) if override.is_discrete_sweep() else []

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from asap_eval.authors import KIND, fill
 from asap_eval.cli.groups import TIMM
 from asap_eval.errors import BadValueError, unknown
+from asap_eval.experiment.file import FILE
 from asap_eval.method import method_class
 from asap_eval.models import ModelSpec, spec_from
 from asap_eval.record import Budget, Job
@@ -125,7 +126,7 @@ def settings_of(
         workers=keys.workers,
         force=keys.force,
         plan=keys.plan,
-        config={key: value for key, value in plain.items() if key not in ("common", "rows")},
+        config={key: value for key, value in plain.items() if key not in FILE},
     )
 
 
