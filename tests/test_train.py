@@ -23,7 +23,7 @@ from asap_eval.cli import main as evaluate
 from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError, WeightsError
 from asap_eval.hosts import install
 from asap_eval.method import build
-from asap_eval.models import LoadedModel, WeightsInfo
+from asap_eval.models import LoadedModel, ModelSpec, WeightsInfo
 from asap_eval.models.weights import tensors_sha256
 from asap_eval.predictors import TRAINED, Predictor
 from asap_eval.record import read_record
@@ -53,6 +53,7 @@ def backbone(monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
         timm=None,
         weights=WeightsInfo("tiny", "0" * 64, trained=True),
         labels="wnid",
+        spec=ModelSpec("tiny"),
     )
     monkeypatch.setattr(setting, "load_model", lambda *_, **__: loaded)
     return model

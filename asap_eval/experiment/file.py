@@ -18,6 +18,9 @@ FILE = ("about", "common", "rows")
 """Keys of an experiment file."""
 
 
+LAYOUTS = ("table", "grid", "claims")
+
+
 @dataclass(frozen=True)
 class About:
     """What a table is.
@@ -25,7 +28,8 @@ class About:
     Attributes:
         paper: which table or figure of which paper. title: its head. asks: the question it answers.
         samples: images behind the published figures.
-        layout: ``table``, or ``grid``: also top-1 over the two keys that are swept.
+        layout: ``table``; ``grid``: also top-1 over the two keys that are swept; ``claims``: also
+            a verdict on each claim of the paper.
         notes: lines below the table.
     """
 
@@ -33,7 +37,7 @@ class About:
     title: str | None = None
     asks: str | None = None
     samples: int | None = None
-    layout: Literal["table", "grid"] = "table"
+    layout: Literal["table", "grid", "claims"] = "table"
     notes: tuple[str, ...] = ()
 
 
@@ -118,8 +122,8 @@ def _about(value: Any) -> About:
     samples = value.get("samples")
     if samples is not None and (not isinstance(samples, int) or samples < 1):
         raise BadValueError(f"about.samples={samples!r}: give a number of images.")
-    if (layout := value.get("layout", "table")) not in ("table", "grid"):
-        raise unknown("about.layout", str(layout), ("table", "grid"))
+    if (layout := value.get("layout", "table")) not in LAYOUTS:
+        raise unknown("about.layout", str(layout), LAYOUTS)
     notes = value.get("notes", [])
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
         raise BadValueError(f"about.notes={notes!r}: give a list of lines.")

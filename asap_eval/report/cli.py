@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from asap_eval.errors import AsapEvalError
+from asap_eval.errors import AsapEvalError, RecordError
 from asap_eval.experiment import Experiment, load
 from asap_eval.record import RunRecord, read_records
 from asap_eval.report.claims import claims, read_timing
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         timing = [row for path in args.clustering for row in read_timing(path)]
     except AsapEvalError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, RecordError) else 2
     tables = claims(records, timing) if args.claims else tables_of(records, experiment)
     if args.format == "rich" and args.out is None and sys.stdout.isatty():
         for table in tables:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from asap_eval.experiment import About, Entry, Experiment
 from asap_eval.record import RunRecord
+from asap_eval.report.claims import claims
 from asap_eval.report.columns import BELOW, Row, name_of, present
 from asap_eval.report.experiment_columns import EXPERIMENT
 from asap_eval.report.frame import FIELDS, comparable, frame
@@ -55,6 +56,8 @@ def experiment_tables(
         firsts = [line[0] for line in group.found]
         if experiment.about.layout == "grid" and any(f.entry.swept for f in firsts):
             tables.append(grid(firsts, group.lines))
+    if experiment.about.layout == "claims":
+        tables += claims(records)
     return tables
 
 
