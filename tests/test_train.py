@@ -9,10 +9,12 @@ from typing import Any
 
 import golden_vit as g
 import pytest
+import timm
 import tiny
 import torch
-from cases import trainable
-from pictures import TINY, picture_folder
+from cases import checkpoint, trainable
+from pictures import CLASSES, TINY, picture_folder
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.data import create_transform
 from torch.nn.functional import linear
@@ -22,7 +24,9 @@ from asap_eval.checkpoint import file_sha256, read_metadata
 from asap_eval.cli import main as evaluate
 from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError, WeightsError
 from asap_eval.hosts import install
-from asap_eval.method import build
+from asap_eval.learned import Stages
+from asap_eval.method import Need, View, build
+from asap_eval.methods.spot import attention_statistics, standard_scores
 from asap_eval.models import LoadedModel, ModelSpec, WeightsInfo
 from asap_eval.models.weights import tensors_sha256
 from asap_eval.predictors import TRAINED, Predictor
@@ -38,13 +42,21 @@ KEEP = 0.4
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return picture_folder(tmp_path_factory.mktemp("data") / "pictures", each=4)
+    """Twelve pictures in three classes, the same ones in every run."""
+    root = tmp_path_factory.mktemp("data")
+    pixels = (tiny.images(12, seed=3) * 40 + 128).clamp(0, 255).byte().permute(0, 2, 3, 1)
+    for place, image in enumerate(pixels.numpy()):
+        file = root / CLASSES[place % 3] / f"{place:03d}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(image).save(file)
+    return root
 
 
 @pytest.fixture
 def backbone(monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
-    """The model of every training in a test: a tiny one, with attention that has peaks."""
-    model = tiny.vit(1)
+    """The model of every training in a test. Its attention has lower peaks than elsewhere: where
+    a masked key outweighs all others, straight-through gradients are too large to learn from."""
+    model = tiny.vit(1, peak=1.0)
     loaded = LoadedModel(
         model=model,
         transform=create_transform(24),
@@ -143,8 +155,6 @@ def test_a_masked_pass_is_the_pruned_one(method: str, name: str) -> None:
 
 
 def test_statistics_of_masked_patches_are_those_of_the_rest() -> None:
-    from asap_eval.methods.spot import attention_statistics, standard_scores
-
     maps = torch.rand(2, 3, 9, 9, generator=torch.Generator().manual_seed(0))
     weight = torch.tensor([[1, 0, 1, 1, 0, 1, 1.0]]).expand(2, -1)
     there = weight[0] > 0
@@ -167,6 +177,26 @@ def test_statistics_of_masked_patches_are_those_of_the_rest() -> None:
         block.var(0, correction=0),
     ]
     torch.testing.assert_close(rest[1, :, 12:], torch.stack(expected, -1))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("left", [0, 1])
+def test_an_image_with_hardly_a_patch_left_can_be_learned_from(left: int, method: str) -> None:
+    draws = torch.Generator().manual_seed(0)
+    maps = torch.rand(1, 2, 6, 6, generator=draws).requires_grad_()
+    features = torch.randn(1, 6, 8, generator=draws).requires_grad_()
+    policy = (torch.arange(6)[None] <= left).float().requires_grad_()
+    reads = {Need.FEATURES: features, Need.HEAD_ATTENTION: maps}
+    view = View(2, torch.arange(1), policy, 1, lambda *_: None, reads)
+    built = trainable(method)
+    inputs = built.inputs(view, Stages({built.place(2): 1}, {}))
+    assert inputs is not None
+    predictor = built.untrained(inputs)
+    predictor(*inputs)[..., 0].sum().backward()
+    learned = [features, *predictor.parameters(), maps, policy]
+    assert all(p.grad is None or p.grad.isfinite().all() for p in learned)
+    assert features.grad is not None
+    assert features.grad.any()
 
 
 def test_a_head_that_reads_patches_is_refused() -> None:
@@ -200,12 +230,11 @@ def test_training_lowers_the_loss_and_leaves_the_backbone(
     before, plain = tensors_sha256(backbone), tiny.output(backbone, tiny.images(2))
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    # Without the pull of labels: on noise their loss hides the rest for many more steps.
     weights = {"ce": 0.0, "kl": 0.5, "ratio": 5.0, "keep": 0.2, "lr": 1e-2}
     asked = job(method, pictures, tmp_path / "p.safetensors", epochs=20, batch_size=12, **weights)
     out = train(asked, "asap-train …")
     said = read_metadata(out)
-    assert float(said["loss_last_epoch"]) < 0.8 * float(said["loss_first_epoch"])
+    assert float(said["loss_last_epoch"]) < 0.6 * float(said["loss_first_epoch"])
     assert tensors_sha256(backbone) == before
     assert not any(p.requires_grad for p in backbone.parameters())
     assert torch.equal(tiny.output(backbone, tiny.images(2)), plain)
@@ -414,9 +443,6 @@ def test_weights_with_predictors_serve_model_and_method(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A file as DynamicViT's authors save it: backbone and predictors together."""
-    import timm
-    from cases import checkpoint
-
     torch.manual_seed(0)
     model = timm.create_model("test_vit")
     maker: Callable[..., Predictor] = trainable("dynamicvit").untrained

@@ -83,7 +83,10 @@ class Spot(Learned):
 
     def inputs(self, view: View, state: Stages) -> Inputs | None:
         weight = view.size[:, view.prefix :]
-        statistics = attention_statistics(view.head_attention, view.prefix, weight)
+        # Observations: in training no gradient runs through them into earlier decisions, where
+        # the deviation of a single patch left, 0, would make it boundless.
+        maps = view.head_attention.detach()
+        statistics = attention_statistics(maps, view.prefix, weight.detach())
         # Of each block only these are kept: maps of several blocks would not fit in memory.
         state.seen = [*state.seen, statistics][-self.history :]
         if self.place(view.block) not in state.keep:
@@ -121,7 +124,7 @@ class RelevancePredictor(Predictor):
 
     def forward(self, weight: Tensor, patches: Tensor, statistics: Tensor) -> Tensor:
         """``[b, P, 2]`` from ``[b, P]``, features ``[b, P, D]`` and statistics ``[b, P, S]``."""
-        scores = standard_scores(statistics, weight)
+        scores = standard_scores(statistics, weight.detach())
         return self.layers(torch.cat([self.norm(patches), scores], -1))
 
 
@@ -164,5 +167,7 @@ def standard_scores(values: Tensor, weight: Tensor) -> Tensor:
     share = (weight / weight.sum(1, keepdim=True).clamp(min=1))[..., None].to(values.dtype)
     mean = (values * share).sum(1, keepdim=True)
     variance = ((values - mean).square() * share).sum(1, keepdim=True)
-    floor = (1e-4 * mean).square() + torch.finfo(values.dtype).tiny
-    return (values - mean) * torch.maximum(variance, floor).rsqrt()
+    floor = 1e-4 * mean.abs() + 1e-12
+    # Those of masked patches decide nothing, and could be out of all proportion.
+    there = (weight > 0)[..., None]
+    return torch.where(there, (values - mean) / torch.maximum(variance.sqrt(), floor), 0)
