@@ -20,17 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from contenders import batches_of, meet
 from rich.console import Console
 from rich.table import Table
 
 import asap_eval  # noqa: F401  (registers the methods)
-from asap_eval.bench.images import image_batches, open_images
-from asap_eval.bench.macs import model_macs, unpruned_macs
+from asap_eval.bench.macs import unpruned_macs
 from asap_eval.bench.memory import peak_gb
-from asap_eval.bench.speed import Pixels, backend, measure_speed
-from asap_eval.budget import search
+from asap_eval.bench.speed import backend, measure_speed
 from asap_eval.hosts import geometry_of, install
-from asap_eval.method import Batch, Reducer, build
+from asap_eval.method import Reducer, build
 from asap_eval.models import LoadedModel, load_model
 
 NEVER = float("inf")
@@ -46,7 +45,7 @@ def main() -> None:
     )
     report["reduction"] = list(_reductions(options, loaded))
     report["memory"] = _memory(options, loaded)
-    report["machine"] = backend(_batches(options, loaded, 1, 1)[0].images)
+    report["machine"] = backend(batches_of(options.data, loaded, 1, 1)[0].images)
     _print(report)
     out = options.out or Path(__file__).parent / f"speed-{options.device}-{options.dtype}.json"
     out.write_text(json.dumps(report, indent=1) + "\n")
@@ -80,7 +79,7 @@ def _walk(options: argparse.Namespace, shape: str) -> dict[str, Any]:
     """The walk's share of a fused forward. Its floor is its own products over the model's."""
     name, _, size = shape.partition(":")
     loaded = load_model(name, weights="random", device=options.device, dtype=options.dtype)
-    pixels = _batches(options, loaded, 1, int(size or options.batch_size))
+    pixels = batches_of(options.data, loaded, 1, int(size or options.batch_size))
     walk = build("asap", tau=NEVER)
     speed = measure_speed(loaded.model, walk, pixels, rounds=options.rounds)
     geometry = geometry_of(loaded.model)
@@ -101,47 +100,23 @@ def _walk(options: argparse.Namespace, shape: str) -> dict[str, Any]:
 
 
 def _reductions(options: argparse.Namespace, loaded: LoadedModel) -> Iterator[dict[str, Any]]:
-    batches = _batches(options, loaded, 4, options.batch_size)
+    batches = batches_of(options.data, loaded, 4, options.batch_size)
     for name in options.methods:
         for params in [{"tau": tau} for tau in options.tau] if name == "asap" else [{}]:
-            knob, reached = _calibrated(loaded, name, params, batches, options.target)
-            reducer = build(name, k=knob, **params)
+            found = meet(loaded, name, params, batches, options.target)
+            reducer = build(name, k=found.knob, **params)
             speed = measure_speed(loaded.model, reducer, batches, rounds=options.rounds)
-            yield {"method": name, "k": knob, **params, "macs_change_pct": reached, **speed}
-
-
-def _calibrated(
-    loaded: LoadedModel, name: str, params: dict[str, Any], batches: list[Pixels], target: float
-) -> tuple[float, float]:
-    """The knob whose total MACs on the timed images come closest to the target."""
-    geometry = geometry_of(loaded.model)
-
-    def change(knob: float) -> float:
-        total = []
-        for pixels in batches:
-            with install(loaded.model, build(name, k=knob, **params)) as trace:
-                trace.name_images(pixels.ids)
-                loaded.model(pixels.images)
-            total.append((model_macs(geometry, trace) + trace.method_macs).mean())
-        return 100 * (float(sum(total)) / len(total) / unpruned_macs(geometry) - 1)
-
-    batch = Batch(
-        count=1,
-        tokens=geometry.tokens,
-        prefix=geometry.prefix,
-        depth=geometry.depth,
-        has_cls=geometry.has_cls,
-        grid=geometry.grid,
-        seed=0,
-        device=torch.device("cpu"),
-        id_of=str,
-    )
-    found = search(change, build(name, **params).knob_range(batch), target, name="k")
-    return found.knob, found.reached
+            yield {
+                "method": name,
+                "k": found.knob,
+                **params,
+                "macs_change_pct": found.reached,
+                **speed,
+            }
 
 
 def _memory(options: argparse.Namespace, loaded: LoadedModel) -> dict[str, Any]:
-    pixels = _batches(options, loaded, 1, 64)[0]
+    pixels = batches_of(options.data, loaded, 1, 64)[0]
 
     def peak(reducer: Reducer | None) -> float:
         def step() -> None:
@@ -166,19 +141,6 @@ def _memory(options: argparse.Namespace, loaded: LoadedModel) -> dict[str, Any]:
         "asap_ratio": asap / whole,
         "walk_ratio": walk / whole,
     }
-
-
-def _batches(
-    options: argparse.Namespace, loaded: LoadedModel, count: int, size: int
-) -> list[Pixels]:
-    images = open_images(
-        options.data, classes=1000, labels="wnid", limit=count * size, sample="spread"
-    )
-    first = next(loaded.model.parameters())
-    return [
-        Pixels(batch.pixels.to(first.device, first.dtype), tuple(batch.ids))
-        for batch in image_batches(images, loaded.transform, size)
-    ]
 
 
 def _print(report: dict[str, Any]) -> None:

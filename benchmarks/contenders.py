@@ -1,0 +1,58 @@
+"""What the speed scripts share: batches of real images, and knobs that meet a MACs budget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from asap_eval.bench.images import image_batches, open_images
+from asap_eval.bench.macs import model_macs, unpruned_macs
+from asap_eval.bench.speed import Pixels
+from asap_eval.budget import Found, search, whole_knob
+from asap_eval.hosts import geometry_of, install
+from asap_eval.method import Batch, build
+from asap_eval.models import LoadedModel
+
+
+def batches_of(data: str, loaded: LoadedModel, count: int, size: int) -> list[Pixels]:
+    """``count`` batches of ``size`` images, spread over all of a folder."""
+    images = open_images(data, classes=1000, labels="wnid", limit=count * size, sample="spread")
+    first = next(loaded.model.parameters())
+    return [
+        Pixels(batch.pixels.to(first.device, first.dtype), tuple(batch.ids))
+        for batch in image_batches(images, loaded.transform, size)
+    ]
+
+
+def meet(
+    loaded: LoadedModel, name: str, params: dict[str, Any], batches: list[Pixels], target: float
+) -> Found:
+    """The knob whose total MACs on the timed images come closest to a target, in percent."""
+    geometry = geometry_of(loaded.model)
+
+    def change(knob: float) -> float:
+        total = []
+        for pixels in batches:
+            with (
+                torch.inference_mode(),
+                install(loaded.model, build(name, k=knob, **params)) as trace,
+            ):
+                trace.name_images(pixels.ids)
+                loaded.model(pixels.images)
+            total.append((model_macs(geometry, trace) + trace.method_macs).mean())
+        return 100 * (float(sum(total)) / len(total) / unpruned_macs(geometry) - 1)
+
+    batch = Batch(
+        count=1,
+        tokens=geometry.tokens,
+        prefix=geometry.prefix,
+        depth=geometry.depth,
+        has_cls=geometry.has_cls,
+        grid=geometry.grid,
+        seed=0,
+        device=torch.device("cpu"),
+        id_of=str,
+    )
+    reducer = build(name, **params)
+    return search(change, reducer.knob_range(batch), target, whole=whole_knob(reducer), name="k")

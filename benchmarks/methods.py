@@ -1,0 +1,161 @@
+"""What arrives of each method's saving, at its authors' setting and at one MACs budget.
+
+    python benchmarks/methods.py --data imagenet/val --weights deit_tiny.safetensors
+
+Every row times three contenders in turns on the same real images (asap_eval/bench/speed.py): the
+untouched model with fused attention, the model that reads what the method reads and removes
+nothing, and the method. The headline is over the first; the ideal is MACs over MACs with the
+method's own products left out.
+
+DeiT-Tiny runs with its weights and every method. Other shapes have random weights here, where only
+methods whose token counts do not depend on the image can be timed fairly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from contenders import batches_of, meet
+from rich.console import Console
+from rich.table import Table
+
+import asap_eval  # noqa: F401  (registers the methods)
+from asap_eval.authors import ABOUT, entries
+from asap_eval.bench.speed import Pixels, backend, measure_speed
+from asap_eval.errors import AsapEvalError
+from asap_eval.method import build, method_class
+from asap_eval.models import LoadedModel, load_model
+
+SETTINGS_OF = "deit_small"
+"""Model whose authors' settings hold for all DeiT here: most papers name it and no other."""
+
+AT_BUDGET: dict[str, list[dict[str, Any]]] = {
+    "random": [{}],
+    "stride": [{}],
+    "downsample": [{}],
+    "mass": [{"of": "layer"}, {"of": "walk"}],
+    "topk_cls": [{}],
+    "tome": [{}],
+    "ppt": [{}],
+    "evit": [{}],
+    "ats": [{}],
+    "zero_tprune": [{}],
+    "asap": [{"tau": 1.4}, {"tau": 1.7}],
+}
+"""Methods and options that a budget is met with."""
+
+AT_AUTHORS = ("tome", "ppt", "evit", "ats", "zero_tprune")
+"""Methods whose authors' own setting can be run without a checkpoint or a guess."""
+
+
+def main() -> None:
+    options = _options()
+    torch.set_grad_enabled(False)
+    where = {"device": options.device, "dtype": options.dtype}
+    loaded = [load_model("deit_tiny", weights=options.weights, **where)]
+    loaded += [load_model(name, weights="random", **where) for name in options.shapes]
+    report: dict[str, Any] = {"command": "python " + " ".join(sys.argv), "rows": []}
+    for model in loaded:
+        batches = batches_of(options.data, model, options.batches, options.batch_size)
+        for row in _rows(options, model, batches):
+            report["rows"].append(row)
+            print(_line(row), file=sys.stderr)
+        report["machine"] = backend(batches[0].images)
+    _print(report)
+    out = options.out or Path(__file__).parent / f"methods-{options.device}-{options.dtype}.json"
+    out.write_text(json.dumps(report, indent=1) + "\n")
+    print(out)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", required=True, help="folder with a folder per class")
+    parser.add_argument("--weights", help="file with DeiT-Tiny's weights; timm's hub without it")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batches", type=int, default=4, help="different batches to take turns on")
+    parser.add_argument("--target", type=float, default=-35.0, help="MACs change in %%")
+    parser.add_argument("--methods", nargs="+", default=list(AT_BUDGET))
+    parser.add_argument("--shapes", nargs="*", default=["deit_small"], help="with random weights")
+    parser.add_argument("--out", type=Path, default=None)
+    return parser.parse_args()
+
+
+def _rows(
+    options: argparse.Namespace, loaded: LoadedModel, batches: list[Pixels]
+) -> Iterator[dict[str, Any]]:
+    for name, setting, k, params in _contenders(options, loaded, batches):
+        reducer = build(name, k=k, **params)
+        speed = measure_speed(loaded.model, reducer, batches, rounds=options.rounds)
+        yield {
+            "model": loaded.name,
+            "weights": loaded.weights.name,
+            "method": name,
+            "setting": setting,
+            "k": k,
+            "params": params,
+            **speed,
+        }
+
+
+def _contenders(
+    options: argparse.Namespace, loaded: LoadedModel, batches: list[Pixels]
+) -> Iterator[tuple[str, str, float | None, dict[str, Any]]]:
+    """Method, name of the setting, knob and options of every row."""
+    settings = entries(SETTINGS_OF)
+    for name in options.methods:
+        card = method_class(name).card
+        if not loaded.weights.trained and not card.fixed_count:
+            continue
+        if name in AT_AUTHORS:
+            params = {key: v for key, v in settings[name].items() if key not in ABOUT}
+            yield name, "authors'", params.pop(card.knob or "", None), params
+        for params in AT_BUDGET[name]:
+            try:
+                found = meet(loaded, name, params, batches, options.target)
+            except AsapEvalError as error:
+                print(f"{loaded.name} {name}: {error}", file=sys.stderr)
+                continue
+            yield name, f"{found.reached:.1f} %", found.knob, params
+
+
+def _line(row: dict[str, Any]) -> str:
+    return " ".join(_cells(row))
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    speedup = row["speedup"]
+    knob = [f"k={row['k']:.4g}"] if row["k"] is not None else []
+    shown = {k: v for k, v in row["params"].items() if k in ("tau", "of")}
+    return [
+        row["model"],
+        row["method"],
+        row["setting"],
+        " ".join([*knob, *(f"{key}={value}" for key, value in shown.items())]) or "-",
+        f"{row['fused_img_s']:.1f}",
+        f"{row['matched_img_s']:.1f}",
+        f"{row['method_img_s']:.1f}",
+        f"{speedup['median']:.3f} [{speedup['p10']:.3f}, {speedup['p90']:.3f}]",
+        f"{row['ideal']:.3f}",
+        f"{row['share_of_ideal']:.3f}",
+    ]
+
+
+def _print(report: dict[str, Any]) -> None:
+    table = Table("model", "method", "setting", "knob", "img/s fused", "matched", "method",
+                  "speed-up [p10, p90]", "ideal", "share", title="Speed")  # fmt: skip
+    for row in report["rows"]:
+        table.add_row(*_cells(row))
+    Console(width=140).print(table)
+
+
+if __name__ == "__main__":
+    main()
