@@ -253,6 +253,12 @@ def test_one_failed_job_of_a_sweep_fails_the_command(command: Run, pictures: Pat
     assert read_record(Path(out[-1])).job.k == 0.5
 
 
+def test_a_sweep_over_methods_refuses_an_option_that_one_lacks(command: Run) -> None:
+    code, _, err = command(*TINY, "data=x", "method=asap,mass", "method.tau=1.7", "-m")
+    assert code == 2
+    assert "method.tau: mass has no such option" in err
+
+
 # Experiments
 
 

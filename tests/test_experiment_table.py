@@ -176,6 +176,21 @@ def test_a_table_for_each_model_with_records_and_for_those_without() -> None:
     assert text.startswith("### Table 9 · no record")
 
 
+def test_the_command_can_be_narrowed_to_one_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "[{model: deit_base, method: none}, {model: deit_tiny, method: none}]"
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"rows: {rows}\n")
+    folder = str(put(tmp_path / "results", baseline()))
+    assert main([folder, "--experiment", str(file)]) == 0
+    assert "deit_base" in capsys.readouterr().out
+    assert main([folder, "--experiment", str(file), "--model", "deit_tiny"]) == 0
+    assert "deit_base" not in capsys.readouterr().out
+    assert main([folder, "--model", "deit_base"]) == 1
+    assert "No record of model deit_base" in capsys.readouterr().err
+
+
 def test_a_grid_shows_two_sweeps() -> None:
     rows = [{"method": "asap", "sweep": {"k": [2, 4], "method.tau": [1.7, 3]}}]
     params = resolved("asap", tau=1.7)

@@ -71,6 +71,13 @@ def check(overrides: Sequence[Override], extra: Sequence[Path] = ()) -> None:
             if option.split(".")[0] not in known:
                 where = f" of {head} {' and '.join(chosen[head])}" if chosen.get(head) else ""
                 raise unknown(f"option{where}", key, [f"{head}.{name}" for name in known])
+            # A sweep composes every choice with every option, also where it lacks it.
+            without = [n for n in chosen.get(head, ()) if option not in subkeys(head, [n])]
+            if without:
+                raise BadValueError(
+                    f"{key}: {' and '.join(without)} has no such option. Sweep the choices that "
+                    "have it in a command of their own, or leave it out."
+                )
         elif head not in root_keys():
             raise _unknown_key(key, chosen)
 

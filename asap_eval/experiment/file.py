@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +53,10 @@ class Experiment:
     def compares(self) -> bool:
         """Whether anything in it was published."""
         return any(entry.published for entry in self.entries)
+
+    def on(self, model: str) -> Experiment:
+        """The rows that run on one model."""
+        return replace(self, entries=[e for e in self.entries if self.takes(e, model)])
 
     def takes(self, entry: Entry, model: str) -> bool:
         """Whether a row runs on a model: the one it names; a row that names none runs on that of

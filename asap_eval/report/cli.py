@@ -36,12 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     found, problems = read_records(args.results)
     for problem in problems:
         print(f"skipped: {problem}", file=sys.stderr)
-    records = [record for _, record in found]
+    records = [record for _, record in found if args.model in (None, record.job.model)]
     if not records:
-        print(f"No record in {args.results}: run asap-eval first.", file=sys.stderr)
+        of = f" of model {args.model}" if args.model else ""
+        print(f"No record{of} in {args.results}: run asap-eval first.", file=sys.stderr)
         return 1
     try:
         experiment = load(args.experiment) if args.experiment else None
+        if experiment is not None and args.model:
+            experiment = experiment.on(args.model)
         timing = [row for path in args.clustering for row in read_timing(path)]
     except AsapEvalError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -115,6 +118,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="the table of an experiment, published figures beside measured ones: a name of "
         "conf/experiment or a file",
+    )
+    parser.add_argument(
+        "--model", help="records of this model alone, and of an experiment its rows alone"
     )
     parser.add_argument("--out", type=Path, help="file to write instead of the terminal")
     return parser
