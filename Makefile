@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help example speed table1 table2 table7 fig6 fig8 alpha readings controls dev test lint types check format clean
+.PHONY: help example speed speed-methods tables table1 table2 table7 fig6 fig8 alpha readings controls dev test lint types check format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,21 @@ readings: $(VENV)/.core ## every reading of ASAP's open choices: DATA=... ARGS=m
 
 controls: $(VENV)/.core ## controls at one MACs budget: DATA=... ARGS=model=<name>
 	$(EXPERIMENT)
+
+tables: $(VENV)/.core ## the tables in results/, from the records in results/
+	for name in table1 table2 readings controls fig6 alpha; do \
+		$(BIN)/asap-report results/deit_tiny --experiment $$name --model deit_tiny \
+			--format markdown --out results/$$name.md || exit 1; done
+	for name in fig7 spearman; do \
+		$(BIN)/asap-report results/walk --experiment $$name --model deit_tiny \
+			--format markdown --out results/$$name.md || exit 1; done
+	$(BIN)/asap-report results/saliency --format markdown --out results/saliency.md
+	$(BIN)/asap-report results/walk --claims --clustering benchmarks/clustering-cpu-float32.json \
+		--format markdown --out results/claims.md
+
+speed-methods: $(VENV)/.core ## speed-up and share of the ideal of every method: DATA=<folder> [WEIGHTS=<file>]
+	$(if $(DATA),,$(error give DATA=<folder with one folder per class>))
+	$(BIN)/python benchmarks/methods.py --data $(DATA) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(SPEED_ARGS)
 
 dev: $(VENV)/.dev ## install with every extra and the developers' tools
 
