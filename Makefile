@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help example speed speed-methods tables table1 table2 table7 fig6 fig8 alpha readings controls dev test lint types check format clean
+.PHONY: help example video speed speed-methods tables table1 table2 table3 table7 fig6 fig8 alpha readings controls dev test lint types check format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,19 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 example: $(VENV)/.core ## install, then compare four methods on the bundled example (offline)
 	$(BIN)/asap-eval
 
+$(VENV)/.video: pyproject.toml | $(BIN)/python
+	$(PIP_INSTALL) -e '.[video]'
+	@touch $@ $(VENV)/.core
+
+video: $(VENV)/.video ## make clips of moving shapes, train a head on them, run table3 (offline)
+	test -d build/shapes/val || $(BIN)/python examples/moving_shapes.py --out build/shapes
+	head=$$($(BIN)/asap-eval stage=train model=digits_vit bench=kinetics data=build/shapes \
+		results=build/video train.epochs=30 train.lr=0.01 | tail -n 1) && \
+	$(BIN)/asap-eval experiment=table3 model=digits_vit data=build/shapes results=build/video \
+		bench.head=$$head limit=96 sample=spread $(ARGS)
+	$(BIN)/asap-eval-strip build/shapes/val/ring/0000.mp4 --model digits_vit --method asap --k 3 \
+		--out build/video/ring.png --animate build/video/ring.gif
+
 speed: $(VENV)/.core ## cost of the walk, share of the ideal, peak memory: DATA=<folder> [WEIGHTS=<file>]
 	$(if $(DATA),,$(error give DATA=<folder with one folder per class>))
 	$(BIN)/python benchmarks/speed.py --data $(DATA) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(SPEED_ARGS)
@@ -48,6 +61,9 @@ table1: $(VENV)/.core ## every method of the paper's Table 1, and controls: DATA
 	$(EXPERIMENT)
 
 table2: $(VENV)/.core ## a random anchor against the sink: DATA=...
+	$(EXPERIMENT)
+
+table3: $(VENV)/.video ## Kinetics-400, CLIP ViT-L/14: DATA=<folder> ARGS=bench.head=<file>
 	$(EXPERIMENT)
 
 table7: $(VENV)/.core ## what the walk costs in time: DATA=...

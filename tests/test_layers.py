@@ -24,6 +24,7 @@ LAYERS = [
     {"experiment"},
     {"models", "authors"},
     {""},  # asap_eval/__init__.py: the Python API
+    {"video"},
     {"bench"},
     {"budget"},
     {"runner"},
@@ -34,6 +35,7 @@ LAYERS = [
 
 ONLY = {
     "hosts": {"errors", "tokens", "trace", "method"},
+    "video": {"errors", "models", "hosts"},
     "report": {"errors", "record", "method", "options", "experiment"},
 }
 """Modules that may use less than all that lies below them."""

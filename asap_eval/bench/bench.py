@@ -76,6 +76,21 @@ class Bench(ABC, Generic[S, B]):
     """Budgets this benchmark cannot meet, and why."""
     no_speed: ClassVar[str | None] = None
     """Why ``speed=true`` is refused; None where it is served."""
+    no_training: ClassVar[str | None] = "it measures models as they are"
+    """Why ``stage=train`` is refused; None where the benchmark trains a head (`runner.head`)."""
+
+    def adapted(self, loaded: LoadedModel) -> LoadedModel:
+        """The model as this benchmark runs it: the given one, which must stay as it is."""
+        return loaded
+
+    @property
+    def images_per_sample(self) -> int:
+        """Images that go through the model for one sample; ``batch_size`` counts images."""
+        return 1
+
+    def samples_per_batch(self, batch_size: int) -> int:
+        """Samples in one batch of `batches`: as many as fill it, and at least one."""
+        return max(1, batch_size // self.images_per_sample)
 
     def check(self, loaded: LoadedModel) -> None:
         """Raise `BadValueError` where the options do not fit, with each other or the model."""

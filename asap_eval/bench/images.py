@@ -153,19 +153,24 @@ def open_images(
 
 
 def chosen_images(
-    opened: Callable[[], Store], data: str, *, limit: int | None, sample: Sample
+    opened: Callable[[], Store],
+    data: str,
+    *,
+    limit: int | None,
+    sample: Sample,
+    what: str = "images",
 ) -> ImageSet:
     """The first ``limit`` images of a store, or as many spread over all; None = all.
 
     Args:
-        opened: opens the store, once the choice is known to be possible.
+        opened: opens the store, once the choice is known to be possible. what: its samples are.
 
     Raises:
         BadValueError: limit below 1 or above what is there. UnknownNameError: no such ``sample``.
     """
     if limit is not None and limit < 1:
         raise BadValueError(
-            f"limit={limit}: give a number of images >= 1, or leave it out for all."
+            f"limit={limit}: give a number of {what} >= 1, or leave it out for all."
         )
     if sample not in _SAMPLES:
         raise unknown("sample", str(sample), _SAMPLES)
@@ -173,7 +178,7 @@ def chosen_images(
     count = len(store.ids)
     if limit is not None and limit > count:
         raise BadValueError(
-            f"limit={limit}, but data={data} has {count} images. Use limit={count} or leave it out."
+            f"limit={limit}, but data={data} has {count} {what}. Use limit={count} or leave it out."
         )
     every = range(count)
     if limit is None:

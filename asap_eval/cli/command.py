@@ -28,6 +28,7 @@ from asap_eval.cli.settings import settings_of
 from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError, UnreachableError
 from asap_eval.paths import conf_dir
 from asap_eval.runner import run
+from asap_eval.runner.head import head_summary, train, training_plan
 from asap_eval.runner.progress import say
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -126,6 +127,8 @@ def _jobs(config: DictConfig) -> int:
         rows = [Row(given, settings_of(config, context.runtime.choices, keys_of(given)))]
     else:
         experiment, rows = rows_of(config, given)
+    if config.stage == "train":
+        return _train(rows)
     if config.plan is True:
         return _plan(rows)
     results = [Result(row.entry, row.model, reason=row.reason) for row in rows]
@@ -164,6 +167,30 @@ def _one(row: Row, result: Result) -> None:
     if outcome.reused:
         say(f"Already done: {outcome.path} (force=true runs it again).")
     result.outcome = outcome
+
+
+def _train(rows: Sequence[Row]) -> int:
+    """Train one head; standard output ends with its path."""
+    settings = rows[0].settings
+    if len(rows) != 1 or settings is None or settings.recipe is None:
+        raise BadValueError(
+            "stage=train trains one head: give model=, data= and bench=kinetics, no experiment=."
+        )
+    job, recipe, results = settings.job, settings.recipe, settings.results
+    if settings.plan:
+        print("\n".join(training_plan(job, recipe, results)))
+        return 0
+    path = train(
+        job,
+        recipe,
+        results=results,
+        force=settings.force,
+        workers=settings.workers,
+        overrides=rows[0].overrides,
+    )
+    print(head_summary(path))
+    print(path)
+    return 0
 
 
 def _plan(rows: Sequence[Row]) -> int:

@@ -13,7 +13,7 @@ from asap_eval.method import method_class, methods
 from asap_eval.options import options
 from asap_eval.paths import conf_dir
 
-GROUPS = ("model", "method", "bench", "budget", "settings", "experiment", "paths")
+GROUPS = ("model", "method", "bench", "budget", "settings", "train", "experiment", "paths")
 
 FILLED = ("defaults", "hydra", "about", "common", "rows")
 """Keys of ``conf/config.yaml`` that are not for the command line."""

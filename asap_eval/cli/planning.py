@@ -34,7 +34,7 @@ def plan_of(settings: Settings) -> tuple[list[str], bool]:
         f"  forward: batch_size={job.batch_size} device={job.device} dtype={job.dtype} "
         f"seed={job.seed}{', then speed' if job.speed else ''}",
         f"  work:    {work:.3f} GMACs per image unpruned, "
-        f"{work * len(ready.samples):.0f} GMACs in all",
+        f"{work * len(ready.samples) * ready.bench.images_per_sample:.0f} GMACs in all",
     ]
     if job.budget is not None:
         lines.append(

@@ -17,13 +17,18 @@ from asap_eval.errors import BadValueError, unknown
 from asap_eval.experiment.file import FILE
 from asap_eval.method import method_class
 from asap_eval.models import ModelSpec, spec_from
+from asap_eval.options import checked, options
 from asap_eval.record import Budget, Job
+from asap_eval.video.training import Recipe
+
+STAGES = ("eval", "train")
 
 
 @dataclass
 class Keys:
     """Keys that stand alone, and their types; what they mean stands in ``conf/config.yaml``."""
 
+    stage: str = "eval"
     k: float | None = None
     data: str | None = None
     weights: str | None = None
@@ -50,7 +55,8 @@ class Settings:
     Attributes:
         job: what decides the numbers. results: folder of the records. workers: processes that
             load images. force: run again what is done. plan: only say what would run.
-        config: the resolved configuration, for the record.
+        config: the resolved configuration, for the record. recipe: how to train a head instead of
+            measuring; None with stage=eval.
     """
 
     job: Job
@@ -59,6 +65,7 @@ class Settings:
     force: bool
     plan: bool
     config: dict[str, Any]
+    recipe: Recipe | None = None
 
 
 def settings_of(
@@ -127,6 +134,7 @@ def settings_of(
         force=keys.force,
         plan=keys.plan,
         config={key: value for key, value in plain.items() if key not in FILE},
+        recipe=_recipe(keys.stage, plain["train"] or {}),
     )
 
 
@@ -151,6 +159,15 @@ def _model(config: Mapping[str, Any]) -> ModelSpec:
     if config["timm"] is None:
         raise BadValueError("model=timm needs model.timm=<timm name>.")
     return spec_from({**config, "name": config["timm"]})
+
+
+def _recipe(stage: str, given: Mapping[str, Any]) -> Recipe | None:
+    if stage not in STAGES:
+        raise unknown("value of stage", stage, STAGES)
+    if stage == "eval":
+        return None
+    hints = {name: hint for name, hint, _ in options(Recipe)}
+    return Recipe(**{k: checked(f"train.{k}", value, hints[k]) for k, value in given.items()})
 
 
 def _one_of(name: str, value: str, owner: type) -> None:

@@ -107,9 +107,10 @@ def job_key(job: Job, *, weights_sha256: str, data_digest: str, sources: str) ->
     address = rest if kind in ("hfds", "wds") else job.data
     if Path(address).exists():
         resolved["data"] = str(Path(address).resolve())
-    for name, value in job.params.items():
-        if isinstance(value, str) and Path(value).is_file():
-            resolved["params"][name] = hashlib.sha256(_content(Path(value))).hexdigest()
+    for part, given in (("params", job.params), ("bench_params", job.bench_params)):
+        for name, value in given.items():
+            if isinstance(value, str) and Path(value).is_file():
+                resolved[part][name] = hashlib.sha256(_content(Path(value))).hexdigest()
     if head := job.model_params.get("head"):
         resolved["model_params"]["head"] = hashlib.sha256(Path(head).read_bytes()).hexdigest()
     resolved.update(data_digest=data_digest, sources=sources, schema=SCHEMA)

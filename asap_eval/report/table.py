@@ -14,11 +14,12 @@ from asap_eval.record import RunRecord
 from asap_eval.report.accuracy import ACCURACY
 from asap_eval.report.columns import BELOW, Column, Row, name_of, number, present, settings, text
 from asap_eval.report.frame import GROUP, frame
+from asap_eval.report.kinetics import KINETICS
 from asap_eval.report.render import Table
 from asap_eval.report.saliency import SALIENCY, sink_tables
 from asap_eval.report.walk import WALK, block_tables
 
-LAYOUTS: dict[str, Sequence[Column]] = {"saliency": SALIENCY, "walk": WALK}
+LAYOUTS: dict[str, Sequence[Column]] = {"kinetics": KINETICS, "saliency": SALIENCY, "walk": WALK}
 """Layout of each benchmark that has its own; the others show accuracy."""
 
 MORE: dict[str, Callable[[str, list[Row]], list[Table]]] = {
@@ -46,7 +47,8 @@ def _title(first: Row) -> str:
     title = f"{first['model']} · {first['bench']} · {first['data']}"
     title += f" · {number(first['n'], '{:.0f}')} samples · {first['dtype']}"
     params = json.loads(first["bench_params"])
-    return title + "".join(f" · {name}={value}" for name, value in params.items())
+    given = {name: value for name, value in params.items() if value is not None}
+    return title + "".join(f" · {name}={value}" for name, value in given.items())
 
 
 def _table(title: str, layout: Sequence[Column], rows: list[Row]) -> Table:

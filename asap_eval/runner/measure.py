@@ -152,7 +152,7 @@ def _rows(ready: Prepared, record: RunRecord, journal: Journal, how: _How) -> li
     if job.budget is not None and record.provenance.calibration is None:
         record.provenance.calibration = calibrate(ready, how.workers)
         write_record(record, how.results)
-    rows = journal.resume(ready.samples.ids, job.batch_size)
+    rows = journal.resume(ready.samples.ids, ready.bench.samples_per_batch(job.batch_size))
     if rows:
         say(f"Resuming after {len(rows)} of {len(ready.samples)} samples.")
     ready.bench.begin(how.results / record.stem, len(rows))

@@ -80,16 +80,21 @@ def prepare(job: Job) -> Prepared:
             "data is missing: give a folder with one folder per class, for instance "
             f"data=imagenet/val, or data={EXAMPLE} for the bundled images."
         )
-    loaded = _load(job.model, json.dumps(job.model_params), job.weights, str(job.device), job.dtype)
+    loaded = bench.adapted(load(job))
     bench.check(loaded)
     samples = bench.open(data_address(job), loaded, limit=job.limit, sample=job.sample)
     ready = _prepared(job, bench, loaded, samples)
-    if job.speed and len(samples) < job.batch_size:
+    if job.speed and len(samples) < bench.samples_per_batch(job.batch_size):
         raise BadValueError(
             f"speed=true measures batches of batch_size={job.batch_size} real images, but there "
             f"are {len(samples)}: lower batch_size or raise limit."
         )
     return ready
+
+
+def load(job: Job) -> LoadedModel:
+    """The model of a job; the latest one is kept."""
+    return _load(job.model, json.dumps(job.model_params), job.weights, str(job.device), job.dtype)
 
 
 def data_address(job: Job) -> str:

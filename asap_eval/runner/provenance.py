@@ -27,6 +27,7 @@ PACKAGES = (
     "safetensors",
     "numpy",
     "pillow",
+    "av",
     "lmms-eval",
 )
 

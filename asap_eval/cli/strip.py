@@ -1,0 +1,131 @@
+"""``asap-eval-strip``: what a method keeps of the frames of one video, as pictures."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import Normalize
+
+import asap_eval  # noqa: F401  (registers the methods)
+from asap_eval.bench.saliency import fates_of
+from asap_eval.errors import AsapEvalError, BadValueError
+from asap_eval.hosts import geometry_of, install
+from asap_eval.method import build
+from asap_eval.models import load_model
+from asap_eval.report.strip import KeepMap, save_animated, save_strip
+from asap_eval.runner.progress import say
+from asap_eval.video.decode import Frame, read_frames
+from asap_eval.video.loader import frame_id
+from asap_eval.video.sampling import Sampling
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw the pictures; standard output gets their paths. 1 where it cannot be done."""
+    args = _parser().parse_args(argv)
+    try:
+        maps = keep_maps(
+            args.video,
+            args.model,
+            args.method,
+            weights=args.weights,
+            k=args.k,
+            frames=args.frames,
+            seed=args.seed,
+            params=_params(args.option),
+        )
+        for path, save in ((args.out, save_strip), (args.animate, save_animated)):
+            if path is not None:
+                save(maps, path)
+                print(path)
+    except AsapEvalError as error:
+        say(f"error: {error}", style="red")
+        return 1
+    return 0
+
+
+def keep_maps(
+    video: Path,
+    model: str,
+    method: str,
+    *,
+    weights: str | None = None,
+    k: float | None = None,
+    frames: int = 8,
+    seed: int = 0,
+    params: dict[str, Any] | None = None,
+) -> list[KeepMap]:
+    """What a method did to the patches of even frames of a video.
+
+    Args:
+        model, weights: as for `load_model`. k, params: of the method. seed: of its random choices.
+
+    Raises:
+        AsapEvalError: a video, model or option that cannot be used.
+    """
+    loaded = load_model(model, weights=weights)
+    taken = read_frames(video, Sampling(frames).shares)
+    pixels = torch.stack([loaded.transform(frame.image) for frame in taken])
+    grid = geometry_of(loaded.model).grid
+    reducer = build(method, k=k, **(params or {}))
+    with torch.inference_mode(), install(loaded.model, reducer, seed=seed) as trace:
+        trace.name_images([frame_id(video.name, frame.number, 0) for frame in taken])
+        loaded.model(pixels)
+    sinks = trace.notes.get("sink", torch.full((len(taken),), -1)).tolist()
+    fates = fates_of(trace.source).tolist()
+    images = _seen(pixels, loaded.transform)
+    return [
+        KeepMap(image, grid, fate, sink if sink >= 0 else None, _title(frame, fate, fired))
+        for frame, image, fate, sink, fired in zip(
+            taken, images, fates, sinks, trace.fired.tolist(), strict=True
+        )
+    ]
+
+
+def _title(frame: Frame, fates: Sequence[int], fired: int) -> str:
+    when = f"block {fired}" if fired else "never"
+    return f"#{frame.number}: {fates.count(0)} of {len(fates)}, {when}"
+
+
+def _seen(pixels: Tensor, transform: Callable[[Any], Tensor]) -> list[Image.Image]:
+    """What the model saw, as pictures: the transform's normalisation undone."""
+    steps = getattr(transform, "transforms", ())
+    for step in steps:
+        if isinstance(step, Normalize):
+            mean, std = (torch.as_tensor(v).view(-1, 1, 1) for v in (step.mean, step.std))
+            pixels = pixels * std + mean
+    values = (pixels.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
+    return [Image.fromarray(value.numpy()) for value in values]
+
+
+def _params(words: Sequence[str]) -> dict[str, Any]:
+    for word in words:
+        if "=" not in word:
+            raise BadValueError(f"--option {word}: give name=value.")
+    return cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.from_dotlist(list(words))))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("asap-eval-strip", description=__doc__)
+    parser.add_argument("video", type=Path)
+    parser.add_argument("--model", default="deit_tiny", help="as for asap-eval (%(default)s)")
+    parser.add_argument("--weights", help="a file, or random")
+    parser.add_argument("--method", default="asap")
+    parser.add_argument("--k", type=float, help="the method's knob")
+    parser.add_argument("--option", action="append", default=[], help="of the method: name=value")
+    parser.add_argument("--frames", type=int, default=8, help="even frames (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("strip.png"), help="(%(default)s)")
+    parser.add_argument("--animate", type=Path, help="also write a .gif, .webp or .png that moves")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""A linear head on features of a video, and its file: safetensors with where it comes from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from asap_eval.errors import WeightsError
+from asap_eval.models.weights import file_sha256
+
+
+@dataclass(frozen=True)
+class Head:
+    """``scores = features @ weight.T + bias``, from the mean of the features of a clip's frames.
+
+    Attributes:
+        weight: ``[C, D]`` fp32. bias: ``[C]``. classes: their names; None = the file has none.
+        about: what the file says of its training: ``feature``, ``backbone`` (sha256 of the
+            encoder's weights) and more; empty in a file from elsewhere. sha256: of the file.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    classes: list[str] | None
+    about: dict[str, Any]
+    sha256: str = ""
+
+    def probabilities(self, features: Tensor) -> Tensor:
+        """``[n, C]`` of features ``[n, V, D]``: the mean over a video's clips and views."""
+        return (features @ self.weight.T + self.bias).softmax(-1).mean(1)
+
+
+def save_head(head: Head, path: Path) -> None:
+    """Write a head: all of it or nothing."""
+    save_whole(
+        {"weight": head.weight, "bias": head.bias},
+        {"classes": json.dumps(head.classes), "about": json.dumps(head.about, sort_keys=True)},
+        path,
+    )
+
+
+def load_head(path: Path) -> Head:
+    """A head of this package, or any safetensors file with ``weight [C, D]`` and ``bias [C]``.
+
+    Raises:
+        WeightsError: no such file, or something else in it.
+    """
+    if not path.is_file():
+        raise WeightsError(
+            f"bench.head={path} does not exist. Give the head's .safetensors file, or train one "
+            "with stage=train."
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            given = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"bench.head={path} is not a whole safetensors file: {error}") from error
+    weight, bias = given.get("weight"), given.get("bias")
+    if weight is None or bias is None or weight.dim() != 2 or bias.shape != weight.shape[:1]:
+        shapes = {name: list(tensor.shape) for name, tensor in given.items()}
+        raise WeightsError(
+            f"bench.head={path} holds {shapes}; a head is weight [classes, features] and bias "
+            "[classes]."
+        )
+    return Head(
+        weight,
+        bias,
+        json.loads(metadata["classes"]) if "classes" in metadata else None,
+        json.loads(metadata.get("about", "{}")),
+        file_sha256(path),
+    )
+
+
+def save_whole(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) -> None:
+    """A safetensors file, put in place when it is whole and on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()}, part, dict(metadata)
+        )
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def accuracy(
+    probabilities: Tensor, labels: list[int | None], failures: Mapping[int, str]
+) -> tuple[float, float | None]:
+    """Top-1 and top-5 in percent over all videos, unreadable ones wrong; ``[n, C]`` of all."""
+    best = probabilities.topk(min(5, probabilities.shape[1])).indices
+    truth = torch.tensor([-1 if label is None else label for label in labels])
+    hits = best == truth[:, None]
+    hits[list(failures)] = False
+    top5 = 100 * float(hits.any(1).double().mean()) if best.shape[1] == 5 else None
+    return 100 * float(hits[:, 0].double().mean()), top5

@@ -1,0 +1,74 @@
+"""Keep-maps: the right patches pale, dark and framed; files that open again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import clips
+import numpy as np
+import pytest
+from PIL import Image
+
+from asap_eval.cli.strip import keep_maps, main
+from asap_eval.errors import BadValueError
+from asap_eval.report.strip import DROPPED, KEPT, POOLED, RED, KeepMap, save_animated, strip
+
+
+def mean(image: Image.Image, row: int, column: int) -> np.ndarray:
+    """Colour of the middle of a patch of 40 pixels."""
+    box = (40 * column + 10, 40 * row + 10, 40 * column + 30, 40 * row + 30)
+    return np.asarray(image.crop(box), dtype=float).mean((0, 1))
+
+
+def test_fates_are_drawn_where_their_patches_are() -> None:
+    frame = Image.new("RGB", (30, 20), (200, 100, 0))
+    one = KeepMap(frame, (2, 3), [KEPT, POOLED, DROPPED, DROPPED, KEPT, KEPT], sink=5)
+    drawn = one.drawn(80)
+    assert drawn.size == (120, 80)
+    assert mean(drawn, 0, 0).tolist() == mean(drawn, 1, 1).tolist() == [200, 100, 0]
+    assert mean(drawn, 0, 1) == pytest.approx([193.5, 168, 153], abs=2)
+    assert mean(drawn, 0, 2).max() < 40
+    assert mean(drawn, 1, 0).max() < 40
+    assert drawn.getpixel((80, 60)) == drawn.getpixel((119, 79)) == RED
+    assert drawn.getpixel((79, 60)) != RED
+    sheet = strip([one, one], side=80)
+    assert sheet.size == (246, 180)
+    assert (np.asarray(sheet.crop((0, 14, 120, 94))) == (200, 100, 0)).all()
+    assert (np.asarray(sheet.crop((126, 100, 246, 180))) == np.asarray(drawn)).all()
+
+
+def test_maps_of_a_video_are_those_of_its_frames(tmp_path: Path) -> None:
+    video = clips.write(tmp_path / "a.mp4", clips.moving("disc fast", 3, count=20, size=80))
+    maps = keep_maps(video, "digits_vit", "asap", k=2.5, frames=5)
+    assert [one.title.split(":")[0] for one in maps] == ["#2", "#6", "#10", "#14", "#18"]
+    for one in maps:
+        assert len(one.fates) == 100
+        assert one.sink is not None
+        assert {KEPT, POOLED} == set(one.fates)
+        assert f" {one.fates.count(KEPT)} of 100" in one.title
+    assert len({tuple(one.fates) for one in maps}) > 1
+    seen = np.asarray(maps[0].image, dtype=float)
+    assert seen.shape == (80, 80, 3)
+    original = np.asarray(clips.moving("disc fast", 3, count=20, size=80)[2], dtype=float)
+    assert np.abs(seen - original).mean() < 6  # what lossy coding changes
+    dropped = keep_maps(video, "digits_vit", "random", k=0.3, frames=2, params={"rest": "drop"})
+    assert [(m.fates.count(KEPT), m.fates.count(DROPPED), m.sink) for m in dropped] == [
+        (30, 70, None)
+    ] * 2
+
+
+def test_command_writes_both_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = clips.write(tmp_path / "a.mp4", clips.moving("disc", 3, size=80))
+    given = [str(video), "--model", "digits_vit", "--k", "2.5", "--frames", "3"]
+    pictures = [tmp_path / "o" / "s.png", tmp_path / "o" / "s.gif"]
+    given += ["--out", str(pictures[0]), "--animate", str(pictures[1])]
+    assert main([*given, "--option", "reduce=prune"]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(path) for path in pictures]
+    with Image.open(pictures[0]) as sheet, Image.open(pictures[1]) as moving:
+        assert sheet.width == 3 * 160 + 12
+        assert getattr(moving, "n_frames", 1) == 3
+    for bad, says in ((["--option", "x"], "name=value"), (["--method", "asab"], "asap")):
+        assert main([*given, *bad]) == 1
+        assert says in capsys.readouterr().err
+    with pytest.raises(BadValueError, match=r"\.gif"):
+        save_animated([], tmp_path / "a.jpg")
