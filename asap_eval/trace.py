@@ -29,6 +29,7 @@ class Trace:
 
     In a vision-language model the images are crops, and there are also:
         sample: ``[B]`` sample that each crop belongs to.
+        projected: ``[B]`` tokens of each crop that go through the projector.
         handed_to_llm: ``[S]`` image tokens each sample hands to the language model, newlines
             included.
         language: a trace of the language model while it read the prompts: its images are samples,
@@ -68,9 +69,10 @@ class Trace:
         }
         self.notes = {}
 
-    def hand_over(self, sample: Tensor, handed: Tensor) -> None:
-        """Whose crops these were, ``[B]``, and what each sample hands on, ``[S]`` (host only)."""
-        self._values |= {"sample": sample, "handed_to_llm": handed}
+    def hand_over(self, sample: Tensor, projected: Tensor, handed: Tensor) -> None:
+        """Whose crops these were and what went through the projector, both ``[B]``, and what each
+        sample hands on, ``[S]`` (host only)."""
+        self._values |= {"sample": sample, "projected": projected, "handed_to_llm": handed}
         self._language = Trace()
 
     def take_ids(self, batch: int) -> tuple[str, ...] | None:
@@ -119,9 +121,17 @@ class Trace:
     def source(self) -> Tensor:
         return self._get("source")
 
+    @source.setter
+    def source(self, value: Tensor) -> None:
+        self._values["source"] = value
+
     @property
     def sample(self) -> Tensor:
         return self._get("sample")
+
+    @property
+    def projected(self) -> Tensor:
+        return self._get("projected")
 
     @property
     def handed_to_llm(self) -> Tensor:
@@ -132,7 +142,3 @@ class Trace:
         if self._language is None:
             raise AsapEvalError("trace.language is empty: no language model has run.")
         return self._language
-
-    @source.setter
-    def source(self, value: Tensor) -> None:
-        self._values["source"] = value
