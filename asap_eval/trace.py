@@ -32,6 +32,7 @@ class Trace:
         projected: ``[B]`` tokens of each crop that go through the projector.
         handed_to_llm: ``[S]`` image tokens each sample hands to the language model, newlines
             included.
+        prompt_tokens: ``[S]`` tokens of each prompt as the language model gets it.
         language: a trace of the language model while it read the prompts: its images are samples,
             its blocks the language model's layers, its patches the image tokens handed over.
     """
@@ -74,6 +75,18 @@ class Trace:
         sample hands on, ``[S]`` (host only)."""
         self._values |= {"sample": sample, "projected": projected, "handed_to_llm": handed}
         self._language = Trace()
+
+    def begin_language(self, layers: int, source: Tensor, prompt_tokens: Tensor) -> None:
+        """Prompts of so many tokens ``[S]`` are about to be read (host only); ``source`` as in
+        `start`. Until a method shortens them every layer sees them whole."""
+        self._values["prompt_tokens"] = prompt_tokens
+        self.language.start(layers, source)
+        for counts in (
+            self.language.lengths,
+            self.language.attention_tokens,
+            self.language.mlp_tokens,
+        ):
+            counts[:] = prompt_tokens
 
     def take_ids(self, batch: int) -> tuple[str, ...] | None:
         """The names given for this pass, used once (host only)."""
@@ -136,6 +149,10 @@ class Trace:
     @property
     def handed_to_llm(self) -> Tensor:
         return self._get("handed_to_llm")
+
+    @property
+    def prompt_tokens(self) -> Tensor:
+        return self._get("prompt_tokens")
 
     @property
     def language(self) -> Trace:

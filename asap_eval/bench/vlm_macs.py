@@ -90,9 +90,11 @@ def unpruned_prefill(geometry: LlavaGeometry, image_tokens: int, text: int, crop
         projected=torch.full((crops,), tower.patches),
         handed=torch.tensor([image_tokens]),
     )
-    depth = len(language.blocks)
-    trace.language.start(depth, torch.zeros(1, image_tokens, dtype=torch.long), image_tokens)
-    for one, tokens in ((trace, tower.tokens), (trace.language, image_tokens + text)):
-        for counts in (one.lengths, one.attention_tokens, one.mlp_tokens):
-            counts.fill_(tokens)
+    for counts in (trace.lengths, trace.attention_tokens, trace.mlp_tokens):
+        counts.fill_(tower.tokens)
+    trace.begin_language(
+        len(language.blocks),
+        source=torch.zeros(1, image_tokens, dtype=torch.long),
+        prompt_tokens=torch.tensor([image_tokens + text]),
+    )
     return prefill_ledger(geometry, trace)
