@@ -26,11 +26,21 @@ class Trace:
             the input has fired at 1, the first block that ran on fewer tokens.
         source: ``[B, P]`` slot of each original patch in its image's sequence, -1 = dropped.
         notes: what a method wants to show, per image, by name (``sink``: ``[B]``).
+
+    In a vision-language model the images are crops, and there are also:
+        sample: ``[B]`` sample that each crop belongs to.
+        projected: ``[B]`` tokens of each crop that go through the projector.
+        handed_to_llm: ``[S]`` image tokens each sample hands to the language model, newlines
+            included.
+        prompt_tokens: ``[S]`` tokens of each prompt as the language model gets it.
+        language: a trace of the language model while it read the prompts: its images are samples,
+            its blocks the language model's layers, its patches the image tokens handed over.
     """
 
     _values: dict[str, Tensor] = field(default_factory=dict)
     notes: dict[str, Tensor] = field(default_factory=dict)
     _ids: tuple[str, ...] | None = None
+    _language: Trace | None = None
 
     def name_images(self, ids: Sequence[str]) -> None:
         """Give the ids of the next forward's images; seeds of random choices derive from them.
@@ -59,6 +69,24 @@ class Trace:
             "source": source,
         }
         self.notes = {}
+
+    def hand_over(self, sample: Tensor, projected: Tensor, handed: Tensor) -> None:
+        """Whose crops these were and what went through the projector, both ``[B]``, and what each
+        sample hands on, ``[S]`` (host only)."""
+        self._values |= {"sample": sample, "projected": projected, "handed_to_llm": handed}
+        self._language = Trace()
+
+    def begin_language(self, layers: int, source: Tensor, prompt_tokens: Tensor) -> None:
+        """Prompts of so many tokens ``[S]`` are about to be read (host only); ``source`` as in
+        `start`. Until a method shortens them every layer sees them whole."""
+        self._values["prompt_tokens"] = prompt_tokens
+        self.language.start(layers, source)
+        for counts in (
+            self.language.lengths,
+            self.language.attention_tokens,
+            self.language.mlp_tokens,
+        ):
+            counts[:] = prompt_tokens
 
     def take_ids(self, batch: int) -> tuple[str, ...] | None:
         """The names given for this pass, used once (host only)."""
@@ -109,3 +137,25 @@ class Trace:
     @source.setter
     def source(self, value: Tensor) -> None:
         self._values["source"] = value
+
+    @property
+    def sample(self) -> Tensor:
+        return self._get("sample")
+
+    @property
+    def projected(self) -> Tensor:
+        return self._get("projected")
+
+    @property
+    def handed_to_llm(self) -> Tensor:
+        return self._get("handed_to_llm")
+
+    @property
+    def prompt_tokens(self) -> Tensor:
+        return self._get("prompt_tokens")
+
+    @property
+    def language(self) -> Trace:
+        if self._language is None:
+            raise AsapEvalError("trace.language is empty: no language model has run.")
+        return self._language

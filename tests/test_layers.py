@@ -16,7 +16,7 @@ PACKAGE = ROOT / "asap_eval"
 
 LAYERS = [
     {"errors"},
-    {"checkpoint", "tokens", "trace", "selection", "matching", "schedule", "options"},
+    {"checkpoint", "tokens", "trace", "packing", "selection", "matching", "schedule", "options"},
     {"method", "predictors"},
     {"scorer", "learned"},
     {"methods", "hosts"},
@@ -34,7 +34,7 @@ LAYERS = [
 """Lowest first; a module imports from lower layers only, or from its own package."""
 
 ONLY = {
-    "hosts": {"errors", "tokens", "trace", "method"},
+    "hosts": {"errors", "tokens", "trace", "packing", "method"},
     "video": {"errors", "models", "hosts"},
     "report": {"errors", "record", "method", "options", "experiment"},
 }
