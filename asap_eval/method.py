@@ -7,6 +7,14 @@ on the method: two installs of one method, or two batches, cannot see each other
 
 Letters: B images of the batch, b images watched, N tokens, P patches, H heads, d head width,
 D width. Blocks count from 1.
+
+Two places of a vision-language model have a form of their own. What a tower hands on is reduced at
+the site ``output``: the method reads the last block that is used (keys, attention rows, output) and
+its `Reduction` is of that block's output, class token at 0; `hands_cls` keeps the class token and
+`pack` orders the tokens of several crops. A method with ``tower = "language"`` acts in the language
+model while it reads the prompt: images are then samples, ``batch.prompt`` says where their image
+tokens are, ``view.image`` which tokens still hold some, and `positions` what becomes of their
+position ids.
 """
 
 from __future__ import annotations
@@ -22,12 +30,19 @@ from torch import Tensor
 
 from asap_eval.errors import AsapEvalError, BadValueError, unknown
 from asap_eval.options import checked, options
+from asap_eval.packing import Crops
 from asap_eval.tokens import Reduction
 
-Site = Literal["before", "between", "after"]
-"""Where a reduction acts: before a block, between its attention and its MLP, or after it."""
+Site = Literal["before", "between", "after", "output"]
+"""Where a reduction acts: before a block, between its attention and its MLP, after it, or on what
+the tower hands on: the output of the last block that is used. There every image is watched once and
+`Reducer.watch` is not asked."""
 
 Tower = Literal["vision", "language"]
+
+Positions = Literal["kept", "renumbered"]
+"""Position ids in a language model after a reduction: a token keeps its own (a slot of several: its
+first token's), or each block counts its tokens from 0 again, in decoding too."""
 
 
 class Need(str, Enum):
@@ -45,6 +60,24 @@ class Need(str, Enum):
     """``[b, N, N]`` fp32 attention, mean over the heads; queries in rows."""
     HEAD_ATTENTION = "head_attention"
     """``[b, H, N, N]`` fp32 attention of every head."""
+    ROWS = "rows"
+    """``[b, H, R, N]`` fp32 attention of the queries that `Reducer.rows` names."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a method in the language model knows of the prompts of a batch.
+
+    Attributes:
+        lengths: ``[B]`` tokens of each prompt, image tokens included.
+        start: ``[B]`` position of the first image token. count: ``[B]`` image tokens, one span.
+        embeds: ``[B, N, D]`` input of the first block, zeros as padding at the end.
+    """
+
+    lengths: Tensor
+    start: Tensor
+    count: Tensor
+    embeds: Tensor
 
 
 @dataclass(frozen=True)
@@ -55,6 +88,8 @@ class Batch:
         count: B. tokens: N of every image. prefix: class, distillation and register tokens.
         depth: L. has_cls: whether token 0 is a class token. grid: patches down and across.
         seed: the run's seed. id_of: the id of an image by its position in the batch.
+        prompt: in a language model, where B counts samples, N is the longest prompt, the prefix 0
+            and the grid (0, 0); ``None`` in a vision tower.
     """
 
     count: int
@@ -66,6 +101,7 @@ class Batch:
     seed: int
     device: torch.device
     id_of: Callable[[int], str]
+    prompt: Prompt | None = None
 
     @property
     def patches(self) -> int:
@@ -86,6 +122,7 @@ class View:
         block: from 1. images: ``[b]`` positions in the batch. size: ``[b, N]``, 0 = padding.
         prefix: number of prefix tokens.
         note: ``note(name, images [b], values [b])`` keeps a value per image in the trace.
+        image: ``[b, N]`` bool, tokens that hold image tokens; all patches in a vision tower.
     """
 
     block: int
@@ -94,6 +131,14 @@ class View:
     prefix: int
     note: Callable[[str, Tensor, Tensor], None]
     _reads: dict[Need, Tensor] = field(repr=False)
+    _image: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def image(self) -> Tensor:
+        if self._image is not None:
+            return self._image
+        place = torch.arange(self.size.shape[1], device=self.size.device)
+        return (self.size > 0) & (place >= self.prefix)
 
     def read(self, need: Need) -> Tensor:
         if need not in self._reads:
@@ -133,6 +178,10 @@ class View:
     def head_attention(self) -> Tensor:
         return self.read(Need.HEAD_ATTENTION)
 
+    @property
+    def rows(self) -> Tensor:
+        return self.read(Need.ROWS)
+
 
 @dataclass(frozen=True)
 class Card:
@@ -163,6 +212,10 @@ class Reducer:
     tower: ClassVar[Tower] = "vision"
     proportional: ClassVar[bool] = False
     """Whether attention adds ``log(size)`` of each key (proportional attention)."""
+    hands_cls: ClassVar[bool] = False
+    """Whether a tower hands its class token to the language model, before the other tokens."""
+    positions: ClassVar[Positions] = "kept"
+    """Position ids after a reduction in the language model."""
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -188,6 +241,16 @@ class Reducer:
     def decide(self, view: View, state: Any) -> Reduction | None:
         """Where the watched images' tokens go; ``None`` = nowhere yet."""
         raise NotImplementedError
+
+    def rows(self, block: int, lengths: Tensor, state: Any) -> Tensor:
+        """``[b, R]`` queries whose attention `Need.ROWS` is: positions in the sequences of the
+        watched images, whose valid lengths are ``[b]``; -1 = none, and that row reads 0."""
+        raise NotImplementedError
+
+    def pack(self, crops: Crops) -> Tensor | None:
+        """Order in which a sample's tokens are handed to the language model, as `Crops` says;
+        ``None`` = `packing.spatial`. Asked only where a sample has several crops."""
+        return None
 
     def macs(self, view: View, state: Any) -> int | Tensor:
         """The method's own products at this block for each watched image (a number or ``[b]``)."""

@@ -23,11 +23,19 @@ class Trace:
         fired: ``[B]`` first block (from 1) that reduced the image, 0 = never.
         source: ``[B, P]`` slot of each original patch in its image's sequence, -1 = dropped.
         notes: what a method wants to show, per image, by name (``sink``: ``[B]``).
+
+    In a vision-language model the images are crops, and there are also:
+        sample: ``[B]`` sample that each crop belongs to.
+        handed_to_llm: ``[S]`` image tokens each sample hands to the language model, newlines
+            included.
+        language: a trace of the language model while it read the prompts: its images are samples,
+            its blocks the language model's layers, its patches the image tokens handed over.
     """
 
     _values: dict[str, Tensor] = field(default_factory=dict)
     notes: dict[str, Tensor] = field(default_factory=dict)
     _ids: tuple[str, ...] | None = None
+    _language: Trace | None = None
 
     def name_images(self, ids: Sequence[str]) -> None:
         """Give the ids of the next forward's images; seeds of random choices derive from them.
@@ -49,6 +57,11 @@ class Trace:
             "source": source,
         }
         self.notes = {}
+
+    def hand_over(self, sample: Tensor, handed: Tensor) -> None:
+        """Whose crops these were, ``[B]``, and what each sample hands on, ``[S]`` (host only)."""
+        self._values |= {"sample": sample, "handed_to_llm": handed}
+        self._language = Trace()
 
     def take_ids(self, batch: int) -> tuple[str, ...] | None:
         """The names given for this pass, used once (host only)."""
@@ -91,6 +104,20 @@ class Trace:
     @property
     def source(self) -> Tensor:
         return self._get("source")
+
+    @property
+    def sample(self) -> Tensor:
+        return self._get("sample")
+
+    @property
+    def handed_to_llm(self) -> Tensor:
+        return self._get("handed_to_llm")
+
+    @property
+    def language(self) -> Trace:
+        if self._language is None:
+            raise AsapEvalError("trace.language is empty: no language model has run.")
+        return self._language
 
     @source.setter
     def source(self, value: Tensor) -> None:

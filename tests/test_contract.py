@@ -374,6 +374,9 @@ class Reader(Reducer):
     def watch(self, block: int, state: Any) -> bool:
         return block == 2
 
+    def rows(self, block: int, lengths: Tensor, state: Any) -> Tensor:
+        return torch.tensor([[3, -1, 0]]).repeat(len(lengths), 1)
+
     def decide(self, view: View, state: Any) -> Reduction | None:
         self.seen = {need: view.read(need) for need in self.reads}
         return None
@@ -411,6 +414,7 @@ def test_needs_hold_what_they_promise(name: str) -> None:
             Need.KEYS: attn.k_norm(qkv[:, 1].transpose(0, 1)),
             Need.VALUES: qkv[:, 2].transpose(0, 1),
             Need.HEAD_ATTENTION: maps,
+            Need.ROWS: torch.stack([maps[:, 3], torch.zeros_like(maps[:, 0]), maps[:, 0]], 1),
             Need.ATTENTION: maps.mean(0),
             Need.CLS_ROW: maps[:, 0],
         }.items():

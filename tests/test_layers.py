@@ -16,7 +16,7 @@ PACKAGE = ROOT / "asap_eval"
 
 LAYERS = [
     {"errors"},
-    {"tokens", "trace", "selection", "matching", "schedule", "options"},
+    {"tokens", "trace", "packing", "selection", "matching", "schedule", "options"},
     {"method"},
     {"scorer"},
     {"methods", "hosts"},
@@ -32,7 +32,7 @@ LAYERS = [
 """Lowest first; a module imports from lower layers only, or from its own package."""
 
 ONLY = {
-    "hosts": {"errors", "tokens", "trace", "method"},
+    "hosts": {"errors", "tokens", "trace", "packing", "method"},
     "report": {"errors", "record", "method", "options"},
 }
 """Modules that may use less than all that lies below them."""

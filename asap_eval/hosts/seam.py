@@ -77,7 +77,7 @@ class Pass:
             x = self._reduce(block, x, watched, reads)
         self._count("mlp_tokens", block)
         x = mlp(x)
-        if site == "after":
+        if site in ("after", "output"):
             x = self._reduce(block, x, watched, reads)
         self._count("lengths", block)
         return self.layout.padded(x) if block == self.batch.depth else x
@@ -88,6 +88,8 @@ class Pass:
 
     def _watched(self, block: int) -> list[int]:
         """Positions of the images the method looks at in this block, ascending."""
+        if self.reducer.site == "output":
+            return list(range(self.batch.count)) if block == self.batch.depth else []
         watched = self.reducer.watch(block, self.state)
         if isinstance(watched, bool):
             return list(range(self.batch.count)) if watched else []
@@ -130,7 +132,11 @@ class Pass:
             if Need.VALUES in needs:
                 reads[Need.VALUES] = _heads_first(v, layout, watched)
             if Need.CLS_ROW in needs:
-                reads[Need.CLS_ROW] = _cls_row(q, k, bias, layout, watched)
+                reads[Need.CLS_ROW] = _rows(q, k, bias, layout, watched, None)[:, :, 0]
+            if Need.ROWS in needs:
+                lengths = torch.tensor([layout.lengths[i] for i in watched], device=q.device)
+                queries = self.reducer.rows(block, lengths, self.state)
+                reads[Need.ROWS] = _rows(q, k, bias, layout, watched, queries)
             return out
 
         with Probe(run) as probe:
@@ -205,6 +211,7 @@ _FROM_ATTENTION = {
     Need.CLS_ROW,
     Need.ATTENTION,
     Need.HEAD_ATTENTION,
+    Need.ROWS,
 }
 
 
@@ -213,19 +220,33 @@ def _heads_first(t: Tensor, layout: Layout, watched: list[int]) -> Tensor:
     return layout.images(by_token(t), watched).transpose(1, 2)
 
 
-def _cls_row(
-    q: Tensor, k: Tensor, bias: Tensor | None, layout: Layout, watched: list[int]
+def _rows(
+    q: Tensor,
+    k: Tensor,
+    bias: Tensor | None,
+    layout: Layout,
+    watched: list[int],
+    queries: Tensor | None,
 ) -> Tensor:
-    """``[b, H, N]`` fp32 attention of token 0, recomputed from one query: the rest stays fused."""
+    """``[b, H, R, N]`` fp32 attention of a few queries, computed again: the rest stays fused.
+
+    Args:
+        queries: ``[b, R]`` positions, -1 = none, and its row is 0; ``None`` = token 0 alone.
+    """
     keys = _heads_first(k, layout, watched)
-    query = by_token(q)[[layout.starts[i] for i in watched]]
-    dtype = map_dtype(q)
-    logits = torch.einsum("bhd,bhnd->bhn", query.to(dtype), keys.to(dtype)) * q.shape[-1] ** -0.5
     lengths = torch.tensor([layout.lengths[i] for i in watched], device=q.device)
+    if queries is None:
+        queries = torch.zeros_like(lengths)[:, None]
+    starts = torch.tensor([layout.starts[i] for i in watched], device=q.device)
+    chosen = by_token(q)[starts[:, None] + queries.clamp(min=0)]
+    dtype = map_dtype(q)
+    logits = torch.einsum("brhd,bhnd->bhrn", chosen.to(dtype), keys.to(dtype))
+    logits = logits * q.shape[-1] ** -0.5
     padding = torch.arange(keys.shape[2], device=q.device) >= lengths[:, None]
     if bias is not None:
-        logits = logits + layout.images(bias, watched)[:, None]
-    return logits.masked_fill(padding[:, None], -torch.inf).softmax(-1)
+        logits = logits + layout.images(bias, watched)[:, None, None]
+    rows = logits.masked_fill(padding[:, None, None], -torch.inf).softmax(-1)
+    return rows.masked_fill((queries < 0)[:, None, :, None], 0)
 
 
 class Seam(AbstractContextManager[Trace]):
@@ -240,6 +261,11 @@ class Seam(AbstractContextManager[Trace]):
 
     def __enter__(self) -> Trace:
         geometry = self.backbone.geometry
+        if self.reducer.tower != "vision":
+            raise UnsupportedModelError(
+                f"Method '{self.reducer.name}' acts in a language model, and this "
+                f"{geometry.family} has none. Choose a vision-language model."
+            )
         early = self.reducer.needs & _FROM_ATTENTION
         if self.reducer.site == "before" and early:
             raise AsapEvalError(
