@@ -28,6 +28,7 @@ class Case:
         effect: ``tokens`` = at least one image of `batch` is reduced on every host; ``attention`` =
             tokens stay, their attention is replaced; ``nothing`` = the model's own output.
         conserves: whether no patch is dropped: all live on in some token.
+        empties: whether no patch is left: models that average patches have nothing to read.
         predictors: DynamicViT's checkpoint: random predictors for this many places.
     """
 
@@ -35,6 +36,7 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     effect: Literal["tokens", "attention", "nothing"] = "tokens"
     conserves: bool = True
+    empties: bool = False
     predictors: int = 0
 
     def __str__(self) -> str:
@@ -106,6 +108,17 @@ CASES = (
     Case("dynamicvit", {"k": 1.0}, predictors=3, effect="nothing"),
     Case("dynamicvit", {"k": 0.7}, predictors=3, conserves=False),
     Case("dynamicvit", {"k": 0.5, "blocks": [0, 4]}, predictors=2, conserves=False),
+    Case("visionzip", {"k": 37, "contextual": 0}, effect="nothing"),
+    Case("visionzip", {"k": 12}),
+    Case("visionzip", {"k": 9, "contextual": 0}, conserves=False),
+    Case("vispruner", {"k": 36}, effect="nothing"),
+    Case("vispruner", {"k": 9}, conserves=False),
+    Case("vispruner", {"k": 20, "ratio": 0.25}, conserves=False),
+    Case("prunesid", {"k": 37}, effect="nothing"),
+    Case("prunesid", {"k": 13}, conserves=False),
+    Case("average_pool", {"k": 36}, effect="nothing"),
+    Case("average_pool", {"k": 8}),
+    Case("no_visual_tokens", conserves=False, empties=True),
     Case("fna", {"m": 8, "blocks": []}, effect="nothing"),
     Case("fna", {"m": 8}, effect="attention"),
 )
@@ -117,7 +130,9 @@ def pairs(*effects: str) -> list[tuple[str, Case]]:
         (host, case)
         for host in tiny.HOSTS
         for case in CASES
-        if case.effect in effects and not (host in tiny.WITHOUT_CLS and case.build().requires_cls)
+        if case.effect in effects
+        and not (host in tiny.WITHOUT_CLS and case.build().requires_cls)
+        and not (host == "avg_with_cls" and case.empties)
     ]
 
 

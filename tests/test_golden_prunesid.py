@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from asap_eval.methods import prunesid
+from asap_eval.methods.prunesid import PruneSID
 
 
 def chosen(place: Tensor) -> Tensor:
@@ -48,3 +49,26 @@ def test_groups_by_exact_decomposition(stem: str) -> None:
     budget = int(golden["need_token_num"])
     group = prunesid.groups_of(prunesid.loadings(given["hidden"][:, 1:], budget // 4))
     assert torch.equal(group, golden["belong_exact_svd"].long())
+
+
+@g.files("prunesid", "module_next_*", "host/llava/model")
+def test_packing_of_several_crops(stem: str) -> None:
+    """Theirs is what their code does; the faithful one has every token where its patch is."""
+    golden = g.read(f"prunesid/{stem}")
+    kept, tower = golden["kept_idx_incl_cls"], golden["tower_out"]
+    crops = g.crops(kept[:, 1:] - 1, tower.shape[1], stem)
+    theirs = PruneSID(kept.shape[1], packing="theirs").pack(crops)
+    g.close(g.project(tower.flatten(0, 1))[theirs], golden["image_embeds"])
+
+    faithful = PruneSID(kept.shape[1]).pack(crops)
+    tile = (crops.crop > 0) & (crops.slot > 0)
+    in_raster = crops.place[faithful[tile[faithful]]]
+    assert (in_raster.diff() > 0).all()
+    assert torch.equal(faithful.sort().values, torch.arange(len(faithful)))
+    assert not torch.equal(faithful, theirs)
+
+
+@g.files("prunesid", "module_pixels15_*", "host/llava/model")
+def test_order_of_one_crop(stem: str) -> None:
+    golden = g.read(f"prunesid/{stem}")
+    g.close(g.project(golden["tower_out"][0]), golden["image_embeds"])

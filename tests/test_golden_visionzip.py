@@ -5,7 +5,7 @@ from __future__ import annotations
 import golden_vlm as g
 import torch
 
-from asap_eval.methods.visionzip import compress
+from asap_eval.methods.visionzip import VisionZip, compress
 from asap_eval.tokens import Tokens
 
 
@@ -39,3 +39,14 @@ def test_the_tower_s_output(stem: str) -> None:
     reduction = compress(golden["cls_attn_layer22"], keys, 54, 10, prefix=1)
     after = Tokens.start(golden["hidden_m2"], prefix=1).apply(reduction)
     g.close(after.x, golden["tower_out"])
+
+
+@g.files("visionzip", "module_next_*", "host/llava/model")
+def test_packing_of_several_crops(stem: str) -> None:
+    golden = g.read(f"visionzip/{stem}")
+    dominant, contextual = (int(part[1:]) for part in stem.split("_")[3:])
+    patches = golden["kept_idx_incl_cls"].sort(dim=1).values[:, 1:] - 1
+    tower = golden["tower_out"]
+    crops = g.crops(patches, tower.shape[1], stem)
+    order = VisionZip(dominant + contextual).pack(crops)
+    g.close(g.project(tower.flatten(0, 1))[order], golden["image_embeds"])

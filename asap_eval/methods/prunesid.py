@@ -9,12 +9,91 @@ Each group hands on a quota, the same total for every image.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asap_eval.tokens import DROPPED
+from asap_eval.errors import BadValueError
+from asap_eval.method import Batch, Card, Need, Reducer, View, register
+from asap_eval.packing import Crops
+from asap_eval.tokens import DROPPED, Reduction
+
+
+@register(
+    "prunesid",
+    Card(
+        paper="Prune Redundancy, Preserve Essence: Vision Token Compression in VLMs via "
+        "Synergistic Importance-Diversity, arXiv 2603.09480",
+        licence="see repository ZhengyaoFang/PruneSID",
+        training="training-free",
+        knob="k",
+        knob_meaning="tokens handed on per crop, class token included, from 4 to the patches + 1",
+        fixed_count=True,
+        deviations="exact decomposition instead of a random one (theirs keeps other tokens for "
+        "every seed); decompositions and cosines in fp64; with every patch kept their order stays; "
+        "tokens of tiles stand where their patches are (packing=theirs: where the released code "
+        "puts them)",
+    ),
+)
+@dataclass
+class PruneSID(Reducer):
+    """Hand on the class token and, group by group, patches that are attended and not redundant.
+
+    Order: class token, then the groups in turn, in each the picks by falling attention. Of several
+    crops: the base crop; the tiles' patches in raster order of the stitched grid, padding included
+    and without newlines; the tiles' class tokens.
+
+    Attributes:
+        k: tokens handed on per crop, class token included; k // 4 groups are made.
+        packing: ``faithful``, or ``theirs``: in each tile the released code sorts the positions but
+            not the features, so that most patches of a tile stand in another's place.
+    """
+
+    k: int = 64
+    packing: Literal["faithful", "theirs"] = "faithful"
+    site = "output"
+    hands_cls = True
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.CLS_ROW, Need.FEATURES})
+
+    def check(self, batch: Batch) -> None:
+        if not 4 <= self.k <= batch.patches + 1:
+            raise BadValueError(
+                f"prunesid: k={self.k} tokens of {batch.patches} patches and a class token: give 4 "
+                f"to {batch.patches + 1}."
+            )
+
+    def decide(self, view: View, state: None) -> Reduction | None:
+        features, prefix = view.features[:, view.prefix :], view.prefix
+        if self.k > features.shape[1]:
+            return None
+        score = view.cls_row.sum(1)[:, prefix:]
+        place = select(groups_of(loadings(features, self.k // 4)), score, features, self.k)
+        front = torch.arange(prefix, device=place.device).expand(len(place), -1)
+        return Reduction(torch.cat([front, torch.where(place < 0, DROPPED, prefix + place)], 1))
+
+    def macs(self, view: View, state: None) -> int:
+        """Both matrices of all pairs of patches; the decomposition is no product."""
+        patches, width = view.size.shape[1] - view.prefix, view.features.shape[-1]
+        return 0 if self.k > patches else 2 * patches**2 * width
+
+    def pack(self, crops: Crops) -> Tensor:
+        tile, cls = crops.crop > 0, crops.slot == 0
+        patches = crops.raster(tile & ~cls)
+        if self.packing == "theirs":
+            # The n-th patch of a tile in its own order stands where its n-th by position should.
+            of_tile = crops.crop[patches]
+            patches = (tile & ~cls).nonzero().flatten()[of_tile.argsort(stable=True).argsort()]
+        base, classes = (mask.nonzero().flatten() for mask in (~tile, tile & cls))
+        return torch.cat([base, patches, classes])
+
+    def knob_range(self, batch: Batch) -> tuple[float, float]:
+        return 4, batch.patches + 1
 
 
 def loadings(features: Tensor, count: int) -> Tensor:
