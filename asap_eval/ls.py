@@ -23,11 +23,16 @@ from asap_eval.report.render import DASH, Table, print_rich, save, to_markdown, 
 def models_table() -> Table:
     """Every model of ``conf/model``."""
     rows = [
-        [spec.name, spec.description or DASH, spec.timm or "this package"]
+        [spec.name, spec.description or DASH, spec.timm or spec.hf or "this package"]
         for spec in model_specs().values()
     ]
     note = "Any other timm Vision Transformer: model.timm=<timm name>."
-    return Table("Models", ["model", "what", "architecture and weights (timm)"], rows, [note])
+    return Table(
+        "Models",
+        ["model", "what", "architecture and weights (timm or hub)"],
+        rows,
+        [note],
+    )
 
 
 def methods_table() -> Table:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from project import ROOT
+from project import ROOT, read_toml
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -83,6 +83,23 @@ def test_a_listed_file_that_no_test_covers_fails(run: Run) -> None:
     done = run("--golden-complete", covered='"a/*.bin", "c/*.bin"')
     assert done.returncode == 1
     assert "did not run or is not covered: c/1.bin" in done.stdout
+
+
+def test_open_files_are_counted_and_must_not_be_covered(run: Run) -> None:
+    done = run("--golden-complete", covered='"a/*.bin", "b/*.bin"]\nopen = ["c/*.bin"')
+    assert done.returncode == 0, done.stdout
+    assert "3 covered of 3 files; 1 open" in done.stdout
+    done = run("--golden-complete", covered='"b/*.bin"]\nopen = ["a/1.bin"')
+    assert done.returncode == 1
+    assert "golden: is listed as open and covered: a/1.bin" in done.stdout
+
+
+@pytest.mark.parametrize("folder", ["image", "vlm"])
+def test_every_golden_file_is_covered_or_listed_as_open(folder: str, shared: Path) -> None:
+    listed = read_toml(ROOT / "tests" / "golden.toml")
+    known = [path for group in listed.values() for one in group for path in shared.glob(one)]
+    files = {path for path in (shared / "golden" / folder).rglob("*.*") if path.is_file()}
+    assert {path.name for path in files - set(known)} <= {"README.md"}
 
 
 def test_a_deselected_test_covers_nothing(run: Run) -> None:

@@ -44,9 +44,17 @@ def test_the_api_example_runs() -> None:
     assert names["trace"].source.shape == (2, 196)
 
 
+def test_the_llava_example_runs() -> None:
+    names = run(PYTHON[1])
+    assert names["trace"].lengths.shape == (23, 1)
+    assert names["trace"].handed_to_llm.tolist() == [37]
+    assert names["trace"].language.lengths.shape == (18, 1)
+    assert names["ids"].shape[1] == names["inputs"]["input_ids"].shape[1] + 8
+
+
 @pytest.mark.usefixtures("registry")
 def test_the_example_method_runs() -> None:
-    names = run(PYTHON[0]) | run(PYTHON[1])
+    names = run(PYTHON[0]) | run(PYTHON[2])
     with asap_eval.reduce(names["model"], "key_norm", k=0.5) as trace, torch.inference_mode():
         names["model"](names["images"])
     assert trace.lengths[:, 0].tolist() == [197] * 3 + [1 + 98 + 1] * 9

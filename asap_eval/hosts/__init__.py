@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 from torch import nn
 
 from asap_eval.errors import UnsupportedModelError
-from asap_eval.hosts import hf_clip, lv_vit, timm_vit
-from asap_eval.hosts.geometry import Geometry
+from asap_eval.hosts import hf_clip, llava, lv_vit, timm_vit
+from asap_eval.hosts.geometry import Geometry, LlavaGeometry
 from asap_eval.hosts.seam import Backbone, Seam
 from asap_eval.method import Reducer
+from asap_eval.packing import Newline
+from asap_eval.trace import Trace
 
-__all__ = ["Geometry", "backbone_of", "geometry_of", "install"]
+__all__ = ["Geometry", "LlavaGeometry", "backbone_of", "geometry_of", "install", "llava_geometry"]
 
 HOSTS = (timm_vit, hf_clip, lv_vit)
 
@@ -23,7 +27,8 @@ def backbone_of(model: nn.Module) -> Backbone:
     raise UnsupportedModelError(
         f"No host for {type(model).__name__}. Supported: timm VisionTransformer "
         "(plain, distilled, LayerScale, registers, token/avg/map pooling), "
-        "Hugging Face CLIPVisionModel and LV-ViT (asap_eval.models.lvvit)."
+        "Hugging Face CLIPVisionModel, LLaVA-1.5 and LLaVA-NeXT (transformers 5), and LV-ViT "
+        "(asap_eval.models.lvvit)."
     )
 
 
@@ -32,15 +37,34 @@ def geometry_of(model: nn.Module) -> Geometry:
     return backbone_of(model).geometry
 
 
-def install(model: nn.Module, reducer: Reducer, *, seed: int = 0) -> Seam:
+def llava_geometry(model: nn.Module) -> LlavaGeometry:
+    """What of a vision-language model decides its work.
+
+    Raises:
+        UnsupportedModelError: it is none, or one that cannot be run faithfully.
+    """
+    if not llava.recognises(model):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} is no supported vision-language model; supported: "
+            f"{', '.join(llava.FAMILIES)}."
+        )
+    return llava.geometry(model)
+
+
+def install(
+    model: nn.Module, reducer: Reducer, *, seed: int = 0, newline: Newline = "kept"
+) -> AbstractContextManager[Trace]:
     """A context manager in which the model runs with the method; yields its `Trace`.
 
     Args:
         model: a supported model in eval mode; untouched outside the ``with``.
         reducer: the method, from `asap_eval.method.build`.
         seed: seed of random choices, together with each image's id.
+        newline: of LLaVA-NeXT alone; newlines among the tokens left (`packing.Newline`).
 
     Raises:
         UnsupportedModelError: the model, or the method on this model, cannot be run.
     """
+    if llava.recognises(model):
+        return llava.LlavaSeam(model, reducer, seed, newline)
     return Seam(backbone_of(model), reducer, seed)

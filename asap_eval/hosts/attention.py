@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from asap_eval.errors import UnsupportedModelError
 from asap_eval.hosts.layout import Layout
 
 MAP_BYTES = {"cpu": 5 << 20, "cuda": 256 << 20}
@@ -47,6 +48,30 @@ class Probe(TorchFunctionMode):
         if scale is not None and scale != q.shape[-1] ** -0.5:
             q = q * (scale * q.shape[-1] ** 0.5)
         return self.attend(q, k, v)
+
+
+class Reader(TorchFunctionMode):
+    """Keeps the queries and keys of fused attention inside the ``with``, and changes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Tensor, Tensor]] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is F.scaled_dot_product_attention:
+            self.calls.append((args[0], args[1]))
+        return func(*args, **(kwargs or {}))
+
+    def queries_and_keys(self, block: int) -> tuple[Tensor, Tensor]:
+        """``[B, H, N, d]`` each, of the one call there was."""
+        if len(self.calls) != 1:
+            raise UnsupportedModelError(
+                f"Layer {block} called fused attention {len(self.calls)} times instead of once; "
+                "its attention cannot be read."
+            )
+        return self.calls[0]
 
 
 def _arguments(

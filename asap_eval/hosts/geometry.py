@@ -60,6 +60,33 @@ class Geometry:
         return self.patches + self.prefix
 
 
+@dataclass(frozen=True)
+class LanguageGeometry:
+    """A language model as its work sees it. The products of causal attention count in full.
+
+    Attributes:
+        blocks: one entry per layer. width: D. head_token: MACs of the head per token it scores.
+    """
+
+    blocks: tuple[BlockGeometry, ...]
+    width: int
+    head_token: int
+
+
+@dataclass(frozen=True)
+class LlavaGeometry:
+    """A vision-language model as its work sees it.
+
+    Attributes:
+        tower: up to the block whose output is used. projector_token: MACs of the projector per
+            image token. language: the language model.
+    """
+
+    tower: Geometry
+    projector_token: int
+    language: LanguageGeometry
+
+
 def linear_macs(module: nn.Module) -> int:
     """MACs per token of all linear layers inside a module."""
     return sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))

@@ -8,8 +8,8 @@ entered, and takes everything back on exit, after an exception too.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError
 from asap_eval.hosts.attention import Probe, attend, attend_with_maps, by_token, map_dtype
 from asap_eval.hosts.geometry import Geometry
 from asap_eval.hosts.layout import Layout
+from asap_eval.hosts.overriding import override
 from asap_eval.method import Batch, Need, Reducer, View
 from asap_eval.tokens import DROPPED, Reduction, combine, fold_size, follow, slot_weight
 from asap_eval.trace import Trace
@@ -287,7 +288,7 @@ class Seam(AbstractContextManager[Trace]):
             handle = self.backbone.embed.register_forward_pre_hook(self._see_pixels)
             stack.callback(handle.remove)
             for index, block in enumerate(self.backbone.blocks):
-                stack.enter_context(_override(block, self._forward(index, block)))
+                stack.enter_context(override(block, "forward", self._forward(index, block)))
             self._stack = stack.pop_all()
         return self.trace
 
@@ -348,13 +349,3 @@ class Seam(AbstractContextManager[Trace]):
             device=x.device,
             id_of=id_of,
         )
-
-
-@contextmanager
-def _override(block: nn.Module, forward: Callable[..., Tensor]) -> Iterator[None]:
-    """Another ``forward`` on this instance; the module's own comes back on exit."""
-    block.__dict__["forward"] = forward
-    try:
-        yield
-    finally:
-        del block.__dict__["forward"]

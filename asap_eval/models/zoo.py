@@ -26,6 +26,8 @@ Labels = Literal["wnid", "folders", "none"]
 """What class numbers mean: the 1000 ImageNet ids in order, the sorted class folders of the data,
 or nothing (a model without a classifier)."""
 
+Family = Literal["image", "llava", "llava_next"]
+
 IMAGENET_CLASSES = 1000
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -43,6 +45,7 @@ class ModelSpec:
             this package. labels: see `Labels`; ``auto`` = wnid for 1000 classes, else none.
         description: one line for the list of models. source: where the weights come from.
         kwargs: passed on to the model's constructor.
+        family: ``image``, or a kind of vision-language model. hf: its repository on the hub.
     """
 
     name: str
@@ -51,10 +54,19 @@ class ModelSpec:
     description: str = ""
     source: str = ""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    family: str = "image"
+    hf: str | None = None
 
     def __post_init__(self) -> None:
+        if self.family not in get_args(Family):
+            raise unknown("value of model.family", str(self.family), get_args(Family))
         if self.labels not in ("auto", *get_args(Labels)):
             raise unknown("value of model.labels", str(self.labels), ("auto", *get_args(Labels)))
+
+    @property
+    def vlm(self) -> bool:
+        """Whether this is a vision-language model (`asap_eval.models.vlm` loads those)."""
+        return self.family != "image"
 
 
 @dataclass
@@ -144,8 +156,13 @@ def load_model(
         UnknownNameError: no such model, tag or dtype. BadValueError: the device is not there.
         WeightsError: weights that are missing, unsafe or do not fit.
     """
-    target, precision = check_device(device), _dtype(dtype)
-    spec = model if isinstance(model, ModelSpec) else _find(model)
+    target, precision = check_device(device), check_dtype(dtype)
+    spec = model if isinstance(model, ModelSpec) else find(model)
+    if spec.vlm:
+        raise BadValueError(
+            f"model '{spec.name}' is a vision-language model; this benchmark takes image models. "
+            f"From Python, asap_eval.models.load_vlm('{spec.name}') loads it."
+        )
     if weights == "random":
         weights, pretrained = None, False
     if weights is not None and not pretrained:
@@ -190,13 +207,14 @@ def check_device(device: str | torch.device) -> torch.device:
     return target
 
 
-def _dtype(name: str) -> torch.dtype:
+def check_dtype(name: str) -> torch.dtype:
+    """The torch type of a name; `UnknownNameError` lists the known ones."""
     if name not in DTYPES:
         raise unknown("dtype", str(name), DTYPES)
     return DTYPES[name]
 
 
-def _find(name: str) -> ModelSpec:
+def find(name: str) -> ModelSpec:
     """The spec of a declared name, or of any name timm knows."""
     import timm
 

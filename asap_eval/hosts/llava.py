@@ -1,0 +1,292 @@
+"""LLaVA-1.5 and LLaVA-NeXT of transformers 5: images are encoded and reduced here.
+
+Inside the ``with``, `generate` and `forward` encode the images first: CLIP's blocks run through the
+same seam as any tower, up to the one whose output is used (the last block is skipped, for every
+method alike); what is left goes through the projector and is packed; placeholders of tokens that
+are gone leave the prompt. Positions, masks and caches then follow from the shorter prompt.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError
+from asap_eval.hosts import hf_clip
+from asap_eval.hosts.geometry import LanguageGeometry, LlavaGeometry, linear_macs
+from asap_eval.hosts.llama import LanguageSeam, language_blocks
+from asap_eval.hosts.overriding import override
+from asap_eval.hosts.prompts import Prompts
+from asap_eval.hosts.seam import Backbone, Seam
+from asap_eval.method import Reducer, View
+from asap_eval.packing import Crops, Newline, spatial
+from asap_eval.tokens import Reduction
+from asap_eval.trace import Trace
+
+FAMILIES = ("LlavaForConditionalGeneration", "LlavaNextForConditionalGeneration")
+
+
+def recognises(model: nn.Module) -> bool:
+    """By class name, so that transformers is not imported for people who do not use it."""
+    return type(model).__name__ in FAMILIES and type(model).__module__.startswith("transformers.")
+
+
+def tower(model: Any) -> Backbone:
+    """The vision tower up to the block whose output is used, as the seam needs it."""
+    config = model.config
+    layer, strategy = config.vision_feature_layer, config.vision_feature_select_strategy
+    if not isinstance(layer, int) or strategy != "default":
+        raise UnsupportedModelError(
+            f"vision_feature_layer={layer} with strategy '{strategy}' is not supported: only one "
+            "layer, without its class token ('default')."
+        )
+    if not hf_clip.recognises(model.model.vision_tower):
+        raise UnsupportedModelError(
+            f"The vision tower is a {type(model.model.vision_tower).__name__}; only CLIP's is "
+            "supported."
+        )
+    whole = hf_clip.backbone(model.model.vision_tower)
+    # Hidden state 0 is what enters the first block.
+    used = layer if layer >= 0 else len(whole.blocks) + 1 + layer
+    if not 1 <= used <= len(whole.blocks):
+        raise UnsupportedModelError(
+            f"vision_feature_layer={layer} uses no block of {len(whole.blocks)}."
+        )
+    geometry = replace(whole.geometry, blocks=whole.geometry.blocks[:used])
+    return replace(whole, blocks=whole.blocks[:used], geometry=geometry)
+
+
+def geometry(model: Any) -> LlavaGeometry:
+    """What decides the work of tower, projector and language model."""
+    text = model.model.language_model
+    return LlavaGeometry(
+        tower=tower(model).geometry,
+        projector_token=linear_macs(model.model.multi_modal_projector),
+        language=LanguageGeometry(
+            blocks=tuple(language_blocks(text)),
+            width=text.config.hidden_size,
+            head_token=linear_macs(model.lm_head),
+        ),
+    )
+
+
+@dataclass
+class _Whole(Reducer):
+    """The tower of a method that acts in the language model: nothing is removed."""
+
+    def watch(self, block: int, state: Any) -> bool:
+        return False
+
+    def decide(self, view: View, state: Any) -> Reduction | None:
+        return None
+
+
+class LlavaSeam(AbstractContextManager[Trace]):
+    """Installs a method on a LLaVA model for as long as it is entered.
+
+    Args:
+        model: in eval mode. reducer: the method. seed: of random choices, with each sample's id.
+        newline: newlines of LLaVA-NeXT among the tokens that are left; see `packing.Newline`.
+    """
+
+    def __init__(self, model: Any, reducer: Reducer, seed: int, newline: Newline) -> None:
+        self.model, self.reducer, self.newline = model, reducer, newline
+        in_tower = reducer.tower == "vision"
+        self.seam = Seam(tower(model), reducer if in_tower else _Whole(), seed)
+        self.trace = self.seam.trace
+        self.language = LanguageSeam(
+            model.model.language_model, None if in_tower else reducer, self.trace, seed
+        )
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Trace:
+        model, inner = self.model, self.model.model
+        if "generate" in model.__dict__:
+            raise AsapEvalError(
+                "This model already has a method installed: leave that `with` first."
+            )
+        with ExitStack() as stack:
+            stack.enter_context(self.seam)
+            stack.enter_context(self.language)
+            stack.enter_context(override(inner, "get_image_features", self._features(inner)))
+            # The outermost call shortens the prompt; what it calls finds no pixels left.
+            stack.enter_context(override(model, "forward", self._forward(model.forward)))
+            stack.enter_context(override(model, "generate", self._generate(model.generate)))
+            self._stack = stack.pop_all()
+        return self.trace
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def _features(self, inner: Any) -> Callable[..., Any]:
+        """The model's own entry to its tower, reduced; its signature is read by `generate`."""
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        @functools.wraps(inner.get_image_features)
+        def get_image_features(
+            pixel_values: Tensor, image_sizes: Tensor | None = None, **kwargs: Any
+        ) -> Any:
+            _refuse(kwargs, allowed={"return_dict"})
+            return BaseModelOutputWithPooling(pooler_output=self.encode(pixel_values, image_sizes))
+
+        return get_image_features
+
+    def _forward(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(forward)
+        def run(*args: Any, pixel_values: Tensor | None = None, **kwargs: Any) -> Any:
+            if pixel_values is None and len(args) < 2:
+                return forward(*args, **kwargs)
+            _refuse(kwargs, {"labels", "position_ids", "inputs_embeds", "past_key_values"}, args)
+            prepared, _ = self._prepare(pixel_values, kwargs)
+            return forward(**prepared)
+
+        return run
+
+    def _generate(self, generate: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(generate)
+        def run(*args: Any, pixel_values: Tensor | None = None, **kwargs: Any) -> Any:
+            if pixel_values is None:
+                return generate(*args, **kwargs)
+            # Lengths that include the prompt would mean another one than the caller's.
+            _refuse(kwargs, {"max_length", "min_length", "position_ids", "inputs_embeds"}, args)
+            self.language.check_generate(kwargs)
+            given = kwargs["input_ids"]
+            prepared, prompts = self._prepare(pixel_values, kwargs)
+            return prompts.restored(generate(**prepared), given)
+
+        return run
+
+    def _prepare(
+        self, pixel_values: Tensor | None, kwargs: dict[str, Any]
+    ) -> tuple[dict[str, Any], Prompts]:
+        """Keywords of a call with encoded images, and the prompts as they are now."""
+        named = ("input_ids", "attention_mask")
+        if pixel_values is None or any(kwargs.get(name) is None for name in named):
+            raise BadValueError("Give input_ids, attention_mask and pixel_values by name.")
+        kwargs = dict(kwargs)
+        encoded = self.model.model.get_image_features(pixel_values, kwargs.pop("image_sizes", None))
+        config = self.model.config
+        prompts = Prompts.of(
+            kwargs["input_ids"],
+            kwargs["attention_mask"],
+            image=config.image_token_id,
+            counts=[len(tokens) for tokens in encoded.pooler_output],
+            pad=config.text_config.pad_token_id or 0,
+        )
+        self.language.begin(prompts)
+        kwargs |= {"input_ids": prompts.ids, "attention_mask": prompts.mask}
+        return kwargs | {"mm_encoder_outputs": {"image": encoded}}, prompts
+
+    def encode(self, pixel_values: Tensor, image_sizes: Tensor | None = None) -> list[Tensor]:
+        """Reduced and projected features of each image, ``[n, D]``, in the language model's width.
+
+        Args:
+            pixel_values: ``[S, 3, H, W]``, or ``[S, crops, 3, H, W]`` of LLaVA-NeXT.
+            image_sizes: ``[S, 2]`` height and width of the pictures, LLaVA-NeXT only.
+        """
+        inner, trace = self.model.model, self.trace
+        tiles = [(0, 0)] * len(pixel_values)
+        pixels, next_like = pixel_values, pixel_values.dim() == 5
+        if next_like:
+            if image_sizes is None:
+                raise BadValueError("LLaVA-NeXT needs image_sizes beside pixel_values.")
+            tiles = [self._tiles(size) for size in image_sizes]
+            counts = [1 + down * across for down, across in tiles]
+            pixels = torch.cat([p[:n] for p, n in zip(pixel_values, counts, strict=True)])
+        else:
+            counts = [1] * len(pixel_values)
+        ids = trace.take_ids(len(counts))
+        if ids is not None:
+            names = zip(ids, counts, strict=True)
+            trace.name_images([f"{i}#{c}" if next_like else i for i, n in names for c in range(n)])
+
+        vision = inner.vision_tower
+        x = vision.pre_layrnorm(vision.embeddings(pixels))
+        for block in self.seam.backbone.blocks:
+            x = block(x, None)
+        first = 0 if self.reducer.hands_cls else 1
+        lengths = trace.lengths[-1].tolist()
+        crops = self._project(x, lengths, first)
+        if next_like:
+            newline = inner.image_newline.to(crops[0])
+            features = [
+                torch.cat([*crops[at : at + n], newline[None]])[self._order(at, n, grid, size)]
+                for at, n, grid, size in zip(
+                    _starts(counts), counts, tiles, image_sizes, strict=True
+                )
+            ]
+        else:
+            features = crops
+        sample = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        handed = torch.tensor([len(tokens) for tokens in features])
+        trace.hand_over(sample.to(x.device), handed.to(x.device))
+        return features
+
+    def _project(self, x: Tensor, lengths: list[int], first: int) -> list[Tensor]:
+        """``[n, D]`` of each crop from the tower's padded ``[C, N, D]``; padding costs nothing."""
+        projector = self.model.model.multi_modal_projector
+        if len(set(lengths)) == 1:
+            return list(projector(x[:, first : lengths[0]]))
+        kept = [row[first:length] for row, length in zip(x, lengths, strict=True)]
+        return list(projector(torch.cat(kept)).split([len(tokens) for tokens in kept]))
+
+    def _tiles(self, size: Tensor) -> tuple[int, int]:
+        from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
+
+        config = self.model.config
+        shape = get_anyres_image_grid_shape(
+            size, config.image_grid_pinpoints, config.vision_config.image_size
+        )
+        return shape[0], shape[1]
+
+    def _order(self, at: int, count: int, tiles: tuple[int, int], size: Tensor) -> Tensor:
+        """Order of a sample's tokens and newlines: crops ``at`` to ``at + count`` of the batch."""
+        from transformers.models.llava_next.modeling_llava_next import unpad_image
+
+        trace, grid = self.trace, self.seam.backbone.geometry.grid
+        first = 0 if self.reducer.hands_cls else 1
+        lengths = trace.lengths[-1, at : at + count].tolist()
+        device = trace.source.device
+        rows, columns = tiles[0] * grid[0], tiles[1] * grid[1]
+        # The library's rule of what is padding, asked for the first patch that is none.
+        places = torch.arange(rows * columns).view(1, rows, columns)
+        corner = int(unpad_image(places, size)[0, 0, 0])
+        crops = Crops(
+            crop=torch.cat([torch.full((n - first,), c) for c, n in enumerate(lengths)]).to(device),
+            slot=torch.cat([torch.arange(first, n) for n in lengths]).to(device),
+            source=trace.source[at : at + count],
+            grid=grid,
+            tiles=tiles,
+            padding=(corner // columns, corner % columns),
+        )
+        order = self.reducer.pack(crops)
+        return spatial(crops, self.newline) if order is None else order
+
+
+def _starts(counts: Sequence[int]) -> list[int]:
+    """Position of each sample's first crop."""
+    return [sum(counts[:sample]) for sample in range(len(counts))]
+
+
+def _refuse(
+    kwargs: dict[str, Any],
+    names: set[str] | None = None,
+    args: Sequence[Any] = (),
+    *,
+    allowed: set[str] | None = None,
+) -> None:
+    """One clear error for arguments that would mean something else with fewer tokens."""
+    given = {name for name, value in kwargs.items() if value is not None}
+    refused = given - allowed if allowed is not None else given & (names or set())
+    if refused or args:
+        listed = ", ".join(sorted(refused)) or "arguments by position"
+        raise BadValueError(
+            f"With token reduction {listed} cannot be given beside images; name all arguments, and "
+            "use max_new_tokens for lengths."
+        )

@@ -1,0 +1,172 @@
+"""A vision-language model by name, with the processor that goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from asap_eval.errors import BadValueError, UnsupportedModelError, WeightsError
+from asap_eval.models import llava
+from asap_eval.models.weights import WeightsInfo, tensors_sha256
+from asap_eval.models.zoo import ModelSpec, check_device, check_dtype, find
+
+SEED = 0
+"""Of the small models and of ``weights=random``."""
+PEAK = 2.5
+"""How much larger queries and keys of seeded models are than attention near uniform needs."""
+
+
+@dataclass
+class LoadedVlm:
+    """A vision-language model ready to be measured.
+
+    Attributes:
+        model: in eval mode, on its device, in its dtype, no gradients.
+        processor: text and pictures to the model's inputs; pads on the left.
+        name: of the model. weights: which weights, with their hash.
+    """
+
+    model: Any
+    processor: Any
+    name: str
+    weights: WeightsInfo
+
+    def inputs(self, pictures: Sequence[Any], questions: Sequence[str]) -> dict[str, Any]:
+        """One picture and one question a sample, as the model's keywords, on its device.
+
+        Args:
+            pictures: RGB pictures (PIL). questions: texts, put into the model's chat template.
+        """
+        if len(pictures) != len(questions):
+            raise BadValueError(f"{len(pictures)} pictures for {len(questions)} questions.")
+        prompts = [self._prompt(question) for question in questions]
+        made = self.processor(
+            images=list(pictures),
+            text=prompts,
+            padding=True,
+            return_tensors="pt",
+            add_special_tokens=not prompts[0].startswith(self.processor.tokenizer.bos_token),
+        )
+        made = made.to(self.model.device, self.model.dtype)  # floating-point tensors alone
+        keep = ("input_ids", "attention_mask", "pixel_values", "image_sizes")
+        return {key: made[key] for key in keep if key in made}
+
+    def _prompt(self, question: str) -> str:
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        turn = [{"role": "user", "content": content}]
+        return self.processor.apply_chat_template(turn, add_generation_prompt=True)
+
+    def texts(self, tokens: Any) -> list[str]:
+        """``[S, T]`` generated ids as texts, special tokens and outer blanks left out."""
+        return [
+            text.strip() for text in self.processor.batch_decode(tokens, skip_special_tokens=True)
+        ]
+
+
+def load_vlm(
+    model: str | ModelSpec,
+    *,
+    weights: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    dtype: str = "float32",
+) -> LoadedVlm:
+    """Build a vision-language model and fill it.
+
+    Args:
+        model: a name of ``conf/model`` whose family is not ``image``, or its spec.
+        weights: a folder that ``save_pretrained`` wrote, with its processor; ``"random"`` = from a
+            seed, in the shape of the spec; ``None`` = the published weights, which for the small
+            models are those of the seed.
+
+    Raises:
+        UnknownNameError: no such model or dtype. BadValueError: not a vision-language model, or no
+            such device. WeightsError: weights that are missing or cannot be fetched.
+        UnsupportedModelError: transformers is missing or of a release that was not tried.
+    """
+    check_transformers()
+    target, precision = check_device(device), check_dtype(dtype)
+    spec = model if isinstance(model, ModelSpec) else find(model)
+    if not spec.vlm:
+        raise BadValueError(f"model '{spec.name}' is no vision-language model.")
+    if weights is None and spec.hf is not None:
+        net, processor, info = _published(spec, spec.hf, precision)
+    elif weights is None or weights == "random":
+        net, processor, info = _seeded(spec)
+    else:
+        net, processor, info = _folder(Path(weights).expanduser(), precision)
+    net.eval().requires_grad_(False).to(target, precision)
+    return LoadedVlm(net, processor, spec.name, info)
+
+
+def check_transformers() -> None:
+    """Only releases whose `generate` takes encoded images can be entered."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise UnsupportedModelError(
+            "Vision-language models need transformers: pip install 'asap-eval[vlm]'."
+        ) from error
+    major = transformers.__version__.split(".")[0]
+    if major != "5":
+        raise UnsupportedModelError(
+            f"transformers {transformers.__version__} is installed; vision-language models need "
+            "release 5 (>=5,<6): pip install 'asap-eval[vlm]'."
+        )
+
+
+def shape_of(spec: ModelSpec) -> nn.Module:
+    """The whole model of a spec on the meta device: every shape, no memory."""
+    with torch.device("meta"):
+        return llava.model_of(llava.configuration(spec.family, **spec.kwargs)).eval()
+
+
+def _seeded(spec: ModelSpec) -> tuple[nn.Module, Any, WeightsInfo]:
+    config = llava.configuration(spec.family, **spec.kwargs)
+    net = llava.model_of(config)
+    llava.fill(net, SEED, PEAK)
+    info = WeightsInfo(f"random:seed={SEED}", tensors_sha256(net), trained=False)
+    return net, llava.small_processor(config), info
+
+
+def _published(spec: ModelSpec, hf: str, dtype: torch.dtype) -> tuple[nn.Module, Any, WeightsInfo]:
+    try:
+        net, processor = _from_pretrained(hf, dtype)
+    except OSError as error:
+        first = str(error).strip().split("\n")[0]
+        raise WeightsError(
+            f"{spec.name} is not in the local cache and could not be fetched from "
+            f"{spec.source} ({first}). Check the connection, or give a folder (weights=<folder>)."
+        ) from error
+    return net, processor, WeightsInfo(f"hub:{hf}", tensors_sha256(net), trained=True)
+
+
+def _folder(path: Path, dtype: torch.dtype) -> tuple[nn.Module, Any, WeightsInfo]:
+    if not (path / "config.json").is_file():
+        raise WeightsError(
+            f"weights={path} is no folder with a config.json. Give what save_pretrained wrote: "
+            "configuration, safetensors and processor."
+        )
+    net, processor = _from_pretrained(str(path), dtype)
+    return net, processor, WeightsInfo(str(path), tensors_sha256(net), trained=True)
+
+
+def _from_pretrained(place: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Model and processor, with what old checkpoints left unsaid in the processor."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    net = AutoModelForImageTextToText.from_pretrained(
+        place, dtype=dtype, attn_implementation="sdpa"
+    )
+    processor = AutoProcessor.from_pretrained(place)
+    processor.patch_size = net.config.vision_config.patch_size
+    processor.vision_feature_select_strategy = net.config.vision_feature_select_strategy
+    processor.num_additional_image_tokens = 1  # CLIP's class token
+    processor.tokenizer.padding_side = "left"
+    if net.config.model_type == "llava":
+        processor.image_processor = llava.squared(processor.image_processor)
+    return net, processor
