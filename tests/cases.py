@@ -53,6 +53,31 @@ class Case:
         return build(self.method, **self.params)
 
 
+_FOLDER = tempfile.TemporaryDirectory(prefix="asap_eval_test_")
+
+
+@functools.cache
+def checkpoint(places: int) -> str:
+    """A file of random predictors for the tiny hosts, 32 wide; removed with the process."""
+    g = torch.Generator().manual_seed(places)
+    layers = {
+        "in_conv.0": (32,),
+        "in_conv.1": (32, 32),
+        "out_conv.0": (16, 32),
+        "out_conv.2": (8, 16),
+        "out_conv.4": (2, 8),
+    }
+    tensors = {}
+    for place in range(places):
+        for layer, shape in layers.items():
+            name = f"score_predictor.{place}.{layer}"
+            tensors[f"{name}.weight"] = torch.randn(shape, generator=g)
+            tensors[f"{name}.bias"] = torch.randn(shape[0], generator=g)
+    path = f"{_FOLDER.name}/predictors{places}.safetensors"
+    save_file(tensors, path)
+    return path
+
+
 ZERO_TPRUNE: dict[str, Any] = {"after": [2], "iterations": [5]}
 
 CASES = (
@@ -119,9 +144,18 @@ CASES = (
     Case("average_pool", {"k": 36}, effect="nothing"),
     Case("average_pool", {"k": 8}),
     Case("no_visual_tokens", conserves=False, empties=True),
+    Case("fastv", {"r": 0.0}, effect="nothing"),
+    Case("fastv", {"k": 20, "layer": 3}, conserves=False),
+    Case("fastv", {"k": 100, "budget": "mean", "layer": 1}, conserves=False),
+    Case("sparsevlm", {"layers": [], "keep": []}, effect="nothing"),
+    Case("sparsevlm", {"keep": [60, 30, 12]}, conserves=False),
+    Case("sparsevlm", {"keep": [50, 20], "layers": [9, 1], "noise": True}, conserves=False),
     Case("fna", {"m": 8, "blocks": []}, effect="nothing"),
     Case("fna", {"m": 8}, effect="attention"),
 )
+
+VISION = tuple(case for case in CASES if case.build().tower == "vision")
+"""Methods that act in a vision tower; the others need a language model."""
 
 
 def pairs(*effects: str) -> list[tuple[str, Case]]:
@@ -129,7 +163,7 @@ def pairs(*effects: str) -> list[tuple[str, Case]]:
     return [
         (host, case)
         for host in tiny.HOSTS
-        for case in CASES
+        for case in VISION
         if case.effect in effects
         and not (host in tiny.WITHOUT_CLS and case.build().requires_cls)
         and not (host == "avg_with_cls" and case.empties)
@@ -144,28 +178,3 @@ def batch() -> Tensor:
 def run(model: nn.Module, case: Case, x: Tensor, seed: int = 0) -> tuple[Tensor, Trace]:
     with asap_eval.reduce(model, case.method, seed=seed, **case.params) as trace:
         return tiny.output(model, x), trace
-
-
-_FOLDER = tempfile.TemporaryDirectory(prefix="asap_eval_test_")
-
-
-@functools.cache
-def checkpoint(places: int) -> str:
-    """A file of random predictors for the tiny hosts, 32 wide; removed with the process."""
-    g = torch.Generator().manual_seed(places)
-    layers = {
-        "in_conv.0": (32,),
-        "in_conv.1": (32, 32),
-        "out_conv.0": (16, 32),
-        "out_conv.2": (8, 16),
-        "out_conv.4": (2, 8),
-    }
-    tensors = {}
-    for place in range(places):
-        for layer, shape in layers.items():
-            name = f"score_predictor.{place}.{layer}"
-            tensors[f"{name}.weight"] = torch.randn(shape, generator=g)
-            tensors[f"{name}.bias"] = torch.randn(shape[0], generator=g)
-    path = f"{_FOLDER.name}/predictors{places}.safetensors"
-    save_file(tensors, path)
-    return path

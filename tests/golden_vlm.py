@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +13,9 @@ from project import SHARED
 from safetensors.torch import load_file
 from torch import Tensor
 
+import asap_eval
 from asap_eval.packing import Crops
+from asap_eval.trace import Trace
 
 FOLDER = "golden/vlm"
 FEATURES, LOGITS = 1e-4, 1e-3
@@ -73,3 +79,73 @@ def crops(kept: Tensor, tokens: int, stem: str) -> Crops:
         tiles=(rows, columns),
         padding=(0, 0),
     )
+
+
+# --- the golden models ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a golden model does with a method.
+
+    Attributes:
+        logits: ``[V]`` after the prompt. hidden: ``[D]`` what they are made from.
+        ids: ``[T]`` greedy tokens. embeds: ``[n, D]`` image tokens handed to the language model.
+        trace: of the same prompt.
+    """
+
+    logits: Tensor
+    hidden: Tensor
+    ids: Tensor
+    embeds: Tensor
+    trace: Trace
+
+
+@functools.cache
+def model(name: str) -> Any:
+    """``llava`` or ``llava_next`` of golden/vlm/host."""
+    from transformers import AutoModelForImageTextToText
+
+    return AutoModelForImageTextToText.from_pretrained(SHARED / FOLDER / "host" / name).eval()
+
+
+@torch.no_grad()
+def answer(images: str, tokens: int, method: str, **options: Any) -> Answer:
+    """A method on the golden prompt.
+
+    Args:
+        images: ``pixels15`` (its first image), ``next_2x2`` or ``next_1x2``. tokens: to generate.
+    """
+    given, tiled = read("host/inputs"), images.startswith("next")
+    llava = model("llava_next" if tiled else "llava")
+    name = f"pixels_{images}" if tiled else images
+    pixels = given[f"{name}_lowres"].repeat_interleave(8, -1).repeat_interleave(8, -2)
+    ids = torch.cat([given["ids_pre"], torch.tensor([127]), given["ids_post"]])[None]
+    call: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    call["pixel_values"] = pixels[None] if tiled else pixels[:1]
+    if tiled:
+        call["image_sizes"] = given[f"image_size_{images[5:]}_hw"][None]
+    seen: list[Tensor] = []
+    hook = llava.lm_head.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with asap_eval.reduce(llava, method, **options) as trace:
+        features = llava.model.get_image_features(
+            **{key: call[key] for key in ("pixel_values", "image_sizes") if key in call}
+        )
+        out = llava.generate(
+            **call,
+            max_new_tokens=tokens,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    hook.remove()
+    new = out.sequences[0, ids.shape[1] :]
+    return Answer(out.logits[0][0], seen[0][0, -1], new, features.pooler_output[0], trace)
+
+
+def compare(golden: dict[str, Tensor], got: Answer, ids: str = "greedy_ids") -> None:
+    """Image embeddings, logits and text; an id in front of the golden text is the prompt's BOS."""
+    if "image_embeds" in golden:
+        close(got.embeds, golden["image_embeds"])
+    close(got.logits, golden["last_logits"], LOGITS)
+    assert torch.equal(got.ids, golden[ids][-len(got.ids) :])

@@ -13,7 +13,7 @@ import pytest
 import timm
 import tiny
 import torch
-from cases import CASES, Case, batch, pairs, run
+from cases import CASES, VISION, Case, batch, pairs, run
 from timm.models import vision_transformer
 from torch import Tensor, nn
 
@@ -168,7 +168,7 @@ def test_a_batch_equals_its_images(name: str, case: Case) -> None:
             assert torch.equal(values, trace.notes[note][picked])
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.effect != "nothing"], ids=str)
+@pytest.mark.parametrize("case", [c for c in VISION if c.effect != "nothing"], ids=str)
 def test_named_images_decide_by_name_and_seed(case: Case) -> None:
     def sources(names: list[str], seed: int) -> Tensor:
         with asap_eval.reduce(host("plain"), case.method, seed=seed, **case.params) as trace:
@@ -351,7 +351,9 @@ def variant(reducer: Reducer, **members: Any) -> Reducer:
     return changed
 
 
-@pytest.mark.parametrize("method", [name for name in methods() if name != "none"])
+@pytest.mark.parametrize(
+    "method", [n for n, cls in methods().items() if n != "none" and cls.tower == "vision"]
+)
 def test_every_declared_need_is_read(method: str) -> None:
     """Without any one of its needs a method fails in at least one of its cases."""
     reducers = [case.build() for case in CASES if case.method == method]
@@ -635,7 +637,7 @@ def test_unsupported_models_are_refused_by_name(kind: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(tiny.WITHOUT_CLS))
 def test_methods_that_read_the_class_token_are_refused_without_one(name: str) -> None:
-    refused = [case for case in CASES if case.build().requires_cls]
+    refused = [case for case in VISION if case.build().requires_cls]
     assert refused
     for case in refused:
         with pytest.raises(UnsupportedModelError, match=case.method):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import golden_vlm as g
+import pytest
 import torch
 from torch import Tensor
 
@@ -51,24 +52,28 @@ def test_groups_by_exact_decomposition(stem: str) -> None:
     assert torch.equal(group, golden["belong_exact_svd"].long())
 
 
+@g.files("prunesid", "module_*", "host/*", "host/llava*/*")
+def test_models(stem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the groups of the authors' random decomposition, and with their packing."""
+    golden = g.read(f"prunesid/{stem}")
+    monkeypatch.setattr(prunesid, "groups_of", lambda _: golden["belong"].long())
+    images, _, budget = stem.removeprefix("module_").rpartition("_n")
+    g.compare(golden, g.answer(images, 8, "prunesid", k=int(budget), packing="authors"))
+
+
 @g.files("prunesid", "module_next_*", "host/llava/model")
 def test_packing_of_several_crops(stem: str) -> None:
-    """Theirs is what their code does; the faithful one has every token where its patch is."""
+    """Theirs is what their code does; corrected, every token stands where its patch is."""
     golden = g.read(f"prunesid/{stem}")
     kept, tower = golden["kept_idx_incl_cls"], golden["tower_out"]
     crops = g.crops(kept[:, 1:] - 1, tower.shape[1], stem)
-    theirs = PruneSID(kept.shape[1], packing="theirs").pack(crops)
+    theirs = PruneSID(kept.shape[1], packing="authors").pack(crops)
     g.close(g.project(tower.flatten(0, 1))[theirs], golden["image_embeds"])
 
-    faithful = PruneSID(kept.shape[1]).pack(crops)
+    corrected = PruneSID(kept.shape[1]).pack(crops)
+    assert corrected is not None
     tile = (crops.crop > 0) & (crops.slot > 0)
-    in_raster = crops.place[faithful[tile[faithful]]]
+    in_raster = crops.place[corrected[tile[corrected]]]
     assert (in_raster.diff() > 0).all()
-    assert torch.equal(faithful.sort().values, torch.arange(len(faithful)))
-    assert not torch.equal(faithful, theirs)
-
-
-@g.files("prunesid", "module_pixels15_*", "host/llava/model")
-def test_order_of_one_crop(stem: str) -> None:
-    golden = g.read(f"prunesid/{stem}")
-    g.close(g.project(golden["tower_out"][0]), golden["image_embeds"])
+    assert torch.equal(corrected.sort().values, torch.arange(len(corrected)))
+    assert not torch.equal(corrected, theirs)

@@ -41,6 +41,14 @@ def test_the_tower_s_output(stem: str) -> None:
     g.close(after.x, golden["tower_out"])
 
 
+@g.files("visionzip", "module_*", "host/*", "host/llava*/*")
+def test_models(stem: str) -> None:
+    golden = g.read(f"visionzip/{stem}")
+    dominant, contextual = (int(part[1:]) for part in stem.split("_")[-2:])
+    images = stem.removeprefix("module_").rpartition("_d")[0]
+    g.compare(golden, g.answer(images, 8, "visionzip", k=dominant + contextual))
+
+
 @g.files("visionzip", "module_next_*", "host/llava/model")
 def test_packing_of_several_crops(stem: str) -> None:
     golden = g.read(f"visionzip/{stem}")
@@ -49,4 +57,5 @@ def test_packing_of_several_crops(stem: str) -> None:
     tower = golden["tower_out"]
     crops = g.crops(patches, tower.shape[1], stem)
     order = VisionZip(dominant + contextual).pack(crops)
+    assert order is not None
     g.close(g.project(tower.flatten(0, 1))[order], golden["image_embeds"])

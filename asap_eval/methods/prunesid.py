@@ -34,7 +34,7 @@ from asap_eval.tokens import DROPPED, Reduction
         fixed_count=True,
         deviations="exact decomposition instead of a random one (theirs keeps other tokens for "
         "every seed); decompositions and cosines in fp64; with every patch kept their order stays; "
-        "tokens of tiles stand where their patches are (packing=theirs: where the released code "
+        "tokens of tiles stand where their patches are (packing=authors: where the released code "
         "puts them)",
     ),
 )
@@ -48,12 +48,13 @@ class PruneSID(Reducer):
 
     Attributes:
         k: tokens handed on per crop, class token included; k // 4 groups are made.
-        packing: ``faithful``, or ``theirs``: in each tile the released code sorts the positions but
-            not the features, so that most patches of a tile stand in another's place.
+        packing: of several crops: ``corrected`` as above; ``authors``: in each tile the released
+            code sorts positions but not features, so that most patches of a tile stand in another's
+            place; ``spatial``: the model's own, without padding and with newlines.
     """
 
     k: int = 64
-    packing: Literal["faithful", "theirs"] = "faithful"
+    packing: Literal["corrected", "authors", "spatial"] = "corrected"
     site = "output"
     hands_cls = True
 
@@ -82,10 +83,12 @@ class PruneSID(Reducer):
         patches, width = view.size.shape[1] - view.prefix, view.features.shape[-1]
         return 0 if self.k > patches else 2 * patches**2 * width
 
-    def pack(self, crops: Crops) -> Tensor:
+    def pack(self, crops: Crops) -> Tensor | None:
+        if self.packing == "spatial":
+            return None
         tile, cls = crops.crop > 0, crops.slot == 0
         patches = crops.raster(tile & ~cls)
-        if self.packing == "theirs":
+        if self.packing == "authors":
             # The n-th patch of a tile in its own order stands where its n-th by position should.
             of_tile = crops.crop[patches]
             patches = (tile & ~cls).nonzero().flatten()[of_tile.argsort(stable=True).argsort()]

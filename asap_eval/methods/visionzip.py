@@ -8,6 +8,7 @@ other token is added to one of a few evenly spaced ones, the nearest by key.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -45,10 +46,13 @@ class VisionZip(Reducer):
         k: tokens handed on per crop: class token, dominant and contextual ones.
         contextual: how many of them are contextual; ``None`` = 5 of 32, rounded, as the authors'
             54 + 10 (108 + 20, 162 + 30). Their class token is one of the 54.
+        packing: of several crops: the authors' as above, or ``spatial``: the model's own, without
+            padding and with newlines.
     """
 
     k: int = 64
     contextual: int | None = None
+    packing: Literal["authors", "spatial"] = "authors"
     site = "output"
     hands_cls = True
 
@@ -81,7 +85,9 @@ class VisionZip(Reducer):
         dominant = view.prefix + self.k - 1 - self._contextual
         return (view.size.shape[1] - dominant) * self._contextual * view.keys.shape[-1]
 
-    def pack(self, crops: Crops) -> Tensor:
+    def pack(self, crops: Crops) -> Tensor | None:
+        if self.packing == "spatial":
+            return None
         tile, cls = crops.crop > 0, crops.slot == 0
         contextual = crops.slot >= self.k - self._contextual
         patches = crops.raster(tile & ~cls & ~contextual)

@@ -8,6 +8,7 @@ other half is what is left when near-duplicates are dropped, eight at a time, fr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -51,10 +52,13 @@ class VisPruner(Reducer):
     Attributes:
         k: tokens handed on per crop.
         ratio: share of them chosen for the class token's attention.
+        packing: of several crops: the authors' as above, or ``spatial``: the model's own, without
+            padding and with newlines.
     """
 
     k: int = 64
     ratio: float = 0.5
+    packing: Literal["authors", "spatial"] = "authors"
     site = "output"
 
     @property
@@ -81,7 +85,9 @@ class VisPruner(Reducer):
         """Cosines of all pairs of patches."""
         return (view.size.shape[1] - view.prefix) ** 2 * view.features.shape[-1]
 
-    def pack(self, crops: Crops) -> Tensor:
+    def pack(self, crops: Crops) -> Tensor | None:
+        if self.packing == "spatial":
+            return None
         tile = crops.crop > 0
         return torch.cat([(~tile).nonzero().flatten(), crops.raster(tile)])
 
