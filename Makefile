@@ -1,6 +1,7 @@
 # Everything runs inside a virtual environment of its own; nothing outside the checkout changes.
 #   make example VENV=/somewhere PYTHON=python3.12     another place, another Python
 #   make speed DATA=imagenet/val WEIGHTS=deit_tiny.safetensors SPEED_ARGS="--rounds 100"
+#   make table1 DATA=imagenet/val ARGS="model=deit_small device=cuda"
 #   make test JOBS=4 PYTEST_ARGS="-k record"           more processes, fewer tests
 
 PYTHON ?= python3
@@ -10,14 +11,15 @@ PYTEST_ARGS ?=
 DATA ?=
 WEIGHTS ?=
 SPEED_ARGS ?=
+ARGS ?=
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help example speed dev test lint types check format clean
+.PHONY: help example speed table1 table2 table7 fig6 fig8 alpha readings controls dev test lint types check format clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +38,35 @@ example: $(VENV)/.core ## install, then compare four methods on the bundled exam
 speed: $(VENV)/.core ## cost of the walk, share of the ideal, peak memory: DATA=<folder> [WEIGHTS=<file>]
 	$(if $(DATA),,$(error give DATA=<folder with one folder per class>))
 	$(BIN)/python benchmarks/speed.py --data $(DATA) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(SPEED_ARGS)
+
+define EXPERIMENT
+	$(if $(DATA),,$(error give DATA=<folder with one folder per class>))
+	$(BIN)/asap-eval experiment=$@ data=$(DATA) $(if $(WEIGHTS),weights=$(WEIGHTS)) $(ARGS)
+endef
+
+table1: $(VENV)/.core ## every method of the paper's Table 1, and controls: DATA=<folder> [WEIGHTS=<file>] [ARGS=...]
+	$(EXPERIMENT)
+
+table2: $(VENV)/.core ## a random anchor against the sink: DATA=...
+	$(EXPERIMENT)
+
+table7: $(VENV)/.core ## what the walk costs in time: DATA=...
+	$(EXPERIMENT)
+
+fig6: $(VENV)/.core ## bins K and threshold tau, DeiT-Base: DATA=...
+	$(EXPERIMENT)
+
+fig8: $(VENV)/.core ## bins K and threshold tau, ViT-AugReg: DATA=...
+	$(EXPERIMENT)
+
+alpha: $(VENV)/.core ## the walk's alpha (Appendix J): DATA=...
+	$(EXPERIMENT)
+
+readings: $(VENV)/.core ## every reading of ASAP's open choices: DATA=... ARGS=model=<name>
+	$(EXPERIMENT)
+
+controls: $(VENV)/.core ## controls at one MACs budget: DATA=... ARGS=model=<name>
+	$(EXPERIMENT)
 
 dev: $(VENV)/.dev ## install with every extra and the developers' tools
 

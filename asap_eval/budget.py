@@ -7,7 +7,7 @@ import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from asap_eval.errors import BudgetError
+from asap_eval.errors import UnreachableError
 from asap_eval.method import Reducer
 from asap_eval.options import options
 
@@ -57,7 +57,7 @@ def search(
         interval: where the knob is searched, both ends included. whole: only integers.
 
     Raises:
-        BudgetError: the target is outside what the ends of the interval reach.
+        UnreachableError: the target is outside what the ends of the interval reach.
     """
     seen: dict[float, float] = {}
 
@@ -69,7 +69,7 @@ def search(
     low, high = (round(end) if whole else end for end in interval)
     reach = sorted((at(low), at(high)))
     if not reach[0] - TOLERANCE <= target <= reach[1] + TOLERANCE:
-        raise BudgetError(
+        raise UnreachableError(
             f"The target {target:g} {unit} cannot be met: with {name} from {low:g} to {high:g} "
             f"this method reaches {reach[0]:.2f} to {reach[1]:.2f} {unit}. "
             "Choose a target inside, or change the method's other options."

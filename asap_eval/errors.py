@@ -34,6 +34,10 @@ class BudgetError(AsapEvalError):
     """A budget that no value of the method's knob can meet."""
 
 
+class UnreachableError(BudgetError):
+    """A target outside what the knob reaches: a finding about a method, not a mistake."""
+
+
 class RecordError(AsapEvalError):
     """A record or per-sample file that cannot be read or written."""
 

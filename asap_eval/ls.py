@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from asap_eval.authors import ABOUT, entries, known_models
 from asap_eval.bench.bench import benches
 from asap_eval.errors import AsapEvalError
 from asap_eval.method import Reducer, methods
@@ -28,10 +29,7 @@ def models_table() -> Table:
     ]
     note = "Any other timm Vision Transformer: model.timm=<timm name>."
     return Table(
-        "Models",
-        ["model", "what", "architecture and weights (timm or hub)"],
-        rows,
-        [note],
+        "Models", ["model", "what", "architecture and weights (timm, Hugging Face)"], rows, [note]
     )
 
 
@@ -91,10 +89,22 @@ def benchmarks_table() -> Table:
     return Table("Benchmarks", ["benchmark", "what"], rows)
 
 
+def settings_table() -> Table:
+    """Every entry of ``settings=authors``."""
+    rows = []
+    for model in known_models():
+        for method, entry in entries(model).items():
+            given = [f"{option}={value}" for option, value in entry.items() if option not in ABOUT]
+            lost = [f"{option} unknown" for option in entry.get("unknown", ())]
+            rows.append([model, method, ", ".join(given + lost), entry["source"]])
+    return Table("Authors' settings", ["model", "method", "settings=authors", "source"], rows)
+
+
 TABLES: dict[str, Callable[[], Table]] = {
     "models": models_table,
     "methods": methods_table,
     "benchmarks": benchmarks_table,
+    "settings": settings_table,
 }
 
 

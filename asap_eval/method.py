@@ -33,10 +33,11 @@ from asap_eval.options import checked, options
 from asap_eval.packing import Crops
 from asap_eval.tokens import Reduction
 
-Site = Literal["before", "between", "after", "output"]
-"""Where a reduction acts: before a block, between its attention and its MLP, after it, or on what
-the tower hands on: the output of the last block that is used. There every image is watched once and
-`Reducer.watch` is not asked."""
+Site = Literal["input", "before", "between", "after", "output"]
+"""Where a method acts: on the images before the model sees them (`Reducer.grid`); at the blocks it
+watches, before a block, between its attention and its MLP, or after it; or on what the tower hands
+on, the output of the last block that is used. There every image is watched once and `Reducer.watch`
+is not asked."""
 
 Tower = Literal["vision", "language"]
 
@@ -204,7 +205,10 @@ class Card:
 
 
 class Reducer:
-    """Base of every method: override `watch` and `decide`; a dataclass holds the options."""
+    """Base of every method: a dataclass holds the options.
+
+    Override `watch` and `decide`; a method whose site is the input overrides `grid` instead.
+    """
 
     name: ClassVar[str]
     card: ClassVar[Card]
@@ -229,6 +233,13 @@ class Reducer:
 
     def check(self, batch: Batch) -> None:
         """Raise `BadValueError` where the options do not fit the model; called at every pass."""
+
+    def grid(self, own: tuple[int, int]) -> tuple[int, int]:
+        """Patches down and across that images are resized to, at most the model's ``own``.
+
+        Asked where the site is the input, once per install and before `check`.
+        """
+        return own
 
     def begin(self, batch: Batch) -> Any:
         """Fresh state of one forward pass."""
@@ -255,6 +266,10 @@ class Reducer:
     def macs(self, view: View, state: Any) -> int | Tensor:
         """The method's own products at this block for each watched image (a number or ``[b]``)."""
         return 0
+
+    def origin(self) -> dict[str, Any]:
+        """What a record must say of files the method runs from (hash, training); {} = none."""
+        return {}
 
     def attends(self, block: int, state: Any) -> bool:
         """Whether the method replaces this block's attention product (`attend`)."""

@@ -6,7 +6,7 @@ import inspect
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any, Literal
 
 from asap_eval.errors import AsapEvalError, BadValueError, unknown
@@ -16,7 +16,9 @@ def options(cls: type[Any]) -> Iterator[tuple[str, Any, Any]]:
     """Name, resolved type and default of every option."""
     hints = typing.get_type_hints(cls)
     for option in fields(cls):
-        yield option.name, hints[option.name], option.default
+        made = option.default_factory
+        default = option.default if made is MISSING else made()
+        yield option.name, hints[option.name], default
 
 
 def checked(where: str, value: Any, hint: Any) -> Any:
@@ -36,6 +38,10 @@ def checked(where: str, value: Any, hint: Any) -> Any:
                 except AsapEvalError:
                     continue
         raise BadValueError(f"{where}={value!r} is not of type {hint}.")
+    if typing.get_origin(hint) is list:
+        if not isinstance(value, list):
+            raise BadValueError(f"{where}={value!r} should be a list, for instance [{value}].")
+        return [checked(where, item, typing.get_args(hint)[0]) for item in value]
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if hint is int and isinstance(value, float) and value.is_integer():

@@ -80,9 +80,14 @@ class Crops:
 
     @cached_property
     def place(self) -> Tensor:
-        """``[T]`` stitched place of a token that holds one patch of a tile; -1 = it has none."""
-        place = self._per_token(self.stitched)
-        return torch.where((self.held == 1) & (self.crop > 0), place, -1)
+        """``[T]`` stitched place of a token of a tile that holds one patch or a filled rectangle of
+        patches: of the first of them. -1 = it has none."""
+        row = torch.div(self.stitched, max(self.columns, 1), rounding_mode="floor")
+        column = self.stitched % max(self.columns, 1)
+        (top, bottom), (left, right) = self._range(row), self._range(column)
+        filled = (bottom - top + 1) * (right - left + 1) == self.held
+        placed = filled & (self.held > 0) & (self.crop > 0)
+        return torch.where(placed, top * self.columns + left, -1)
 
     @cached_property
     def shows(self) -> Tensor:
@@ -97,19 +102,33 @@ class Crops:
 
     def _per_token(self, values: Tensor) -> Tensor:
         """``[T]`` sums over the patches that each token holds; ``values`` is ``[C, P]``."""
-        slots = int(self.slot.max()) + 1 if self.slot.numel() else 1
         kept = self.source >= 0
-        sums = values.new_zeros(self.source.shape[0], slots)
+        sums = values.new_zeros(self.source.shape[0], self._slots)
         sums.scatter_add_(1, self.source.clamp(min=0), torch.where(kept, values, 0))
         return sums[self.crop, self.slot]
+
+    @property
+    def _slots(self) -> int:
+        return int(self.slot.max()) + 1 if self.slot.numel() else 1
+
+    def _range(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """``[T]`` least and largest value among the patches of each token."""
+        slots = self._slots  # one more for dropped patches
+        into = torch.where(self.source >= 0, self.source, slots)
+        ends = []
+        for reduce, start in (("amin", self.source.shape[1] * len(self.source)), ("amax", -1)):
+            out = values.new_full((len(self.source), slots + 1), start)
+            ends.append(out.scatter_reduce_(1, into, values, reduce)[self.crop, self.slot])
+        return ends[0], ends[1]
 
 
 def spatial(crops: Crops, newline: Newline = "kept") -> Tensor:
     """The model's own packing, over the tokens that are left.
 
-    The base crop in its own order; tokens of one patch in raster order of the stitched grid, rows
-    and columns of padding left out; last, tile by tile, tokens that hold several patches (or none)
-    and so have no place of their own. With every token kept this is the unpruned order.
+    The base crop in its own order; tokens of one patch (or of a rectangle of patches, as in a
+    smaller image) in raster order of the stitched grid, rows and columns of padding left out; last,
+    tile by tile, tokens that hold other patches or none, and so have no place of their own. With
+    every token kept this is the unpruned order.
 
     Returns:
         int64 indices into the tokens of ``crops``; `NEWLINE` = the newline embedding.
@@ -123,12 +142,15 @@ def spatial(crops: Crops, newline: Newline = "kept") -> Tensor:
         ends = [NEWLINE] if newline != "none" else []
         return torch.cat([base, torch.tensor(ends, dtype=torch.long, device=device)])
     above = crops.padding[0]
+    place = crops.place[placed]
+    # A rectangle may begin in the padding; it is seen from the first row of the image on.
+    place = place + (above - place // crops.columns).clamp(min=0) * crops.columns
     rows = torch.arange(above, crops.rows - above, device=device)
     if newline == "none":
         rows = rows[:0]
     elif newline == "kept":
-        rows = rows[torch.isin(rows, crops.place[placed] // crops.columns)]
+        rows = rows[torch.isin(rows, place // crops.columns)]
     # A newline stands behind the last column of its row: halves keep it before the next row.
-    keys = torch.cat([2 * crops.place[placed], 2 * (rows + 1) * crops.columns - 1])
+    keys = torch.cat([2 * place, 2 * (rows + 1) * crops.columns - 1])
     order = torch.cat([placed, torch.full_like(rows, NEWLINE)])[keys.argsort(stable=True)]
     return torch.cat([base, order, rest])

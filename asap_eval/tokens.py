@@ -127,7 +127,9 @@ def combine(x: Tensor, slot: Tensor, weight: Tensor, slots: int) -> Tensor:
     member = torch.zeros_like(members)
     member[slot[kept]] = kept.nonzero().flatten()
     out = x.index_select(0, member)
-    out[members == 0] = 0
+    empty = members == 0
+    if bool(empty.any()):
+        out[empty] = 0
     mixed = kept & ~alone
     if bool(mixed.any()):
         rows, place = torch.unique(slot[mixed], return_inverse=True)
@@ -153,6 +155,21 @@ def fold_size(size: Tensor, reduction: Reduction, longest: int) -> Tensor:
     group = reduction.group
     out = torch.zeros(size.shape[0], longest, dtype=size.dtype, device=size.device)
     return out.scatter_add_(1, group.clamp(min=0), torch.where(group >= 0, size, 0))
+
+
+def covering(own: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """``[P]`` int64: of a smaller grid, the patch that covers the centre of each original one.
+
+    Patches are counted row by row. Every patch of the smaller grid covers at least one centre.
+
+    Args:
+        own: original patches down and across. grid: those of the resized image, at most ``own``.
+    """
+    rows, columns = (
+        (2 * torch.arange(before) + 1) * after // (2 * before)
+        for before, after in zip(own, grid, strict=True)
+    )
+    return (rows[:, None] * grid[1] + columns).flatten()
 
 
 def follow(source: Tensor, reduction: Reduction) -> Tensor:

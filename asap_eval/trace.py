@@ -16,11 +16,14 @@ class Trace:
     """Filled by the host while the model runs; every forward pass starts it afresh.
 
     Attributes:
+        patches: ``[B]`` patches that the stem made of each image: fewer than the model was built
+            for where the image was resized at the input.
         lengths: ``[L, B]`` tokens of each image after each block, prefix included, padding not.
         attention_tokens: ``[L, B]`` tokens that entered the attention of each block.
         mlp_tokens: ``[L, B]`` tokens that entered the MLP of each block.
         method_macs: ``[B]`` fp64, the method's own products for each image.
-        fired: ``[B]`` first block (from 1) that reduced the image, 0 = never.
+        fired: ``[B]`` first block (from 1) that reduced the image, 0 = never. An image resized at
+            the input has fired at 1, the first block that ran on fewer tokens.
         source: ``[B, P]`` slot of each original patch in its image's sequence, -1 = dropped.
         notes: what a method wants to show, per image, by name (``sink``: ``[B]``).
 
@@ -44,11 +47,18 @@ class Trace:
         """
         self._ids = tuple(ids)
 
-    def start(self, blocks: int, source: Tensor) -> None:
-        """Begin a forward pass of ``B`` images (host only); ``source`` is ``[B, P]``."""
+    def start(self, blocks: int, source: Tensor, patches: int | None = None) -> None:
+        """Begin a forward pass of ``B`` images (host only).
+
+        Args:
+            blocks: L. source: ``[B, P]`` slots of the original patches.
+            patches: of each image as the stem saw it; ``None`` = the original ones.
+        """
         batch, device = source.shape[0], source.device
         counts = torch.zeros(blocks, batch, dtype=torch.long, device=device)
+        made = source.shape[1] if patches is None else patches
         self._values = {
+            "patches": torch.full((batch,), made, dtype=torch.long, device=device),
             "lengths": counts,
             "attention_tokens": counts.clone(),
             "mlp_tokens": counts.clone(),
@@ -80,6 +90,10 @@ class Trace:
         if name not in self._values:
             raise AsapEvalError(f"trace.{name} is empty: run the model inside the `with` first.")
         return self._values[name]
+
+    @property
+    def patches(self) -> Tensor:
+        return self._get("patches")
 
     @property
     def lengths(self) -> Tensor:

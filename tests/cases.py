@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import asap_eval
+from asap_eval.learned import Learned
 from asap_eval.method import Reducer, build
 from asap_eval.trace import Trace
 
@@ -29,7 +30,8 @@ class Case:
             tokens stay, their attention is replaced; ``nothing`` = the model's own output.
         conserves: whether no patch is dropped: all live on in some token.
         empties: whether no patch is left: models that average patches have nothing to read.
-        predictors: DynamicViT's checkpoint: random predictors for this many places.
+        places: for methods with trained predictors: a checkpoint of random ones is made for so
+            many of them.
     """
 
     method: str
@@ -37,7 +39,7 @@ class Case:
     effect: Literal["tokens", "attention", "nothing"] = "tokens"
     conserves: bool = True
     empties: bool = False
-    predictors: int = 0
+    places: int = 0
 
     def __str__(self) -> str:
         listed = ",".join(f"{name}={value}" for name, value in self.options.items())
@@ -45,9 +47,10 @@ class Case:
 
     @property
     def params(self) -> dict[str, Any]:
-        if not self.predictors:
+        if not self.places:
             return self.options
-        return {**self.options, "checkpoint": checkpoint(self.predictors)}
+        made = checkpoint(self.places, self.method, self.options.get("history", 2))
+        return {**self.options, "checkpoint": made}
 
     def build(self) -> Reducer:
         return build(self.method, **self.params)
@@ -57,25 +60,29 @@ _FOLDER = tempfile.TemporaryDirectory(prefix="asap_eval_test_")
 
 
 @functools.cache
-def checkpoint(places: int) -> str:
+def checkpoint(places: int, method: str = "dynamicvit", history: int = 2) -> str:
     """A file of random predictors for the tiny hosts, 32 wide; removed with the process."""
+    values = {"dynamicvit": (32,), "spot": (32, 6 * 2 * history)}[method]
+    inputs = (torch.ones(1, 1), *(torch.zeros(1, 1, size) for size in values))
     g = torch.Generator().manual_seed(places)
-    layers = {
-        "in_conv.0": (32,),
-        "in_conv.1": (32, 32),
-        "out_conv.0": (16, 32),
-        "out_conv.2": (8, 16),
-        "out_conv.4": (2, 8),
+    predictors = {place: trainable(method).untrained(inputs) for place in range(places)}
+    for predictor in predictors.values():
+        for value in predictor.parameters():
+            value.data = torch.randn(value.shape, generator=g)
+    path = f"{_FOLDER.name}/{method}{places}{history}.safetensors"
+    tensors = {
+        f"score_predictor.{place}.{key}": value
+        for place, predictor in predictors.items()
+        for key, value in predictor.state_dict().items()
     }
-    tensors = {}
-    for place in range(places):
-        for layer, shape in layers.items():
-            name = f"score_predictor.{place}.{layer}"
-            tensors[f"{name}.weight"] = torch.randn(shape, generator=g)
-            tensors[f"{name}.bias"] = torch.randn(shape[0], generator=g)
-    path = f"{_FOLDER.name}/predictors{places}.safetensors"
-    save_file(tensors, path)
+    save_file(tensors, path)  # says nothing of itself, as the authors' files
     return path
+
+
+def trainable(method: str) -> Learned:
+    built = build(method)
+    assert isinstance(built, Learned)
+    return built
 
 
 ZERO_TPRUNE: dict[str, Any] = {"after": [2], "iterations": [5]}
@@ -88,6 +95,8 @@ CASES = (
     Case("stride", {"k": 1.0}, effect="nothing"),
     Case("stride", {"k": 0.5, "layer": 3}),
     Case("stride", {"k": 0.4, "layer": 5, "rest": "drop"}, conserves=False),
+    Case("downsample", {"k": 1.0}, effect="nothing"),
+    Case("downsample", {"k": 0.55}),
     Case("mass", {"k": 1.0}, effect="nothing"),
     Case("mass", {"k": 0.5, "layer": 2}),
     Case("mass", {"k": 0.4, "layer": 3, "of": "walk", "rest": "drop"}, conserves=False),
@@ -130,9 +139,6 @@ CASES = (
     Case("zero_tprune", ZERO_TPRUNE | {"rates": [1.0], "similar": 0}, effect="nothing"),
     Case("zero_tprune", ZERO_TPRUNE | {"rates": [0.6], "similar": 4}, conserves=False),
     Case("zero_tprune", ZERO_TPRUNE | {"rates": [0.5], "similar": 0}, conserves=False),
-    Case("dynamicvit", {"k": 1.0}, predictors=3, effect="nothing"),
-    Case("dynamicvit", {"k": 0.7}, predictors=3, conserves=False),
-    Case("dynamicvit", {"k": 0.5, "blocks": [0, 4]}, predictors=2, conserves=False),
     Case("visionzip", {"k": 37, "contextual": 0}, effect="nothing"),
     Case("visionzip", {"k": 12}),
     Case("visionzip", {"k": 9, "contextual": 0}, conserves=False),
@@ -150,6 +156,12 @@ CASES = (
     Case("sparsevlm", {"layers": [], "keep": []}, effect="nothing"),
     Case("sparsevlm", {"keep": [60, 30, 12]}, conserves=False),
     Case("sparsevlm", {"keep": [50, 20], "layers": [9, 1], "noise": True}, conserves=False),
+    Case("dynamicvit", {"k": 1.0}, places=3, effect="nothing"),
+    Case("dynamicvit", {"k": 0.7}, places=3, conserves=False),
+    Case("dynamicvit", {"k": 0.5, "blocks": [0, 4]}, places=2, conserves=False),
+    Case("spot", {"k": 1.0, "blocks": [2]}, places=1, effect="nothing"),
+    Case("spot", {"k": 0.6, "blocks": [2, 3]}, places=2, conserves=False),  # histories overlap
+    Case("spot", {"k": 0.5, "blocks": [1, 3], "history": 1}, places=2, conserves=False),
     Case("fna", {"m": 8, "blocks": []}, effect="nothing"),
     Case("fna", {"m": 8}, effect="attention"),
 )

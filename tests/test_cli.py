@@ -16,9 +16,12 @@ from pictures import CLASSES, TINY, picture_folder
 from asap_eval.cli import main
 from asap_eval.cli.experiment import rows_of
 from asap_eval.cli.groups import register_choices
+from asap_eval.experiment import load
 from asap_eval.method import methods
+from asap_eval.models import model_names
 from asap_eval.paths import PACKAGE, conf_dir
 from asap_eval.record import read_record, read_records
+from asap_eval.report.cli import main as report
 
 Run = Callable[..., tuple[int, list[str], str]]
 
@@ -293,9 +296,93 @@ def test_model_and_method_filter_the_rows(command: Run, experiments: list[str]) 
     assert code == 2
     assert "Unknown method of this experiment 'asap'" in err
     assert "stride" in err
-    code, _, err = command(*experiments, "experiment=both", "model=deit_tiny")
+
+
+@pytest.fixture
+def compared(pictures: Path, tmp_path: Path) -> list[str]:
+    """An experiment with published figures, rows that cannot run, and sweeps."""
+    folder = tmp_path / "mine" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "paper.yaml").write_text(
+        "# @package _global_\n"
+        "about: {paper: Table 9, asks: 'Does it work?', samples: 50000, layout: grid}\n"
+        "common: {model: digits_vit, data: example}\n"
+        "rows:\n"
+        "  - {method: dynamicvit, needs: {method.checkpoint: trained predictors},\n"
+        "     published: {row: Learned, baseline: 96, acc: 95.5}}\n"
+        "  - {method: asap, method.tau: 99, budget: macs, target: -35}\n"
+        "  - {method: mass, budget: macs, target: -20,\n"
+        "     published: {row: Heavy, baseline: 96, acc: 20, macs: -20}}\n"
+        "  - {method: random, sweep: {k: [0.5, 0.7], seed: [0, 1]}}\n"
+        "  - {model: test_vit, data: x, method: none}\n"
+    )
+    return ["--config-dir", str(tmp_path / "mine"), "experiment=paper", "model=digits_vit"]
+
+
+def test_an_experiment_compares_with_the_paper(command: Run, compared: list[str]) -> None:
+    code, out, err = command(*compared, "limit=30", "sample=spread", "budget.samples=4")
+    text = "\n".join(out)
+    # Neither missing predictors nor a budget that no knob meets is a failure.
+    assert code == 0, err
+    assert "not run: it needs method.checkpoint= (trained predictors)" in " ".join(err.split())
+    assert "not run: The target -35 % cannot be met" in " ".join(err.split())
+    assert text.startswith("Table 9 · digits_vit · imagenet · example · 30 samples")
+    assert "Does it work?" in text
+    learned = [line for line in out if line.startswith("  Learned")]
+    assert all("not run: it needs" in line for line in learned)
+    heavy = [line for line in out if line.startswith("  Heavy")]
+    assert all("differs †" in line for line in heavy)
+    assert any("-76.00 (96.00 → 20.00)" in line for line in heavy)
+    assert sum("k=0.5 · 2 seeds" in line for line in out) >= 1
+    made = [read_record(Path(line)).job for line in out if line.endswith(".json")]
+    assert [(j.method, j.k, j.seed) for j in made] == [
+        ("mass", None, 0),
+        *(("random", k, seed) for k in (0.5, 0.7) for seed in (0, 1)),
+    ]
+    # The same table from the records alone.
+    experiment = compared[1] + "/experiment/paper.yaml"
+    assert report(["results", "--experiment", experiment]) == 0
+
+
+def test_the_command_line_narrows_a_sweep(command: Run, compared: list[str]) -> None:
+    given = [*compared, "limit=4", "method=random", "plan=true"]
+    assert "\n".join(command(*given)[1]).count("digits_vit random k=") == 4
+    text = "\n".join(command(*given, "k=[0.6,0.8]", "seed=0")[1])
+    assert "random k=0.6" in text
+    assert "random k=0.8" in text
+    assert text.count("digits_vit random k=") == 2
+    # Rows that do not sweep the key are left as they are.
+    code, out, _ = command(*given[:-2], "k=[0.6]", "plan=true")
+    assert code == 0
+    assert "digits_vit mass on imagenet" in "\n".join(out)
+    assert "\n".join(out).count("digits_vit random k=0.6") == 2
+
+
+def test_an_option_is_for_the_rows_that_have_it(command: Run, compared: list[str]) -> None:
+    _, out, _ = command(*compared, "limit=4", "plan=true", "method.layer=2", "budget.samples=3")
+    text = "\n".join(out)
+    assert text.count("layer=2") == 5
+    assert text.count("searched on up to 3 images") == 2
+    code, _, err = command(*compared, "method.inflection=1")
     assert code == 2
-    assert "test_vit" in err
+    assert "No row left of this experiment has the option method.inflection" in err
+    code, _, err = command(
+        *compared, "limit=4", "method=dynamicvit", "method.checkpoint=nowhere.pt"
+    )
+    assert code == 1
+    assert "nowhere.pt cannot be read" in err
+
+
+def test_a_model_chooses_rows_or_takes_those_that_name_none(
+    command: Run, compared: list[str], pictures: Path
+) -> None:
+    def models(*given: str) -> set[str]:
+        out = command(*compared[:3], "plan=true", f"data={pictures}", *given)[1]
+        return {line.split()[0] for line in out if " on imagenet" in line}
+
+    assert models("weights=random") == {"digits_vit", "test_vit"}
+    assert models("model=test_vit", "weights=random") == {"test_vit"}
+    assert models("model=timm", "model.timm=test_vit2", "weights=random") == {"test_vit2"}
 
 
 def test_a_failed_row_does_not_stop_the_others(command: Run, experiments: list[str]) -> None:
@@ -307,9 +394,13 @@ def test_a_failed_row_does_not_stop_the_others(command: Run, experiments: list[s
 
 
 def test_an_experiment_file_is_its_rows(command: Run, experiments: list[str]) -> None:
+    Path("mine/experiment/torn.yaml").write_text("rows: [")
+    code, _, err = command(*experiments, "experiment=torn")
+    assert code == 2
+    assert "torn.yaml cannot be read" in err
     code, _, err = command(*experiments, "experiment=stray", "data=x")
     assert code == 2
-    assert "sets limit beside" in err
+    assert "Unknown key of the experiment file 'stray' 'limit'" in err
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in conf_dir().glob("experiment/*.yaml")))
@@ -317,9 +408,13 @@ def test_every_experiment_composes(name: str) -> None:
     register_choices()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         given = [f"experiment={name}"]
-        rows = rows_of(compose("config", given), given)
-    assert len({row.settings.job.method for row in rows}) >= 1
-    assert all(row.settings.job.model for row in rows)
+        if any(entry.model is None for entry in load(name).entries):
+            given.append("model=deit_tiny")
+        experiment, rows = rows_of(compose("config", given), given)
+    assert len(rows) == len(experiment.entries)
+    for row in rows:
+        assert row.settings is not None or row.entry.needs
+        assert row.model in model_names()
 
 
 def test_without_arguments_the_example_runs(command: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,8 +98,10 @@ def test_tokens_are_accounted_for(name: str, case: Case) -> None:
     lengths, full = trace.lengths, 36 + prefix
     assert got.isfinite().all()
     assert (lengths[-1] < full).any(), "no image was reduced: the case tests nothing"
-    entered = torch.cat([torch.full((1, len(batch())), full), lengths[:-1]])
-    steps = [("before", entered, trace.attention_tokens)]
+    made = (trace.patches + prefix)[None]
+    entered = torch.cat([made, lengths[:-1]])
+    steps = [("input", torch.full_like(made, full), made)]
+    steps += [("before", entered, trace.attention_tokens)]
     steps += [("between", trace.attention_tokens, trace.mlp_tokens)]
     steps += [("after", trace.mlp_tokens, lengths)]
     for site, before, after in steps:
@@ -130,7 +132,12 @@ def test_replaced_attention_keeps_the_tokens(name: str, case: Case) -> None:
     assert not trace.fired.any()
 
 
-@on_every_pair("tokens")
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [  # a method that acts on the input decides nothing about tokens; see test_downsample.py
+        pytest.param(n, c, id=f"{n}-{c}") for n, c in pairs("tokens") if c.build().site != "input"
+    ],
+)
 def test_prefix_tokens_stay_in_front_untouched(name: str, case: Case) -> None:
     reducer, prefix = case.build(), tiny.PREFIX.get(name, 1)
     decided: list[Reduction] = []
@@ -478,7 +485,7 @@ class Ragged(Reducer):
 
 @pytest.mark.parametrize("site", ["before", "between", "after"])
 @pytest.mark.parametrize("proportional", [False, True])
-@pytest.mark.parametrize("name", ["plain", "registers", "avg_without_cls", "map", "clip"])
+@pytest.mark.parametrize("name", ["plain", "registers", "avg_without_cls", "map", "clip", "lv_vit"])
 def test_ragged_batches_read_and_run_like_single_images(
     name: str, proportional: bool, site: Site
 ) -> None:

@@ -72,17 +72,10 @@ def test_size_and_work_of_the_small_model() -> None:
 def test_work_is_what_torch_counts() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = tiny_model()
+    model = tiny.lv_vit(7)
     with FlopCounterMode(display=False) as counter:
         model(batch(1))
     assert counter.get_total_flops() == 2 * unpruned_macs(geometry_of(model))
-
-
-def tiny_model() -> LVViT:
-    """36 patches, peaked attention, no parameter at a value that hides an error."""
-    model = LVViT(24, 4, embed_dim=32, depth=5, num_heads=2, num_classes=tiny.CLASSES)
-    shaken: LVViT = tiny.shake(model, 7, 1.7)
-    return shaken
 
 
 def batch(count: int) -> Tensor:
@@ -109,7 +102,7 @@ class ByName(Reducer):
 
 @pytest.mark.parametrize("names", [["5", "36", "12", "1", "0"], ["9"] * 5, ["0"] * 5])
 def test_only_patches_that_are_left_vote(names: list[str]) -> None:
-    model, x = tiny_model(), batch(5)
+    model, x = tiny.lv_vit(7), batch(5)
     with install(model, ByName()) as trace:
         trace.name_images(names)
         got = model(x)
@@ -129,7 +122,7 @@ def test_only_patches_that_are_left_vote(names: list[str]) -> None:
 
 
 def test_clean_after_exit() -> None:
-    model, x = tiny_model(), batch(2)
+    model, x = tiny.lv_vit(7), batch(2)
     for block in model.blocks:
         block.attn.fused_attn = False
     before, plain = [sorted(m.__dict__) for m in model.modules()], model(x)

@@ -16,24 +16,25 @@ PACKAGE = ROOT / "asap_eval"
 
 LAYERS = [
     {"errors"},
-    {"tokens", "trace", "packing", "selection", "matching", "schedule", "options"},
-    {"method"},
-    {"scorer"},
+    {"checkpoint", "tokens", "trace", "packing", "selection", "matching", "schedule", "options"},
+    {"method", "predictors"},
+    {"scorer", "learned"},
     {"methods", "hosts"},
     {"paths", "record", "journal"},
-    {"models"},
+    {"experiment"},
+    {"models", "authors"},
     {""},  # asap_eval/__init__.py: the Python API
     {"bench"},
     {"budget"},
     {"runner"},
-    {"report"},
+    {"report", "train"},
     {"ls", "cli"},
 ]
 """Lowest first; a module imports from lower layers only, or from its own package."""
 
 ONLY = {
     "hosts": {"errors", "tokens", "trace", "packing", "method"},
-    "report": {"errors", "record", "method", "options"},
+    "report": {"errors", "record", "method", "options", "experiment"},
 }
 """Modules that may use less than all that lies below them."""
 

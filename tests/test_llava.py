@@ -25,7 +25,7 @@ VISION = [
     for case in CASES
     if case.effect == "tokens"
     and case.build().tower == "vision"
-    and not case.predictors  # made for the width of the contract tests' models
+    and not case.places  # made for the width of the contract tests' models
 ]
 """Methods of the tower; their options count blocks below 6, which the small towers have."""
 
@@ -482,13 +482,27 @@ def test_spatial_packing_is_the_models_with_tokens_left_out(newline: Newline, se
 
 
 def test_tokens_of_several_patches_come_last_tile_by_tile() -> None:
-    source = torch.tensor([[1, 2, 2, 3, -1, -1], [2, 2, 1, -1, -1, -1], [1, 1, 1, -1, 2, 3]])
+    source = torch.tensor([[1, 2, 2, 3, -1, -1], [2, -1, 1, -1, 2, -1], [1, 1, -1, 1, 2, 3]])
     crop = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])
     slot = torch.tensor([1, 2, 3, 1, 2, 1, 2, 3])
     crops = Crops(crop, slot, source, (2, 3), (1, 2), (0, 0))
     assert spatial(crops, "none").tolist() == [0, 1, 2, 3, 6, 7, 4, 5]
     padded = Crops(crop, slot, source, (2, 3), (1, 2), (1, 0))  # both rows of the tiles
     assert spatial(padded, "all").tolist() == [0, 1, 2]
+
+
+def test_rectangles_of_patches_stand_where_they_begin() -> None:
+    """Halves of tiles, as average pooling or a smaller image makes them."""
+    halves = torch.tensor([1, 1, 2, 1, 1, 2])  # two columns and one column
+    source = halves.repeat(5, 1)
+    crop = torch.arange(5).repeat_interleave(2)
+    crops = Crops(crop, torch.tensor([1, 2] * 5), source, (2, 3), (2, 2), (0, 0))
+    assert crops.place.tolist() == [-1, -1, 0, 2, 3, 5, 12, 14, 15, 17]
+    row, below = [2, 3, 4, 5, NEWLINE], [6, 7, 8, 9, NEWLINE]
+    assert spatial(crops).tolist() == [0, 1, *row, *below]
+    assert spatial(crops, "all").tolist() == [0, 1, *row, NEWLINE, *below, NEWLINE]
+    padded = Crops(crop, torch.tensor([1, 2] * 5), source, (2, 3), (2, 2), (1, 0))
+    assert spatial(padded, "all").tolist() == [0, 1, *row, *below]
 
 
 def test_a_method_may_pack_by_itself() -> None:

@@ -63,7 +63,7 @@ def test_example_is_small(contents: dict[str, int]) -> None:
     assert 0 < size <= EXAMPLE_BYTES
 
 
-def test_wheel_has_the_three_commands_and_the_licence(wheel: Path) -> None:
+def test_wheel_has_the_commands_and_the_licence(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         (scripts,) = [name for name in names if name.endswith("entry_points.txt")]
@@ -72,6 +72,7 @@ def test_wheel_has_the_three_commands_and_the_licence(wheel: Path) -> None:
         "asap-eval = asap_eval.cli:main",
         "asap-report = asap_eval.report.cli:main",
         "asap-eval-ls = asap_eval.ls:main",
+        "asap-train = asap_eval.train.cli:main",
     ):
         assert line in text
     assert any(name.endswith("licenses/LICENSE") for name in names)

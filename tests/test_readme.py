@@ -15,6 +15,7 @@ from asap_eval import method
 from asap_eval.cli.groups import register_choices
 from asap_eval.cli.overrides import check, parsed
 from asap_eval.ls import filled, methods_table
+from asap_eval.train.job import parse
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -64,6 +65,12 @@ def test_the_example_method_runs() -> None:
 def test_commands_name_things_that_exist(command: list[str]) -> None:
     register_choices()
     check(parsed([word for word in command[1:] if not word.startswith("-")]))
+
+
+@pytest.mark.parametrize("command", [c for c in SHELL if c[:1] == ["asap-train"]], ids=" ".join)
+def test_trainings_can_be_asked_for(command: list[str]) -> None:
+    if command[1:] != ["--help"]:
+        parse(command[1:]).check()
 
 
 def test_make_targets_exist() -> None:

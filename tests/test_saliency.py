@@ -30,7 +30,7 @@ from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import geometry_of, install
 from asap_eval.journal import Journal
 from asap_eval.method import build
-from asap_eval.models import LoadedModel, WeightsInfo
+from asap_eval.models import LoadedModel, ModelSpec, WeightsInfo
 from asap_eval.record import Budget, Job, read_record
 from asap_eval.report.cli import render
 from asap_eval.report.table import overview
@@ -282,7 +282,9 @@ def test_without_a_class_token_there_is_no_row_of_it() -> None:
 
 def loaded_tiny() -> LoadedModel:
     weights = WeightsInfo("tiny", "0" * 64, trained=False)
-    return LoadedModel(tiny.vit(1), transform_of(), tiny.CLASSES, "tiny", None, weights, "none")
+    return LoadedModel(
+        tiny.vit(1), transform_of(), tiny.CLASSES, "tiny", None, weights, "none", ModelSpec("tiny")
+    )
 
 
 def test_rows_of_a_tiny_model_say_what_its_trace_says(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from asap_eval.models.lvvit import LVViT
+
 CLASSES = 11
 
 
@@ -64,6 +66,13 @@ def clip(seed: int = 0) -> nn.Module:
     return shake(CLIPVisionModel(config), seed, 1.7)
 
 
+def lv_vit(seed: int = 0) -> LVViT:
+    """LV-ViT: 36 patches and a class token, 5 blocks; every patch votes."""
+    model = LVViT(24, 4, embed_dim=32, depth=5, num_heads=2, num_classes=CLASSES)
+    shaken: LVViT = shake(model, seed, 1.7)
+    return shaken
+
+
 HOSTS: dict[str, Callable[[], nn.Module]] = {
     "plain": lambda: vit(1),
     "distilled": lambda: vit(2, cls=VisionTransformerDistilled),
@@ -76,6 +85,7 @@ HOSTS: dict[str, Callable[[], nn.Module]] = {
     "qk_norm": lambda: vit(9, qk_norm=True),
     "pre_norm": lambda: vit(10, pre_norm=True),
     "clip": lambda: clip(11),
+    "lv_vit": lambda: lv_vit(12),
 }
 """Every supported family by name."""
 

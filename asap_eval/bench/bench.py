@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from asap_eval.errors import AsapEvalError, unknown
@@ -81,6 +82,17 @@ class Bench(ABC, Generic[S, B]):
 
     def accepts(self, reducer: Reducer) -> None:
         """Raise `BadValueError` where this benchmark cannot measure a method."""
+
+    def begin(self, stem: Path, done: int) -> None:
+        """Called before the first batch: a file for what rows cannot hold is named ``stem`` and an
+        ending of its own; ``done`` samples are in the per-sample file already (0 = a new run)."""
+
+    def finish(self, rows: Sequence[Row], geometry: Geometry) -> str | None:
+        """Called when all rows are there: puts away what `begin` spoke of.
+
+        May be called again after a stop. Returns the name of the file for the record's ``arrays``.
+        """
+        return None
 
     @abstractmethod
     def open(self, data: str, loaded: LoadedModel, *, limit: int | None, sample: Any) -> S:

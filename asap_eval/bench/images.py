@@ -144,7 +144,8 @@ def open_images(
     if labels == "none" or classes < 1:
         raise BadValueError(
             "The model has no classifier, so its answers cannot be scored. Choose a model with "
-            "classes, or tell what they are with model.labels=wnid or model.labels=folders."
+            "classes, or tell what they are with model.labels=wnid or model.labels=folders. A CLIP "
+            "tower becomes a classifier with model.head=<file> (asap-eval-head makes it)."
         )
     return chosen_images(
         lambda: open_store(data, Classes(classes, labels)), data, limit=limit, sample=sample

@@ -16,7 +16,8 @@ from asap_eval.trace import Trace
 def unpruned_macs(geometry: Geometry) -> float:
     """MACs of one image through the whole model."""
     counts = torch.full((geometry.depth, 1), geometry.tokens, dtype=torch.float64)
-    return float(_macs(geometry, counts, counts, counts[-1]))
+    patches = counts[-1] - geometry.prefix
+    return float(_macs(geometry, patches, counts, counts, counts[-1]))
 
 
 def model_macs(geometry: Geometry, trace: Trace) -> Tensor:
@@ -26,15 +27,19 @@ def model_macs(geometry: Geometry, trace: Trace) -> Tensor:
     """
     return _macs(
         geometry,
+        trace.patches.double(),
         trace.attention_tokens.double(),
         trace.mlp_tokens.double(),
         trace.lengths[-1].double(),
     )
 
 
-def _macs(geometry: Geometry, attention: Tensor, mlp: Tensor, left: Tensor) -> Tensor:
-    """``[B]`` from tokens ``[L, B]`` at each attention and MLP, and ``[B]`` left at the end."""
-    work = torch.full_like(left, geometry.stem_macs + geometry.head_macs)
+def _macs(
+    geometry: Geometry, patches: Tensor, attention: Tensor, mlp: Tensor, left: Tensor
+) -> Tensor:
+    """``[B]`` from patches ``[B]`` made by the stem, tokens ``[L, B]`` at each attention and MLP,
+    and ``[B]`` left at the end."""
+    work = geometry.stem_patch_macs * patches + geometry.head_macs
     for block, seen, kept in zip(geometry.blocks, attention, mlp, strict=True):
         work += block.attention_token * seen + block.attention_pair * seen**2
         work += block.mlp_token * kept

@@ -15,18 +15,19 @@ from unittest.mock import patch
 import hydra
 from hydra._internal.utils import get_args_parser  # the parser that hydra.main itself uses
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from asap_eval.cli.experiment import Row, rows_of
-from asap_eval.cli.groups import TIMM, register_choices
-from asap_eval.cli.output import show
-from asap_eval.cli.overrides import check, names_a_run, parsed
+from asap_eval.cli.experiment import Row, check_files, rows_of
+from asap_eval.cli.groups import GROUPS, TIMM, register_choices
+from asap_eval.cli.output import Result, show
+from asap_eval.cli.overrides import check, keys_of, names_a_run, parsed, values_of
 from asap_eval.cli.planning import plan_of
 from asap_eval.cli.settings import settings_of
-from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError
+from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError, UnreachableError
 from asap_eval.paths import conf_dir
-from asap_eval.runner import Outcome, run
+from asap_eval.runner import run
 from asap_eval.runner.progress import say
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -68,13 +69,22 @@ def _complete(given: list[str], stack: ExitStack) -> None:
     """
     args = get_args_parser().parse_args(given)
     overrides = parsed(args.overrides)
-    check(overrides, [Path(args.config_dir)] if args.config_dir else [])
+    extra = [Path(args.config_dir)] if args.config_dir else []
+    check(overrides, extra)
+    for override in overrides:
+        if override.key_or_group == "experiment":
+            check_files(values_of(override), extra)
     keys = {override.key_or_group for override in overrides}
     added = []
     if "model.timm" in keys and "model" not in keys:
         added.append(f"model={TIMM}")
     if _runs(args) and not names_a_run(overrides):
         added.append("experiment=example")
+    if "experiment" in keys:
+        # Each row makes its own choices: their options are checked where the row is composed.
+        forced = [_forced(override) for override in overrides]
+        given[:] = _replaced(given, args.overrides, forced)
+        args.overrides = forced
     if args.multirun:
         # Hydra leaves a multirun.yaml there; the records say all that it says.
         folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -84,6 +94,19 @@ def _complete(given: list[str], stack: ExitStack) -> None:
     # All overrides have to stand together: the parser takes one group of them.
     place = given.index(args.overrides[0]) if args.overrides else len(given)
     given[place:place] = added
+
+
+def _forced(override: Override) -> str:
+    """An override such that Hydra takes an option of a group whatever the group's choice is."""
+    text = override.input_line or ""
+    group, dot, _ = override.key_or_group.partition(".")
+    return f"++{text.lstrip('+')}" if dot and group in GROUPS else text
+
+
+def _replaced(given: list[str], old: Sequence[str], new: Sequence[str]) -> list[str]:
+    """The words of a command line with some of them rewritten."""
+    to = dict(zip(old, new, strict=True))
+    return [to.get(word, word) for word in given]
 
 
 def _runs(args: argparse.Namespace) -> bool:
@@ -98,48 +121,61 @@ def _jobs(config: DictConfig) -> int:
     given = list(context.overrides.task)
     if context.mode == RunMode.MULTIRUN:
         say(f"Job {context.job.num}: {' '.join(given)}", style="bold")
+    experiment = None
     if config.rows is None:
-        rows = [Row(given, settings_of(config, context.runtime.choices))]
+        rows = [Row(given, settings_of(config, context.runtime.choices, keys_of(given)))]
     else:
-        rows = rows_of(config, given)
+        experiment, rows = rows_of(config, given)
     if config.plan is True:
         return _plan(rows)
-    outcomes: list[Outcome] = []
+    results = [Result(row.entry, row.model, reason=row.reason) for row in rows]
     codes = []
-    for row in rows:
-        step = partial(_one, row, rows, outcomes)
-        codes.append(_guarded(step, debug=config.debug is True))
-    if outcomes:
-        show(outcomes)
+    for number, (row, result) in enumerate(zip(rows, results, strict=True), 1):
+        if len(rows) > 1:
+            say(f"[{number}/{len(rows)}] {' '.join(row.overrides)}", style="bold")
+        codes.append(_guarded(partial(_one, row, result), debug=config.debug is True))
+    show(results, experiment)
     if len(rows) > 1 and any(codes):
         say(f"{sum(map(bool, codes))} of {len(rows)} rows failed; see above.", style="red")
     return max(codes)
 
 
-def _one(row: Row, rows: Sequence[Row], outcomes: list[Outcome]) -> None:
-    """Run one of some rows and add its outcome."""
+def _one(row: Row, result: Result) -> None:
+    """Run one row and fill in its result; what the row itself rules out is no failure."""
+    if row.settings is None:
+        say(f"not run: {row.reason}", style="yellow")
+        return
     settings = row.settings
-    if len(rows) > 1:
-        place = f"[{rows.index(row) + 1}/{len(rows)}]"
-        say(f"{place} {' '.join(row.overrides)}", style="bold")
-    outcome = run(
-        settings.job,
-        results=settings.results,
-        force=settings.force,
-        workers=settings.workers,
-        config=settings.config,
-        overrides=row.overrides,
-    )
+    try:
+        outcome = run(
+            settings.job,
+            results=settings.results,
+            force=settings.force,
+            workers=settings.workers,
+            config=settings.config,
+            overrides=row.overrides,
+        )
+    except Exception as error:
+        result.reason = str(error) or type(error).__name__
+        if row.entry is None or not isinstance(error, UnreachableError):
+            raise
+        say(f"not run: {error}", style="yellow")
+        return
     if outcome.reused:
         say(f"Already done: {outcome.path} (force=true runs it again).")
-    outcomes.append(outcome)
+    result.outcome = outcome
 
 
 def _plan(rows: Sequence[Row]) -> int:
-    plans = [plan_of(row.settings) for row in rows]
-    for lines, _ in plans:
+    code = 0
+    for row in rows:
+        if row.settings is None:
+            print(f"{' '.join(row.overrides)}\n  not run: {row.reason}")
+            continue
+        lines, possible = plan_of(row.settings)
         print("\n".join(lines))
-    return 0 if all(possible for _, possible in plans) else FAILED
+        code = code if possible else FAILED
+    return code
 
 
 def _guarded(step: Callable[[], object], *, debug: bool) -> int:

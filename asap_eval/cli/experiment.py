@@ -1,85 +1,151 @@
-"""Experiment files: all rows of one table, each composed like a command line of its own."""
+"""Experiments on the command line: which rows run, each composed like a command line of its own."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
 from hydra import compose
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from asap_eval.cli.overrides import check, parsed
+from asap_eval.cli.groups import GROUPS, subkeys
+from asap_eval.cli.overrides import check, keys_of, parsed
 from asap_eval.cli.settings import Settings, settings_of
-from asap_eval.errors import BadValueError, unknown
+from asap_eval.errors import UnknownNameError, unknown
+from asap_eval.experiment import Entry, Experiment, load, parse
+from asap_eval.experiment.file import FILE
+from asap_eval.paths import conf_dir
 
-FILE = ("common", "rows")
-"""Keys of an experiment file."""
-FILTERS = ("model", "method")
-"""On the command line these choose among the rows that name one."""
+DEFAULTS = {"method": "none", "bench": "imagenet", "budget": "none"}
+"""What a row takes that names none, as ``conf/config.yaml`` has it."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table: the overrides it was composed from, and what they mean."""
+    """One job of a table.
+
+    Attributes:
+        overrides: what it was composed from. entry: its place in the experiment file, None for a
+            plain command line. settings: what it means; None where it cannot run: ``reason``.
+    """
 
     overrides: list[str]
-    settings: Settings
+    settings: Settings | None
+    entry: Entry | None = None
+    reason: str | None = None
+
+    @property
+    def model(self) -> str | None:
+        """The model that runs, or as it was asked for."""
+        if self.settings is not None:
+            return self.settings.job.model
+        chosen = [text.partition("=")[2] for text in self.overrides if text.startswith("model=")]
+        return chosen[-1] if chosen else None
 
 
-def rows_of(config: DictConfig, given: Sequence[str]) -> list[Row]:
-    """All rows of the chosen experiment that the command line leaves.
+def check_files(names: Sequence[str], extra: Sequence[Path] = ()) -> None:
+    """Refuse experiment files that Hydra would stumble over, or take keys from silently.
 
     Args:
-        config: as composed, with ``rows`` and ``common`` of the experiment file.
-        given: overrides of the command line; they win over the file's, and ``model=`` and
-            ``method=`` filter the rows that name one.
+        names: of experiments that exist. extra: folders of the user's own configuration.
 
     Raises:
-        BadValueError: the file has no rows. UnknownNameError: no row is left.
+        AsapEvalError: a file is no YAML, or says what an experiment cannot.
     """
-    common = cast("dict[str, Any]", OmegaConf.to_container(config.common)) or {}
-    rows = cast("list[dict[str, Any]]", OmegaConf.to_container(config.rows))
-    if not rows or not all(isinstance(row, Mapping) for row in rows):
-        raise BadValueError("An experiment file needs `rows:`, a list of {key: value} overrides.")
-    user = {override.key_or_group: override.input_line or "" for override in parsed(given)}
-    # From here on the file is its rows: each is a command line of its own, as its record says.
-    del user["experiment"]
-    plain = compose("config", list(user.values()))
-    if stray := [key for key in plain if key not in FILE and plain[key] != config[key]]:
-        raise BadValueError(
-            f"The experiment file sets {', '.join(map(str, stray))} beside `common` and `rows`: "
-            "move it into `common`."
-        )
-    return [_row({**common, **row}, user) for row in _filtered(rows, common, user)]
+    for name in names:
+        places = [root / "experiment" / f"{name}.yaml" for root in (*extra, conf_dir())]
+        load(str(next(place for place in places if place.exists())))
 
 
-def _filtered(
-    rows: Sequence[dict[str, Any]], common: Mapping[str, Any], user: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    left = list(rows)
-    for name in FILTERS:
-        if name not in user:
-            continue
-        wanted = user[name].partition("=")[2]
-        named = {str({**common, **row}[name]) for row in left if name in {**common, **row}}
-        left = [row for row in left if str({**common, **row}.get(name, wanted)) == wanted]
-        if not left:
-            raise unknown(f"{name} of this experiment", wanted, named)
-    return left
+def rows_of(config: DictConfig, given: Sequence[str]) -> tuple[Experiment, list[Row]]:
+    """The chosen experiment, and the rows of it that the command line leaves.
+
+    Args:
+        config: as composed, with ``about``, ``common`` and ``rows`` of the experiment file.
+        given: overrides of the command line; they win over the file's. ``model=`` and ``method=``
+            choose among the rows; a key that a row sweeps narrows the sweep
+            (``k=[2,4]`` nothing else, ``k=2`` is for every row); an option of a group
+            (``method.tau=``, ``budget.samples=``) is for the rows whose choice has it.
+
+    Raises:
+        AsapEvalError: the file is none, or no row is left.
+    """
+    user = {override.key_or_group: override for override in parsed(given)}
+    name = str(user.pop("experiment").value())
+    content = {key: OmegaConf.to_container(config[key]) for key in FILE if config[key] is not None}
+    experiment = parse(name, content, {key: _values(override) for key, override in user.items()})
+    swept = {key for entry in experiment.entries for key in entry.swept}
+    # Several values narrow sweeps alone; a row without a sweep of that key could not take them.
+    user = {k: o for k, o in user.items() if not (k in swept and isinstance(o.value(), list))}
+    entries = _of_method(_of_model(experiment, user), user)
+    _check_options(entries, user)
+    return experiment, [_row(entry, user) for entry in entries]
 
 
-def _row(row: Mapping[str, Any], user: Mapping[str, str]) -> Row:
-    merged = {key: f"{key}={_text(value)}" for key, value in row.items()}
-    merged.update(user)
+def _of_model(experiment: Experiment, user: Mapping[str, Override]) -> list[Entry]:
+    if "model" not in user:
+        return experiment.entries
+    wanted = str(user["model"].value())
+    if left := [entry for entry in experiment.entries if experiment.takes(entry, wanted)]:
+        return left
+    named = {str(entry.model) for entry in experiment.entries}
+    raise unknown("model of this experiment", wanted, named)
+
+
+def _of_method(entries: Sequence[Entry], user: Mapping[str, Override]) -> list[Entry]:
+    if "method" not in user:
+        return list(entries)
+    wanted = str(user["method"].value())
+    if left := [entry for entry in entries if entry.method == wanted]:
+        return left
+    raise unknown("method of this experiment", wanted, {entry.method for entry in entries})
+
+
+def _check_options(entries: Sequence[Entry], user: Mapping[str, Override]) -> None:
+    for key in user:
+        if not any(_fits(key, entry, user) for entry in entries):
+            named = ", ".join(sorted({entry.method for entry in entries}))
+            raise UnknownNameError(
+                f"No row left of this experiment has the option {key} (methods: {named}): "
+                "leave it out."
+            )
+
+
+def _fits(key: str, entry: Entry, user: Mapping[str, Override]) -> bool:
+    """Whether a key of the command line is for a row: an option is, where its choice has it."""
+    group, _, option = key.partition(".")
+    if group not in GROUPS or not option:
+        return True
+    chosen = entry.overrides.get(group, DEFAULTS.get(group))
+    if group in user:
+        chosen = user[group].value()
+    return option.split(".")[0] in subkeys(group, [str(chosen)])
+
+
+def _row(entry: Entry, user: Mapping[str, Override]) -> Row:
+    merged = {key: f"{key}={_text(value)}" for key, value in entry.overrides.items()}
+    for key, override in user.items():
+        # A swept key has its values from the command line already.
+        if key not in entry.swept and _fits(key, entry, user):
+            merged[key] = str(override.input_line).lstrip("+")
     overrides = list(merged.values())
     check(parsed(overrides))
+    if reason := entry.lacks(user):
+        return Row(overrides, None, entry, reason)
     config = compose("config", overrides, return_hydra_config=True)
     choice = dict(config.hydra.runtime.choices)
     with open_dict(config):
         del config["hydra"]
-    return Row(overrides, settings_of(config, choice))
+    return Row(overrides, settings_of(config, choice, keys_of(overrides)), entry)
+
+
+def _values(override: Override) -> list[Any]:
+    value = override.value()
+    return value if isinstance(value, list) else [value]
 
 
 def _text(value: Any) -> str:

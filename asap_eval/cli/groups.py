@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,25 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from asap_eval.method import method_class, methods
-from asap_eval.models import ModelSpec
 from asap_eval.options import options
 from asap_eval.paths import conf_dir
 
-GROUPS = ("model", "method", "bench", "budget", "experiment", "paths")
+GROUPS = ("model", "method", "bench", "budget", "settings", "experiment", "paths")
 
-FILLED = ("defaults", "hydra", "common", "rows")
+FILLED = ("defaults", "hydra", "about", "common", "rows")
 """Keys of ``conf/config.yaml`` that are not for the command line."""
 
 TIMM = "timm"
 """``model=timm model.timm=<name>``: any model of timm; ``model.timm=`` alone means the same."""
+
+
+_ANYTHING: dict[str, Any] = {
+    "name": TIMM,
+    "timm": None,
+    "labels": "auto",
+    "kwargs": {},
+    "head": None,
+}
 
 
 def register_choices() -> None:
@@ -29,8 +36,7 @@ def register_choices() -> None:
     store = ConfigStore.instance()
     for name in methods():
         store.store(name, node=method_defaults(name), group="method", provider="asap_eval")
-    anything: dict[str, Any] = {"name": TIMM, "timm": None, "labels": "auto", "kwargs": {}}
-    store.store(TIMM, node=anything, group="model", provider="asap_eval")
+    store.store(TIMM, node=dict(_ANYTHING), group="model", provider="asap_eval")
 
 
 def method_defaults(name: str) -> dict[str, Any]:
@@ -60,12 +66,12 @@ def root_keys() -> list[str]:
 
 def subkeys(group: str, chosen: Sequence[str]) -> list[str]:
     """Keys below a group: of the choices made, or of all where none is made here."""
-    if group == "model":
-        return [option.name for option in dataclasses.fields(ModelSpec) if option.name != "name"]
     known: set[str] = set()
     for name in chosen or choices(group):
-        if group == "method":
+        if group == "model" and name == TIMM:
+            known.update(_ANYTHING)
+        elif group == "method":
             known.update(method_defaults(name))
         elif (file := conf_dir() / group / f"{name}.yaml").exists():
             known.update(str(key) for key in OmegaConf.load(file))
-    return sorted(known)
+    return sorted(known - {"name"} if group == "model" else known)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 
 from asap_eval.errors import RecordError
+from asap_eval.experiment import Entry, Experiment
 from asap_eval.record import RunRecord, read_record, record_stem
+from asap_eval.report.experiment import experiment_tables
+from asap_eval.report.match import Found
 from asap_eval.report.render import print_rich, to_rich
 from asap_eval.report.table import overview
 from asap_eval.runner import Outcome
@@ -18,13 +22,32 @@ SHOWN = 3
 """Failed samples named in a warning."""
 
 
-def show(outcomes: Sequence[Outcome]) -> None:
+@dataclass
+class Result:
+    """What became of a job: its outcome, or the reason why there is none.
+
+    Attributes:
+        entry, model: the job's row of an experiment, and what it was to run on.
+    """
+
+    entry: Entry | None = None
+    model: str | None = None
+    outcome: Outcome | None = None
+    reason: str | None = None
+
+
+def show(results: Sequence[Result], experiment: Experiment | None = None) -> None:
     """The table of some runs and the unpruned ones they compare with; last, the records' paths."""
+    outcomes = [result.outcome for result in results if result.outcome]
     records = {outcome.record.key: outcome.record for outcome in outcomes}
     for outcome in outcomes:
         if (baseline := _baseline(outcome)) is not None:
             records.setdefault(baseline.key, baseline)
-    for table in overview(list(records.values())):
+    if experiment is None:
+        tables = overview(list(records.values()))
+    else:
+        tables = experiment_tables(experiment, _found(results), list(records.values()))
+    for table in tables:
         if sys.stdout.isatty():
             print_rich(table, Console())
         else:
@@ -35,6 +58,14 @@ def show(outcomes: Sequence[Outcome]) -> None:
             warn(remark)
     for outcome in outcomes:
         print(outcome.path)
+
+
+def _found(results: Sequence[Result]) -> list[Found]:
+    return [
+        Found(r.entry, r.outcome.record if r.outcome else None, r.reason, r.model)
+        for r in results
+        if r.entry
+    ]
 
 
 def remarks(record: RunRecord) -> list[str]:
@@ -58,6 +89,25 @@ def remarks(record: RunRecord) -> list[str]:
         found.append(
             f"{job.method}: no images are left to calibrate on, so the knob was searched on "
             f"{calibration.samples} of the evaluated ones."
+        )
+    return found + _of_training(record)
+
+
+def _of_training(record: RunRecord) -> list[str]:
+    """What to know of predictors and weights that a checkpoint brings."""
+    found, said = [], record.provenance.method
+    weights, source = record.provenance.weights, record.provenance.data["source"]
+    if left_out := weights.get("left_out"):
+        found.append(f"{weights['name']}: {left_out} are not part of the model and were left out.")
+    if said.get("backbone_sha256") not in (None, weights["sha256"]):
+        found.append(
+            f"{record.job.method}: the predictors were trained on other weights, "
+            f"{said['backbone']}."
+        )
+    if said.get("data") == source:
+        found.append(
+            f"{record.job.method}: the predictors were trained on images of {source} too; a row on "
+            "images seen in training is not a fair one."
         )
     return found
 

@@ -36,6 +36,11 @@ def parsed(overrides: Sequence[str]) -> list[Override]:
     return found
 
 
+def keys_of(overrides: Sequence[str]) -> set[str]:
+    """Keys that a command line sets."""
+    return {override.key_or_group for override in parsed(overrides)}
+
+
 def names_a_run(overrides: Sequence[Override]) -> bool:
     """Whether anything says what to run."""
     return any(override.key_or_group.split(".")[0] in WHAT for override in overrides)
@@ -50,7 +55,7 @@ def check(overrides: Sequence[Override], extra: Sequence[Path] = ()) -> None:
     Raises:
         UnknownNameError: with near names and the list.
     """
-    chosen = {o.key_or_group: _values(o) for o in overrides if o.key_or_group in GROUPS}
+    chosen = {o.key_or_group: values_of(o) for o in overrides if o.key_or_group in GROUPS}
     for group, names in chosen.items():
         offered = choices(group, extra)
         for name in names:
@@ -70,7 +75,7 @@ def check(overrides: Sequence[Override], extra: Sequence[Path] = ()) -> None:
             raise _unknown_key(key, chosen)
 
 
-def _values(override: Override) -> list[str]:
+def values_of(override: Override) -> list[str]:
     """Choices of a group override; several in a sweep."""
     if override.is_sweep_override():
         return list(override.sweep_string_iterator()) if override.is_discrete_sweep() else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
@@ -11,8 +11,10 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from asap_eval.authors import KIND, fill
 from asap_eval.cli.groups import TIMM
 from asap_eval.errors import BadValueError, unknown
+from asap_eval.experiment.file import FILE
 from asap_eval.method import method_class
 from asap_eval.models import ModelSpec, spec_from
 from asap_eval.record import Budget, Job
@@ -59,11 +61,14 @@ class Settings:
     config: dict[str, Any]
 
 
-def settings_of(config: DictConfig, choice: Mapping[str, Any]) -> Settings:
+def settings_of(
+    config: DictConfig, choice: Mapping[str, Any], given: Collection[str] = ()
+) -> Settings:
     """The typed form of a composed configuration.
 
     Args:
-        choice: what was chosen in each config group.
+        choice: what was chosen in each config group. given: keys set by hand, which win over
+            the settings of a method's authors.
 
     Raises:
         AsapEvalError: a value of the wrong type, or nothing chosen that has to be.
@@ -83,12 +88,23 @@ def settings_of(config: DictConfig, choice: Mapping[str, Any]) -> Settings:
         for option, value in (plain["method"] or {}).items()
         if option != knob or value is not None
     }
+    budget = _budget(plain["budget"], keys.target)
+    if (plain["settings"] or {}).get("kind") == KIND:
+        found, options = fill(spec.name, name, given, budget=budget is not None)
+        keys.k = keys.k if found is None else float(found)
+        params.update(options)
     _one_of("sample", keys.sample, Job)
     _one_of("macs_convention", keys.macs_convention, Job)
     return Settings(
         job=Job(
             model=spec.name,
-            model_params={"timm": spec.timm, "labels": spec.labels, "kwargs": dict(spec.kwargs)},
+            model_params={
+                "timm": spec.timm,
+                "hf": spec.hf,
+                "head": spec.head,
+                "labels": spec.labels,
+                "kwargs": dict(spec.kwargs),
+            },
             method=name,
             k=keys.k,
             params=params,
@@ -98,7 +114,7 @@ def settings_of(config: DictConfig, choice: Mapping[str, Any]) -> Settings:
             weights=keys.weights,
             limit=keys.limit,
             sample=keys.sample,  # type: ignore[arg-type]
-            budget=_budget(plain["budget"], keys.target),
+            budget=budget,
             batch_size=keys.batch_size,
             device=keys.device,
             dtype=keys.dtype,
@@ -110,7 +126,7 @@ def settings_of(config: DictConfig, choice: Mapping[str, Any]) -> Settings:
         workers=keys.workers,
         force=keys.force,
         plan=keys.plan,
-        config={key: value for key, value in plain.items() if key not in ("common", "rows")},
+        config={key: value for key, value in plain.items() if key not in FILE},
     )
 
 

@@ -30,7 +30,8 @@ class Geometry:
         family: the host's name for the model. blocks: one entry per block.
         width: D. prefix: class, distillation and register tokens. grid: patches down and across.
         has_cls: whether token 0 is a class token.
-        stem_macs: MACs before the blocks. head_macs: MACs after them that no token count changes.
+        stem_patch_macs: MACs before the blocks, for each patch: a stem of convolutions.
+        head_macs: MACs after the blocks that no token count changes.
         head_token_macs: MACs after them for each token left.
         head_skips_prefix: whether prefix tokens do not count there.
     """
@@ -41,7 +42,7 @@ class Geometry:
     prefix: int
     grid: tuple[int, int]
     has_cls: bool
-    stem_macs: int
+    stem_patch_macs: int
     head_macs: int
     head_token_macs: int = 0
     head_skips_prefix: bool = False
@@ -53,6 +54,11 @@ class Geometry:
     @property
     def patches(self) -> int:
         return self.grid[0] * self.grid[1]
+
+    @property
+    def stem_macs(self) -> int:
+        """MACs before the blocks, of an image that was not resized."""
+        return self.stem_patch_macs * self.patches
 
     @property
     def tokens(self) -> int:
@@ -92,6 +98,6 @@ def linear_macs(module: nn.Module) -> int:
     return sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))
 
 
-def convolution_macs(convolution: nn.Conv2d, grid: tuple[int, int]) -> int:
-    """MACs of a convolution that writes a ``grid`` of positions."""
-    return convolution.weight.numel() * grid[0] * grid[1]
+def convolution_macs(convolution: nn.Conv2d, positions: int = 1) -> int:
+    """MACs of a convolution for each patch, in which it writes that many positions."""
+    return convolution.weight.numel() * positions

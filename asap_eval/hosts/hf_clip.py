@@ -16,14 +16,18 @@ TOWERS = ("CLIPVisionModel", "CLIPVisionModelWithProjection", "CLIPVisionTransfo
 
 
 def recognises(model: nn.Module) -> bool:
-    """By class name, so that transformers is not imported for people who do not use it."""
-    return type(model).__name__ in TOWERS and type(model).__module__.startswith("transformers.")
+    """By class name, so that transformers is not imported for people who do not use it.
+
+    A model that offers a ``tower`` of these and what follows it is one, too.
+    """
+    of = type(getattr(model, "tower", model))
+    return of.__name__ in TOWERS and of.__module__.startswith("transformers.")
 
 
 def backbone(model: Any) -> Backbone:
     """The tower as the seam needs it; `UnsupportedModelError` names what cannot be run."""
     # Releases of transformers differ in how many wrappers stand around embeddings and encoder.
-    tower = model
+    outer = tower = getattr(model, "tower", model)
     while not hasattr(tower, "embeddings") and hasattr(tower, "vision_model"):
         tower = tower.vision_model
     if not hasattr(tower, "embeddings") or not hasattr(tower, "encoder"):
@@ -39,7 +43,9 @@ def backbone(model: Any) -> Backbone:
         blocks=list(tower.encoder.layers),
         halves=_halves,
         geometry=_geometry(model, tower),
-        patched=lambda current: _patched(model, current),
+        patched=lambda current: _patched(outer, current),
+        image_size=(tower.config.image_size, tower.config.image_size),
+        resizable=lambda: _resizable(tower.embeddings),
     )
 
 
@@ -59,7 +65,6 @@ def _halves(layer: Any) -> tuple[Half, Half]:
 def _geometry(model: Any, tower: Any) -> Geometry:
     config = tower.config
     side = config.image_size // config.patch_size
-    projection = getattr(model, "visual_projection", None)
     return Geometry(
         family=type(model).__name__,
         blocks=tuple(
@@ -74,8 +79,8 @@ def _geometry(model: Any, tower: Any) -> Geometry:
         prefix=1,
         grid=(side, side),
         has_cls=True,
-        stem_macs=convolution_macs(tower.embeddings.patch_embedding, (side, side)),
-        head_macs=0 if projection is None else linear_macs(projection),
+        stem_patch_macs=convolution_macs(tower.embeddings.patch_embedding),
+        head_macs=linear_macs(model) - linear_macs(tower),
     )
 
 
@@ -90,3 +95,18 @@ def _patched(model: Any, current: Callable[[], Pass | None]) -> Iterator[None]:
     finally:
         if before != "sdpa":
             model.set_attn_implementation(before)
+
+
+@contextmanager
+def _resizable(embeddings: Any) -> Iterator[None]:
+    """The tower's own path for images of any size, whatever its caller says."""
+    as_built = embeddings.forward
+
+    def forward(pixel_values: Tensor, interpolate_pos_encoding: bool = True) -> Tensor:
+        return as_built(pixel_values, interpolate_pos_encoding=True)
+
+    embeddings.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        del embeddings.__dict__["forward"]

@@ -28,6 +28,8 @@ def backbone(model: Any) -> Backbone:
         halves=_halves,
         geometry=_geometry(model),
         patched=lambda current: _patched(model, current),
+        image_size=(model.img_size, model.img_size),
+        resizable=lambda: _resizable(model),
     )
 
 
@@ -36,17 +38,17 @@ def _halves(block: Any) -> tuple[Half, Half]:
 
 
 def _geometry(model: Any) -> Geometry:
-    embed, grid = model.patch_embed, model.grid_size
-    half = (grid[0] * embed.proj.stride[0], grid[1] * embed.proj.stride[1])
+    embed = model.patch_embed
+    half = embed.proj.stride[0] * embed.proj.stride[1]  # positions of a patch at half size
     stem = [convolution_macs(layer, half) for layer in (embed.conv1, embed.conv2, embed.conv3)]
     return Geometry(
         family=type(model).__name__,
         blocks=tuple(_block_geometry(block) for block in model.blocks),
         width=model.embed_dim,
         prefix=1,
-        grid=grid,
+        grid=model.grid_size,
         has_cls=True,
-        stem_macs=sum(stem) + convolution_macs(embed.proj, grid),
+        stem_patch_macs=sum(stem) + convolution_macs(embed.proj),
         head_macs=linear_macs(model.head),
         head_token_macs=linear_macs(model.aux_head),
         head_skips_prefix=True,
@@ -87,3 +89,13 @@ def _patched(model: Any, current: Callable[[], Pass | None]) -> Iterator[None]:
         model.__dict__["vote"] = vote
         stack.callback(model.__dict__.pop, "vote", None)
         yield
+
+
+@contextmanager
+def _resizable(model: Any) -> Iterator[None]:
+    """The model's own path for images of any size."""
+    before, model.dynamic_img_size = model.dynamic_img_size, True
+    try:
+        yield
+    finally:
+        model.dynamic_img_size = before

@@ -21,8 +21,17 @@ from asap_eval.hosts.attention import Probe, attend, attend_with_maps, by_token,
 from asap_eval.hosts.geometry import Geometry
 from asap_eval.hosts.layout import Layout
 from asap_eval.hosts.overriding import override
+from asap_eval.hosts.resize import resize
 from asap_eval.method import Batch, Need, Reducer, View
-from asap_eval.tokens import DROPPED, Reduction, combine, fold_size, follow, slot_weight
+from asap_eval.tokens import (
+    DROPPED,
+    Reduction,
+    combine,
+    covering,
+    fold_size,
+    follow,
+    slot_weight,
+)
 from asap_eval.trace import Trace
 
 Half = Callable[[Tensor], Tensor]
@@ -41,6 +50,9 @@ class Backbone:
         patched: context in which the model may run with fewer tokens (a head that averages them,
             attention that must take the fused path); it is given ``current``, which returns the
             running pass or ``None``.
+        image_size: height and width in pixels that the model was built for.
+        resizable: context in which it takes images of other sizes: the position embedding is
+            resampled as its own library does.
     """
 
     model: nn.Module
@@ -49,6 +61,8 @@ class Backbone:
     halves: Callable[[nn.Module], tuple[Half, Half]]
     geometry: Geometry
     patched: Callable[[Callable[[], Pass | None]], AbstractContextManager[None]]
+    image_size: tuple[int, int]
+    resizable: Callable[[], AbstractContextManager[None]]
 
 
 class Pass:
@@ -56,14 +70,16 @@ class Pass:
 
     def __init__(self, seam: Seam, x: Tensor, batch: Batch) -> None:
         self.reducer, self.trace = seam.reducer, seam.trace
-        self.batch = batch
+        self.batch, own = batch, seam.backbone.geometry.grid
         self.layout = Layout((batch.tokens,) * batch.count)
         self.size = torch.ones(batch.count, batch.tokens, device=x.device)
         self.changed = False
         self.reducer.check(batch)
         self.state = self.reducer.begin(batch)
-        patches = torch.arange(batch.prefix, batch.tokens, device=x.device)
-        self.trace.start(batch.depth, patches.repeat(batch.count, 1))
+        source = batch.prefix + covering(own, batch.grid).to(x.device)
+        self.trace.start(batch.depth, source.repeat(batch.count, 1), batch.patches)
+        if batch.grid != own:
+            self.trace.fired.fill_(1)
 
     def run(self, block: int, x: Tensor, attention: Half, mlp: Half) -> Tensor:
         """One block (from 1) with whatever the method does there; padded after the last."""
@@ -89,6 +105,8 @@ class Pass:
 
     def _watched(self, block: int) -> list[int]:
         """Positions of the images the method looks at in this block, ascending."""
+        if self.reducer.site == "input":
+            return []
         if self.reducer.site == "output":
             return list(range(self.batch.count)) if block == self.batch.depth else []
         watched = self.reducer.watch(block, self.state)
@@ -258,6 +276,7 @@ class Seam(AbstractContextManager[Trace]):
         self.trace = Trace()
         self._pass: Pass | None = None
         self._pixels: Tensor | None = None
+        self._grid = backbone.geometry.grid
         self._stack = ExitStack()
 
     def __enter__(self) -> Trace:
@@ -274,6 +293,8 @@ class Seam(AbstractContextManager[Trace]):
                 f"{', '.join(sorted(need.value for need in early))}, which the block's attention "
                 "has not made yet. Act between or after, or read features."
             )
+        if self.reducer.site == "input":
+            self._grid = self._input_grid()
         if self.reducer.requires_cls and not geometry.has_cls:
             raise UnsupportedModelError(
                 f"Method '{self.reducer.name}' reads the class token, and this "
@@ -285,6 +306,8 @@ class Seam(AbstractContextManager[Trace]):
             )
         with ExitStack() as stack:
             stack.enter_context(self.backbone.patched(lambda: self._pass))
+            if self._grid != geometry.grid:
+                stack.enter_context(self.backbone.resizable())
             handle = self.backbone.embed.register_forward_pre_hook(self._see_pixels)
             stack.callback(handle.remove)
             for index, block in enumerate(self.backbone.blocks):
@@ -296,8 +319,29 @@ class Seam(AbstractContextManager[Trace]):
         self._stack.close()
         self._pass = self._pixels = None
 
-    def _see_pixels(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
-        self._pixels = args[0]
+    def _input_grid(self) -> tuple[int, int]:
+        """The grid of patches that the method resizes images to."""
+        own, reducer = self.backbone.geometry.grid, self.reducer
+        grid = reducer.grid(own)
+        if reducer.needs or not all(1 <= n <= most for n, most in zip(grid, own, strict=True)):
+            raise AsapEvalError(
+                f"Method '{reducer.name}' acts on the input: it can read nothing, and its grid has "
+                f"to be between 1 x 1 and {own[0]} x {own[1]} patches; it gives {grid}."
+            )
+        return grid
+
+    def _see_pixels(self, _module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Remember the images as they came; the embedding is given them at the input's grid."""
+        self._pixels = images = args[0]
+        own, built = self.backbone.geometry.grid, self.backbone.image_size
+        if self._grid == own:
+            return None
+        if images.shape[2:] != built:
+            raise BadValueError(
+                f"These images have {images.shape[2]} x {images.shape[3]} pixels; the model was "
+                f"built for {built[0]} x {built[1]}. Build it for this image size (img_size=...)."
+            )
+        return resize(images, built, own, self._grid), *args[1:]
 
     def _forward(self, index: int, block: nn.Module) -> Callable[..., Tensor]:
         attention, mlp = self.backbone.halves(block)
@@ -322,9 +366,10 @@ class Seam(AbstractContextManager[Trace]):
         if self.backbone.model.training:
             raise BadValueError("Token reduction is for inference: call model.eval() first.")
         count, tokens = x.shape[:2]
-        if tokens != geometry.tokens:
+        expected = geometry.prefix + self._grid[0] * self._grid[1]
+        if tokens != expected:
             raise BadValueError(
-                f"These images make {tokens} tokens; the model was built for {geometry.tokens}. "
+                f"These images make {tokens} tokens; the model was built for {expected}. "
                 "Build it for this image size (img_size=...)."
             )
         ids, pixels = self.trace.take_ids(count), self._pixels
@@ -344,7 +389,7 @@ class Seam(AbstractContextManager[Trace]):
             prefix=geometry.prefix,
             depth=geometry.depth,
             has_cls=geometry.has_cls,
-            grid=geometry.grid,
+            grid=self._grid,
             seed=self.seed,
             device=x.device,
             id_of=id_of,

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from timm.layers import Format
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
@@ -44,6 +45,8 @@ def backbone(model: Any) -> Backbone:
         halves=_halves,
         geometry=_geometry(model),
         patched=lambda current: _patched(model, current),
+        image_size=tuple(model.patch_embed.img_size),
+        resizable=lambda: _resizable(model),
     )
 
 
@@ -90,7 +93,7 @@ def _geometry(model: Any) -> Geometry:
         prefix=model.num_prefix_tokens,
         grid=(grid[0], grid[1]),
         has_cls=model.cls_token is not None,
-        stem_macs=convolution_macs(model.patch_embed.proj, (grid[0], grid[1])),
+        stem_patch_macs=convolution_macs(model.patch_embed.proj),
         head_macs=head_macs,
         head_token_macs=head_token_macs,
         head_skips_prefix=not getattr(model, "pool_include_prefix", False),
@@ -131,6 +134,23 @@ def _patched(model: Any, current: Callable[[], Pass | None]) -> Iterator[None]:
             block.attn.fused_attn = True
         model.__dict__["pool"] = pool
         stack.callback(model.__dict__.pop, "pool", None)
+        yield
+
+
+@contextmanager
+def _resizable(model: Any) -> Iterator[None]:
+    """timm's own path for images of any size, in a model that was built for one."""
+    embed = model.patch_embed
+    flags = (
+        (model, "dynamic_img_size", True),
+        (embed, "strict_img_size", False),
+        (embed, "flatten", False),
+        (embed, "output_fmt", Format.NHWC),
+    )
+    with ExitStack() as stack:
+        for owner, name, value in flags:
+            stack.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, value)
         yield
 
 

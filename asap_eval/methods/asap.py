@@ -176,7 +176,7 @@ class ASAP(Reducer):
         return (tokens**3 if self._needs_whole else tokens**2) + chain
 
     def knob_range(self, batch: Batch) -> tuple[float, float]:
-        return 1.0 + 1e-6, 2.0 * batch.patches
+        return self.m + 1e-6, 2.0 * batch.patches
 
     def decide(self, view: View, state: Walk) -> Reduction | None:
         attention = view.attention.to(state.rows.dtype)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import Mlp, trunc_normal_
+from timm.layers import Mlp, resample_abs_pos_embed, trunc_normal_
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
@@ -76,7 +76,14 @@ class Block(nn.Module):
 
 
 class LVViT(nn.Module):
-    """The model for inference: token labelling and token mixing belong to its training."""
+    """The model for inference: token labelling and token mixing belong to its training.
+
+    Attributes:
+        dynamic_img_size: whether images of another size than ``img_size`` are accepted; the
+            position embedding is then resampled as timm's Vision Transformers do.
+    """
+
+    dynamic_img_size: bool
 
     def __init__(
         self,
@@ -91,6 +98,7 @@ class LVViT(nn.Module):
     ) -> None:
         super().__init__()
         self.embed_dim, self.num_classes = embed_dim, num_classes
+        self.img_size, self.dynamic_img_size = img_size, False
         self.grid_size = (img_size // patch_size, img_size // patch_size)
         patches = self.grid_size[0] * self.grid_size[1]
         self.patch_embed = PatchEmbed(patch_size, embed_dim)
@@ -109,8 +117,12 @@ class LVViT(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """``[B, classes]`` from ``[B, 3, H, W]``."""
-        patches = self.patch_embed(images).flatten(2).transpose(1, 2)
-        x = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], 1) + self.pos_embed
+        stem = self.patch_embed(images)
+        positions = self.pos_embed
+        if self.dynamic_img_size:
+            positions = resample_abs_pos_embed(positions, stem.shape[2:], self.grid_size)
+        patches = stem.flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], 1) + positions
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -11,15 +11,15 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from asap_eval.checkpoint import file_sha256, read_checkpoint
 from asap_eval.errors import BadValueError, UnknownNameError, WeightsError, unknown
 from asap_eval.models.weights import (
     WeightsInfo,
-    file_sha256,
     fit,
     load_weights,
-    read_checkpoint,
     tensors_sha256,
 )
+from asap_eval.models.zero_shot import TextHead, attach, read_head
 from asap_eval.paths import conf_dir
 
 Labels = Literal["wnid", "folders", "none"]
@@ -41,11 +41,13 @@ class ModelSpec:
     """One file of ``conf/model``.
 
     Attributes:
-        name: what ``model=`` says. timm: timm's name with its pretrained tag; ``None`` = a model of
-            this package. labels: see `Labels`; ``auto`` = wnid for 1000 classes, else none.
+        name: what ``model=`` says. timm: timm's name with its pretrained tag. hf: Hugging Face's
+            repository of a CLIP model; neither = a model of this package.
+        labels: see `Labels`; ``auto`` = wnid for 1000 classes, else none.
         description: one line for the list of models. source: where the weights come from.
         kwargs: passed on to the model's constructor.
-        family: ``image``, or a kind of vision-language model. hf: its repository on the hub.
+        head: file of a zero-shot classifier for a CLIP tower (`asap_eval.models.zero_shot`).
+        family: ``image``, or a kind of vision-language model (``hf`` is then its repository).
     """
 
     name: str
@@ -54,8 +56,9 @@ class ModelSpec:
     description: str = ""
     source: str = ""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
-    family: str = "image"
     hf: str | None = None
+    head: str | None = None
+    family: str = "image"
 
     def __post_init__(self) -> None:
         if self.family not in get_args(Family):
@@ -77,7 +80,8 @@ class LoadedModel:
         model: in eval mode, on its device, in its dtype, no gradients.
         transform: an RGB picture to ``[3, H, W]`` fp32, as timm evaluates these weights.
         classes: number of logits with a meaning; 0 = no classifier.
-        name: of the model. timm: timm's full name, ``None`` = a model of this package.
+        name: of the model. timm: timm's full name, ``None`` = not a model of timm's.
+        spec: what it was built from.
         weights: which weights, with their hash. labels: what class numbers mean.
     """
 
@@ -88,6 +92,7 @@ class LoadedModel:
     timm: str | None
     weights: WeightsInfo
     labels: Labels
+    spec: ModelSpec
 
     @property
     def wnid_labels(self) -> bool:
@@ -125,7 +130,9 @@ def spec_from(config: Mapping[str, Any]) -> ModelSpec:
     if declared is None or declared.timm == spec.timm or spec.timm is None:
         return spec
     labels = "auto" if spec.labels == declared.labels else spec.labels
-    return ModelSpec(spec.timm, spec.timm, labels, kwargs=spec.kwargs, source="timm")
+    return ModelSpec(
+        spec.timm, spec.timm, labels, kwargs=spec.kwargs, source="timm", head=spec.head
+    )
 
 
 def _spec(config: Mapping[str, Any]) -> ModelSpec:
@@ -169,16 +176,21 @@ def load_model(
         raise BadValueError(f"weights={weights} and pretrained=False contradict: drop one of them.")
     net = _build(spec)
     if weights is not None:
-        info = load_weights(net, Path(weights).expanduser(), str(weights))
+        info = _load_given(spec, net, Path(weights).expanduser(), str(weights))
     elif pretrained:
         info = _load_published(spec, net)
     else:
         info = WeightsInfo(f"random:seed={_RANDOM_SEED}", tensors_sha256(net), trained=False)
+    head = read_head(spec.head) if spec.head is not None else None
+    if head is not None:
+        attach(net, head, str(spec.head))
+        info = replace(info, head_sha256=head.sha256)
     net.eval().requires_grad_(False).to(target, precision)
     labels = _labels(spec, net)
+    _check_head(spec, head, labels)
     classes = 0 if labels == "none" else int(net.num_classes)  # type: ignore[arg-type]
     timm_name = _full_name(net) if spec.timm else None
-    return LoadedModel(net, _transform(net), classes, spec.name, timm_name, info, labels)
+    return LoadedModel(net, _transform(net), classes, spec.name, timm_name, info, labels, spec)
 
 
 def check_device(device: str | torch.device) -> torch.device:
@@ -230,6 +242,10 @@ def _build(spec: ModelSpec) -> nn.Module:
     """The architecture in fp32 on the CPU, initialised from a fixed seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_RANDOM_SEED)
+        if spec.hf is not None:
+            from asap_eval.models.clip_tower import ClipTower
+
+            return ClipTower(**spec.kwargs)
         if spec.timm is None:
             return _own(spec.name)[0](**spec.kwargs)
         return _build_timm(spec.timm, spec.kwargs)
@@ -280,8 +296,21 @@ def _unknown_architecture(name: str) -> UnknownNameError:
     )
 
 
+def _load_given(spec: ModelSpec, net: nn.Module, path: Path, name: str) -> WeightsInfo:
+    """Weights of a file; of a whole CLIP model's, the tower's."""
+    if spec.hf is None:
+        return load_weights(net, path, name)
+    from asap_eval.models import clip_tower
+
+    return clip_tower.load_file(cast(clip_tower.ClipTower, net), path, name)
+
+
 def _load_published(spec: ModelSpec, net: nn.Module) -> WeightsInfo:
-    """Bundled weights for a model of this package, timm's hub weights for the others."""
+    """Bundled weights for a model of this package, the hub's for the others."""
+    if spec.hf is not None:
+        from asap_eval.models import clip_tower
+
+        return clip_tower.load_published(cast(clip_tower.ClipTower, net), spec.hf)
     if spec.timm is None:
         path = _own(spec.name)[1]
         if path is None:
@@ -341,6 +370,22 @@ def _labels(spec: ModelSpec, net: nn.Module) -> Labels:
     if spec.labels == "folders" and classes == 0:
         raise BadValueError(f"model '{spec.name}' has no classifier: set model.labels=none.")
     return cast(Labels, spec.labels)
+
+
+def _check_head(spec: ModelSpec, head: TextHead | None, labels: Labels) -> None:
+    """A head that names its classes has to name ImageNet's where labels are WordNet ids."""
+    if head is None or head.classes is None or labels != "wnid":
+        return
+    from timm.data import ImageNetInfo
+
+    if list(head.classes) != (ids := ImageNetInfo().label_names()):
+        at = next(
+            i for i, pair in enumerate(zip(head.classes, ids, strict=True)) if len({*pair}) > 1
+        )
+        raise WeightsError(
+            f"model.head={spec.head} is not of ImageNet's {IMAGENET_CLASSES} classes: class {at} "
+            f"is {head.classes[at]}, not {ids[at]}. Make it again, or set model.labels=folders."
+        )
 
 
 def _transform(net: nn.Module) -> Callable[[Any], Tensor]:

@@ -110,6 +110,8 @@ def job_key(job: Job, *, weights_sha256: str, data_digest: str, sources: str) ->
     for name, value in job.params.items():
         if isinstance(value, str) and Path(value).is_file():
             resolved["params"][name] = hashlib.sha256(_content(Path(value))).hexdigest()
+    if head := job.model_params.get("head"):
+        resolved["model_params"]["head"] = hashlib.sha256(Path(head).read_bytes()).hexdigest()
     resolved.update(data_digest=data_digest, sources=sources, schema=SCHEMA)
     return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()
 

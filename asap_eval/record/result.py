@@ -82,7 +82,8 @@ class Tokens:
 
 @dataclass
 class Fired:
-    """The block (from 1) that first reduced an image, over the images that fired."""
+    """The block (from 1) that first reduced an image, over the images that fired; 1 for images that
+    were resized at the input."""
 
     mean: float | None
     min: int | None
@@ -149,6 +150,8 @@ class Provenance:
     """Time of the first start, UTC."""
     duration_s: float | None = None
     """Seconds that the process which ended the run worked on it."""
+    method: dict[str, Any] = field(default_factory=dict)
+    """Files the method runs from: their hash, and what they say of their training; {} = none."""
     failures: list[dict[str, str]] = field(default_factory=list)
     """``id`` and ``message`` of every failed sample."""
     calibration: Calibration | None = None
@@ -172,7 +175,7 @@ class RunRecord:
     analysis: dict[str, Any] | None = None
     """What the benchmark measures beside accuracy and work, by name: JSON numbers, lists and
     blocks. Its module says what they are; shares are 0 to 1 and ``<name>_ci95`` is the 95 %
-    bootstrap interval of ``<name>`` over images."""
+    interval of ``<name>`` over images, a bootstrap unless the module says otherwise."""
     tasks: dict[str, dict[str, Any]] | None = None
     """By task: ``metric: value``, split, scorer, n, failed (vision-language)."""
     baseline: Baseline | None = None
@@ -190,6 +193,8 @@ class RunRecord:
     """Peak by phase."""
     samples: str | None = None
     """Name of the per-sample file beside the record."""
+    arrays: str | None = None
+    """Name of a safetensors file beside the record; the benchmark's module says what is in it."""
     schema: int = SCHEMA
 
     @property

@@ -9,15 +9,27 @@ from pathlib import Path
 
 from rich.console import Console
 
+from asap_eval.errors import AsapEvalError, RecordError
+from asap_eval.experiment import Experiment, load
 from asap_eval.record import RunRecord, read_records
+from asap_eval.report.claims import claims, read_timing
+from asap_eval.report.experiment import experiment_frame, experiment_tables
 from asap_eval.report.frame import frame
-from asap_eval.report.render import print_rich, save, to_markdown, to_rich
+from asap_eval.report.match import matched
+from asap_eval.report.render import Table, print_rich, save, to_markdown, to_rich
 from asap_eval.report.table import overview
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print or write the tables; 2 where the folder is not there, 1 where nothing can be made."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.claims and args.format == "csv":
+        parser.error("--claims has no csv form: use --format markdown")
+    if args.claims and args.experiment:
+        parser.error("--claims and --experiment are two reports: ask for one of them")
+    if args.clustering and not args.claims:
+        parser.error("--clustering is for --claims")
     if not args.results.is_dir():
         print(f"No folder {args.results}: give the folder that results went to.", file=sys.stderr)
         return 2
@@ -28,11 +40,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not records:
         print(f"No record in {args.results}: run asap-eval first.", file=sys.stderr)
         return 1
+    try:
+        experiment = load(args.experiment) if args.experiment else None
+        timing = [row for path in args.clustering for row in read_timing(path)]
+    except AsapEvalError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1 if isinstance(error, RecordError) else 2
+    tables = claims(records, timing) if args.claims else tables_of(records, experiment)
     if args.format == "rich" and args.out is None and sys.stdout.isatty():
-        for table in overview(records):
+        for table in tables:
             print_rich(table, Console())
         return 0
-    text = render(records, args.format)
+    form = args.format
+    text = as_text(tables, form) if args.claims else render(records, form, experiment)
     if args.out is None:
         sys.stdout.write(text)
         return 0
@@ -44,16 +64,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def render(records: Sequence[RunRecord], form: str) -> str:
-    """The overview in a format; the same records always give the same text.
+def tables_of(records: Sequence[RunRecord], experiment: Experiment | None) -> list[Table]:
+    """The overview of all records, or an experiment's own tables of those that are its rows."""
+    if experiment is None:
+        return overview(records)
+    return experiment_tables(experiment, matched(experiment, records), records)
+
+
+def render(records: Sequence[RunRecord], form: str, experiment: Experiment | None = None) -> str:
+    """The tables in a format; the same records always give the same text.
 
     Args:
         records: at least one. form: ``rich``, ``markdown`` or ``csv`` (raw numbers, one table).
     """
-    if form == "csv":
-        return frame(records).to_csv(index=False, lineterminator="\n")
-    as_text = {"rich": to_rich, "markdown": to_markdown}[form]
-    return "\n".join(as_text(table) for table in overview(records))
+    if form != "csv":
+        return as_text(tables_of(records, experiment), form)
+    if experiment is None:
+        rows = frame(records)
+    else:
+        rows = experiment_frame(experiment, matched(experiment, records), records)
+    return rows.to_csv(index=False, lineterminator="\n")
+
+
+def as_text(tables: Sequence[Table], form: str) -> str:
+    """Tables one below the other, ``rich`` or ``markdown``."""
+    one = {"rich": to_rich, "markdown": to_markdown}[form]
+    return "\n".join(one(table) for table in tables)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,6 +98,24 @@ def _parser() -> argparse.ArgumentParser:
         "results", nargs="?", type=Path, default=Path("results"), help="folder of records"
     )
     parser.add_argument("--format", choices=("rich", "markdown", "csv"), default="rich")
+    parser.add_argument(
+        "--claims",
+        action="store_true",
+        help="a verdict on each claim of the ASAP paper that these records decide",
+    )
+    parser.add_argument(
+        "--clustering",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="with --claims: files that benchmarks/clustering.py wrote",
+    )
+    parser.add_argument(
+        "--experiment",
+        metavar="NAME",
+        help="the table of an experiment, published figures beside measured ones: a name of "
+        "conf/experiment or a file",
+    )
     parser.add_argument("--out", type=Path, help="file to write instead of the terminal")
     return parser
 

@@ -60,7 +60,8 @@ def name_of(row: Row) -> str:
 
 
 def _method(row: Row) -> str:
-    state = "" if row["status"] == "done" else f" ({row['status']})"
+    state = f" ({row['predictor']})" if present(row["predictor"]) else ""
+    state += "" if row["status"] == "done" else f" ({row['status']})"
     return row["method"] + state + (f" {BELOW}" if row["below_random"] else "")
 
 

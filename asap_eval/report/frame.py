@@ -25,6 +25,7 @@ FIELDS = {
     "dtype": "job.dtype",
     "macs_convention": "job.macs_convention",
     "method": "job.method",
+    "predictor": "provenance.method.trained",
     "seed": "job.seed",
     "budget": "job.budget.kind",
     "target": "job.budget.target",
@@ -119,6 +120,12 @@ def _row(record: RunRecord) -> dict[str, Any]:
     }
 
 
+def comparable(record: RunRecord) -> tuple[str, ...]:
+    """Equal for records that may stand in one table."""
+    row = _row(record)
+    return tuple(str(row[name]) for name in GROUP)
+
+
 def _at(value: Any, path: Iterable[str]) -> Any:
     """What lies at a path of keys and positions; None where a step of it is missing."""
     for step in path:
@@ -135,7 +142,8 @@ def changed_options(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a row that differ from the method's defaults; all of an unknown method's."""
     cls = methods().get(method)
     defaults = {name: default for name, _, default in options(cls)} if cls else {}
-    return {k: v for k, v in params.items() if k not in defaults or defaults[k] != v}
+    same = {name: list(v) if isinstance(v, tuple) else v for name, v in defaults.items()}
+    return {k: v for k, v in params.items() if k not in same or same[k] != v}
 
 
 def _control(table: pd.DataFrame) -> list[float | None]:

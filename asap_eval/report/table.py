@@ -16,11 +16,15 @@ from asap_eval.report.columns import BELOW, Column, Row, name_of, number, presen
 from asap_eval.report.frame import GROUP, frame
 from asap_eval.report.render import Table
 from asap_eval.report.saliency import SALIENCY, sink_tables
+from asap_eval.report.walk import WALK, block_tables
 
-LAYOUTS: dict[str, Sequence[Column]] = {"saliency": SALIENCY}
+LAYOUTS: dict[str, Sequence[Column]] = {"saliency": SALIENCY, "walk": WALK}
 """Layout of each benchmark that has its own; the others show accuracy."""
 
-MORE: dict[str, Callable[[str, list[Row]], list[Table]]] = {"saliency": sink_tables}
+MORE: dict[str, Callable[[str, list[Row]], list[Table]]] = {
+    "saliency": sink_tables,
+    "walk": block_tables,
+}
 """What a benchmark shows below its table, from the title and the rows of that."""
 
 

@@ -155,6 +155,7 @@ def _rows(ready: Prepared, record: RunRecord, journal: Journal, how: _How) -> li
     rows = journal.resume(ready.samples.ids, job.batch_size)
     if rows:
         say(f"Resuming after {len(rows)} of {len(ready.samples)} samples.")
+    ready.bench.begin(how.results / record.stem, len(rows))
     inputs = ready.bench.batches(
         ready.loaded, ready.samples, batch_size=job.batch_size, workers=how.workers, start=len(rows)
     )
@@ -179,6 +180,7 @@ def _conclude(
     record.metrics, record.macs = summary.metrics, summary.macs
     record.tokens, record.fired = summary.tokens, summary.fired
     record.analysis = summary.analysis
+    record.arrays = ready.bench.finish(rows, ready.geometry)
     record.provenance.failures = [
         {"id": row["id"], "message": row["error"]} for row in rows if row["error"] is not None
     ]
@@ -233,6 +235,7 @@ def _started(ready: Prepared, earlier: RunRecord | None, samples: str, how: _How
             kernels=provenance.kernels(job.device),
             seeds={"run": job.seed, "bootstrap": 0},
             weights=dataclasses.asdict(loaded.weights),
+            method=build(job.method, k=job.k, **job.params).origin(),
             data={
                 "source": job.data,
                 "ids_digest": ready.samples.digest,

@@ -136,8 +136,10 @@ def _resolved(job: Job, reducer: Reducer, bench: Bench[Any, Any], loaded: Loaded
         model=loaded.name,
         model_params={
             "timm": loaded.timm,
+            "hf": loaded.spec.hf,
+            "head": loaded.spec.head,
             "labels": loaded.labels,
-            "kwargs": job.model_params.get("kwargs", {}),
+            "kwargs": dict(loaded.spec.kwargs),
         },
         k=float(k) if isinstance(k, (int, float)) and job.budget is None else None,
         params=json.loads(json.dumps(values)),

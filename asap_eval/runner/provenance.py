@@ -31,7 +31,7 @@ PACKAGES = (
 )
 
 
-OF_METHOD = ("method", "k", "budget", "target", "seed", "speed", "force")
+OF_METHOD = ("method", "k", "budget", "target", "settings", "seed", "speed", "force")
 """Keys of the command line that the unpruned baseline does without."""
 
 

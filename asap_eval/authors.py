@@ -1,0 +1,82 @@
+"""``settings=authors``: knob and options that a method's authors used with a model, by source.
+
+``conf/settings/authors/<model>.yaml`` has one entry per method: its options under their own names,
+``source`` (where they stand, and how sure that is) and ``unknown`` (options that the authors chose
+and that are not known: they have to be given).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+
+from asap_eval.errors import BadValueError, UnknownNameError
+from asap_eval.method import method_class
+from asap_eval.options import options
+from asap_eval.paths import conf_dir
+
+KIND = "authors"
+ABOUT = ("source", "unknown")
+"""Keys of an entry that are no options of the method."""
+
+
+def entries(model: str) -> dict[str, dict[str, Any]]:
+    """Entries of a model by method; empty where there is no file for it."""
+    file = _folder() / f"{model}.yaml"
+    if not file.exists():
+        return {}
+    return cast("dict[str, dict[str, Any]]", OmegaConf.to_container(OmegaConf.load(file)))
+
+
+def known_models() -> list[str]:
+    """Models that have a file of entries."""
+    return sorted(file.stem for file in _folder().glob("*.yaml"))
+
+
+def fill(
+    model: str, method: str, given: Collection[str], *, budget: bool
+) -> tuple[float | None, dict[str, Any]]:
+    """What the authors' entry says and the command line does not: the knob, and other options.
+
+    Args:
+        given: keys of the command line. budget: whether a budget finds the knob.
+
+    Raises:
+        UnknownNameError: no entry. BadValueError: an unknown value was not given.
+    """
+    cls = method_class(method)
+    if not list(options(cls)):
+        return None, {}  # nothing to set
+    entry = _entry(model, method)
+    for option in entry.get("unknown", ()):
+        if f"method.{option}" not in given:
+            raise BadValueError(
+                f"settings={KIND}: the authors' {option} of '{method}' is not known. Give it as "
+                f"method.{option}=<value>."
+            )
+    values = {
+        option: value
+        for option, value in entry.items()
+        if option not in ABOUT and f"method.{option}" not in given
+    }
+    knob = values.pop(cls.card.knob or "", None)
+    return (None if budget or "k" in given else knob), values
+
+
+def _entry(model: str, method: str) -> dict[str, Any]:
+    found = entries(model)
+    if method in found:
+        return found[method]
+    there = f"methods {', '.join(found)}" if found else f"models {', '.join(known_models())}"
+    raise UnknownNameError(
+        f"settings={KIND} has no entry for method '{method}' on model '{model}'; "
+        f"{'for this model' if found else 'in all'} there are the {there}. "
+        "Leave settings out for the method's defaults."
+    )
+
+
+def _folder() -> Path:
+    return conf_dir() / "settings" / KIND

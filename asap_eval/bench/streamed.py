@@ -1,0 +1,95 @@
+"""Sums over samples too large for the per-sample file: kept beside it, safe against any stop.
+
+A run appends a batch to its per-sample file after the sums of that batch were written. Stopped
+between the two, the sums would be one batch ahead; so the file holds two generations, before and
+after the latest batch, and a resumed run takes the one that the per-sample file agrees with.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from asap_eval.errors import RecordError
+
+
+class StreamedSums:
+    """Named sums of tensors over the samples of a run, in fp64.
+
+    Attributes:
+        path: the file. done: samples that are in the sums. totals: the sums by name.
+    """
+
+    def __init__(self, path: Path, done: int) -> None:
+        """Begin at nothing, or go on after ``done`` samples.
+
+        Raises:
+            RecordError: ``done`` samples are in the per-sample file, but not in this one.
+        """
+        self.path, self.done = path, done
+        self.totals: dict[str, Tensor] = _generation(path, done) if done else {}
+
+    def add(self, values: Mapping[str, Tensor], samples: int) -> None:
+        """Add one batch of ``samples`` and put both generations on the disk, whole or not at all.
+
+        Args:
+            values: what the batch adds to each name; a new name begins at it.
+        """
+        before, begun = self.totals, self.done
+        self.totals = dict(before)
+        for name, value in values.items():
+            value = value.detach().double().cpu()
+            self.totals[name] = before[name] + value if name in before else value
+        self.done += samples
+        generations = {f"{begun}:{name}": value for name, value in before.items()}
+        generations |= {f"{self.done}:{name}": value for name, value in self.totals.items()}
+        save_whole(generations, self.path, {"generations": f"{begun} {self.done}"})
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def save_whole(tensors: Mapping[str, Tensor], path: Path, notes: Mapping[str, str]) -> None:
+    """A safetensors file, all of it or nothing, even if the machine stops.
+
+    Raises:
+        OSError: the folder cannot be written; an older file is then still whole.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            # Cloned: a sum that a batch did not touch is one piece of memory in two generations,
+            # which safetensors refuses.
+            whole = {name: t.clone().contiguous() for name, t in tensors.items()}
+            file.write(save(whole, dict(notes)))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _generation(path: Path, done: int) -> dict[str, Tensor]:
+    """The sums over ``done`` samples."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            known = (file.metadata() or {}).get("generations", "").split()
+            mine = [name for name in file.keys() if name.startswith(f"{done}:")]  # noqa: SIM118
+            totals: dict[str, Tensor] = {n.partition(":")[2]: file.get_tensor(n) for n in mine}
+    except (OSError, SafetensorError) as error:
+        raise RecordError(
+            f"{path} cannot be read ({error}), and the run that is to be resumed needs its sums: "
+            "force=true runs the job again."
+        ) from error
+    if str(done) not in known:
+        raise RecordError(
+            f"{path} holds sums over {' or '.join(known) or 'no'} samples, but {done} are done: "
+            "force=true runs the job again."
+        )
+    return totals

@@ -1,0 +1,117 @@
+"""Checkpoint files: read without running code, hashed, and what they say of themselves."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asap_eval.errors import WeightsError
+
+_NESTS = ("state_dict_ema", "model_ema", "state_dict", "model")
+"""Keys under which training scripts keep the weights; averaged weights first, as timm does."""
+
+_PREFIXES = ("module.", "_orig_mod.")
+"""What DistributedDataParallel and torch.compile put before every key."""
+
+
+def read_checkpoint(path: Path, option: str = "weights") -> tuple[dict[str, Tensor], str]:
+    """The tensors of a safetensors or torch file, and the entry they were nested under.
+
+    Args:
+        option: what the user gave the file as, for errors.
+
+    Raises:
+        WeightsError: no such file, not a checkpoint, or a pickle that wants to run code.
+    """
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "does not exist"
+        raise WeightsError(
+            f"{option}={path} {kind}. Give a .safetensors file or a torch file (.pt, .pth, .bin)."
+        )
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_torch
+    raw = read(path, option)
+    entry = next((key for key in _NESTS if isinstance(raw.get(key), Mapping)), "")
+    state = dict(raw[entry] if entry else raw)
+    strange = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    if strange or not state:
+        what = f"'{strange[0]}' is no tensor" if strange else "it is empty"
+        raise WeightsError(
+            f"{option}={path} is not a state dict: {what}. Save `model.state_dict()`, alone or "
+            f"under one of the keys {', '.join(_NESTS)}."
+        )
+    for prefix in _PREFIXES:
+        if all(key.startswith(prefix) for key in state):
+            state = {key[len(prefix) :]: value for key, value in state.items()}
+    return state, entry
+
+
+def _read_safetensors(path: Path, option: str) -> Mapping[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"{option}={path} is not a whole safetensors file ({error}). Fetch it again."
+        ) from error
+
+
+def _read_torch(path: Path, option: str) -> Mapping[str, Any]:
+    # Training scripts keep their arguments in a Namespace: plain data, safe to restore.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        try:
+            raw = torch.load(path, map_location="cpu", weights_only=True)
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged file can fail anywhere in the unpickler
+            raise _unreadable(path, option, error) from error
+    if not isinstance(raw, Mapping):
+        raise WeightsError(
+            f"{option}={path} holds a {type(raw).__name__}, not a state dict. "
+            "Save `model.state_dict()`."
+        )
+    return raw
+
+
+def _unreadable(path: Path, option: str, error: Exception) -> WeightsError:
+    """The error for a torch file that the weights-only reader refuses."""
+    code = re.search(r"(?:GLOBAL|global|class|function) ([\w.]+\.[\w.]+)", str(error))
+    if code and "weights_only" in str(error).lower().replace(" ", "_"):
+        return WeightsError(
+            f"{option}={path} was refused: the pickle asks for '{code[1]}', which is more than "
+            "tensors and could run code. Nothing of it was run. If you trust its source, convert "
+            "it where it was made: torch.save(model.state_dict(), file), or save_file of "
+            "safetensors."
+        )
+    first = str(error).strip().split("\n")[0]
+    return WeightsError(
+        f"{option}={path} cannot be read as a torch file ({type(error).__name__}: {first}). "
+        "Give a .safetensors file or a torch file (.pt, .pth, .bin)."
+    )
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; {} for a torch file, which has no place."""
+    from safetensors import safe_open
+
+    if path.suffix != ".safetensors":
+        return {}
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

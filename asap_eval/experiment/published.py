@@ -1,0 +1,79 @@
+"""What a paper prints in one row of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from asap_eval.errors import BadValueError, unknown
+
+ROUNDING = 0.011
+"""Points by which a printed difference may miss that of the two printed accuracies."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """Facts of one published row; whatever the paper does not print stays None.
+
+    Attributes:
+        row: the row's name in the paper.
+        baseline, acc: top-1 in percent of the unpruned model and of the row.
+        delta: their difference in points.
+        macs, throughput: change in percent.
+        gmacs: work. img_s: images per second.
+        not_comparable: why no verdict is possible, where none is.
+    """
+
+    row: str | None = None
+    baseline: float | None = None
+    acc: float | None = None
+    delta: float | None = None
+    macs: float | None = None
+    throughput: float | None = None
+    gmacs: float | None = None
+    img_s: float | None = None
+    not_comparable: str | None = None
+
+    @property
+    def change(self) -> float | None:
+        """The difference to the unpruned model: as printed, or of the two printed accuracies."""
+        if self.delta is None and self.acc is not None and self.baseline is not None:
+            return round(self.acc - self.baseline, 2)
+        return self.delta
+
+
+TEXTS = ("row", "not_comparable")
+
+
+def published_from(value: Any, where: str) -> Published:
+    """The facts under ``published:`` of a row.
+
+    Raises:
+        AsapEvalError: an unknown key, a value of the wrong type, or figures that contradict.
+    """
+    if not isinstance(value, Mapping) or not value:
+        raise BadValueError(f"{where}: published={value!r}: give what the paper prints, by name.")
+    known = [fact.name for fact in fields(Published)]
+    for name, fact in value.items():
+        if name not in known:
+            raise unknown(f"published figure of {where}", str(name), known)
+        right = isinstance(fact, str) if name in TEXTS else _is_number(fact)
+        if not right:
+            kind = "text" if name in TEXTS else "a number"
+            raise BadValueError(f"{where}: published.{name}={fact!r}: give {kind}.")
+    given: dict[str, Any] = {n: v if n in TEXTS else float(v) for n, v in value.items()}
+    found = Published(**given)
+    if found.delta is not None and found.acc is not None and found.baseline is not None:
+        apart = found.acc - found.baseline
+        if abs(apart - found.delta) > ROUNDING:
+            raise BadValueError(
+                f"{where}: published acc - baseline = {apart:+.2f}, but delta={found.delta:+.2f}: "
+                "correct the one that was copied wrongly; if the paper itself contradicts, leave "
+                "delta out."
+            )
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

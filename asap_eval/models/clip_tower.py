@@ -1,0 +1,106 @@
+"""Hugging Face's CLIP vision tower as a model of images: features, or logits with a head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from timm.data.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from torch import Tensor, nn
+
+from asap_eval.errors import BadValueError, WeightsError
+from asap_eval.models.weights import (
+    WeightsInfo,
+    file_sha256,
+    fit,
+    read_checkpoint,
+    tensors_sha256,
+)
+
+_VISION = ("vision_model.", "visual_projection.")
+"""Keys of a whole CLIP checkpoint that belong to the tower; the rest is its text model."""
+_NO_WEIGHTS = "vision_model.embeddings.position_ids"
+"""A constant that older checkpoints hold."""
+
+
+class ClipTower(nn.Module):
+    """The tower in ``tower`` and what follows its pooled class token in ``head``.
+
+    The projection is taken out of Hugging Face's module, so that a head can stand behind it. The
+    transform is CLIP's own: bicubic to the model's size, centre crop, CLIP's mean and deviation.
+
+    Args:
+        config: of `transformers.CLIPVisionConfig`, ``projection_dim`` included.
+    """
+
+    def __init__(self, **config: Any) -> None:
+        super().__init__()
+        from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+        known = CLIPVisionConfig()
+        if strange := [name for name in config if not hasattr(known, name)]:
+            raise BadValueError(f"model.kwargs.{strange[0]} is no option of CLIPVisionConfig.")
+        built = CLIPVisionModelWithProjection(CLIPVisionConfig(**config))
+        self.tower, self.head = built.vision_model, built.visual_projection
+        self.num_classes = built.config.projection_dim
+        side = built.config.image_size
+        self.pretrained_cfg = self.default_cfg = {
+            "input_size": (3, side, side),
+            "mean": OPENAI_CLIP_MEAN,
+            "std": OPENAI_CLIP_STD,
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,
+            "crop_mode": "center",
+            "num_classes": self.num_classes,
+            "architecture": "clip_tower",
+            "first_conv": "tower.embeddings.patch_embedding",
+            "classifier": "head",
+        }
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``[B, d]`` projected features, or ``[B, classes]``, from ``[B, 3, H, W]``."""
+        return self.head(self.tower(images).pooler_output)
+
+
+def load_file(net: ClipTower, path: Path, name: str) -> WeightsInfo:
+    """Fill a tower from a file of its own or of a whole CLIP model (the text model is left out)."""
+    state, entry = read_checkpoint(path)
+    _fill(net, state, name)
+    return WeightsInfo(name, file_sha256(path), trained=True, entry=entry)
+
+
+def load_published(net: ClipTower, repository: str) -> WeightsInfo:
+    """Fill a tower with a Hugging Face repository's weights (or those of a local folder).
+
+    Raises:
+        WeightsError: they cannot be fetched, are incomplete or do not fit.
+    """
+    from transformers import CLIPModel
+
+    try:
+        # The whole model: of its tower alone the library prints a page on the keys left over.
+        loaded: Any = CLIPModel.from_pretrained(repository, output_loading_info=True)
+    except Exception as error:  # its HTTP clients raise many kinds: offline, refused, not found
+        first = str(error).strip().split("\n")[0]
+        raise WeightsError(
+            f"The weights of {repository} are not in the local cache and could not be fetched "
+            f"({type(error).__name__}: {first}). Check the connection, or fetch the checkpoint "
+            "elsewhere and give it as weights=<file>."
+        ) from error
+    built, report = loaded
+    if report["missing_keys"]:
+        raise WeightsError(f"{repository} lacks {sorted(report['missing_keys'])[0]} and others.")
+    name = f"hub:{repository}"
+    _fill(net, built.state_dict(), name)
+    return WeightsInfo(name, tensors_sha256(net), trained=True)
+
+
+def _fill(net: ClipTower, state: Mapping[str, Tensor], name: str) -> None:
+    own = {key: value for key, value in state.items() if key.startswith(_VISION)}
+    own.pop(_NO_WEIGHTS, None)
+    renamed = {
+        key.replace("vision_model.", "tower.", 1).replace("visual_projection.", "head.", 1): value
+        for key, value in own.items()
+    }
+    fit(net, renamed, name)

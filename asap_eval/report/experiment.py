@@ -1,0 +1,196 @@
+"""An experiment's own table: its rows in order, measured beside published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from asap_eval.experiment import About, Entry, Experiment
+from asap_eval.record import RunRecord
+from asap_eval.report.claims import claims
+from asap_eval.report.columns import BELOW, Row, name_of, present
+from asap_eval.report.experiment_columns import EXPERIMENT
+from asap_eval.report.frame import FIELDS, comparable, frame
+from asap_eval.report.grid import grid
+from asap_eval.report.lines import images_note, line_of
+from asap_eval.report.match import Found
+from asap_eval.report.render import Table
+from asap_eval.report.table import LAYOUTS, overview
+from asap_eval.report.verdict import NOT_COMPARABLE
+
+TEXT_COLUMNS = 4
+"""Columns of text at the left of the table."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The lines that may be compared.
+
+    Attributes:
+        head: what stands beside the title. found, lines: by line, and as rows. records: of them.
+    """
+
+    head: str
+    found: list[list[Found]]
+    lines: list[Row]
+    records: list[RunRecord]
+
+
+def experiment_tables(
+    experiment: Experiment, found: Sequence[Found], records: Sequence[RunRecord]
+) -> list[Table]:
+    """A table for each model and group that may be compared; empty columns left out.
+
+    Rows of benchmarks that measure no accuracy are shown in the benchmark's own layout.
+
+    Args:
+        found: rows and what became of them. records: theirs, and those they compare with.
+    """
+    own = [f for f in found if f.entry.bench in LAYOUTS]
+    tables = _own_tables(own)
+    found = [f for f in found if f.entry.bench not in LAYOUTS]
+    for group in _groups(experiment, found, records) if found else []:
+        tables.append(_table(experiment.about, group))
+        firsts = [line[0] for line in group.found]
+        if experiment.about.layout == "grid" and any(f.entry.swept for f in firsts):
+            tables.append(grid(firsts, group.lines))
+    if experiment.about.layout == "claims":
+        tables += claims(records)
+    return tables
+
+
+def _own_tables(found: Sequence[Found]) -> list[Table]:
+    """Tables of benchmarks with a layout of their own; rows that did not run stand below them."""
+    records = {f.record.key: f.record for f in found if f.record is not None}
+    tables = overview(list(records.values()))
+    ran = {id(f.entry) for f in found if f.record is not None}
+    missing = [f for f in found if id(f.entry) not in ran]
+    notes = [f"{f.entry.describe()}: {f.verdict}" for f in missing]
+    if tables and notes:
+        tables[0] = replace(tables[0], notes=[*tables[0].notes, *notes])
+    elif notes:
+        tables = [Table(title="no record", columns=["row"], rows=[[note] for note in notes])]
+    return tables
+
+
+def experiment_frame(
+    experiment: Experiment, found: Sequence[Found], records: Sequence[RunRecord]
+) -> pd.DataFrame:
+    """The lines of all tables as numbers, nothing rounded."""
+    groups = _groups(experiment, found, records)
+    return pd.DataFrame([line for group in groups for line in group.lines])
+
+
+def _groups(
+    experiment: Experiment, found: Sequence[Found], records: Sequence[RunRecord]
+) -> list[Group]:
+    if experiment.compares:
+        found = [_trained(f) for f in found]
+        records = [record for record in records if record.provenance.weights.get("trained")]
+    done = [record for record in records if record.status == "done"]
+    rows: dict[str, Row] = {}
+    if done:
+        rows = {str(row["key"]): row for row in frame(done).to_dict("records")}
+    groups = []
+    for key, model in _keys(found).items():
+        here = [r for r in done if comparable(r) == key]
+        lines = _lines(found, key, model)
+        if not any(f[0].entry.method == "none" for f in lines):
+            unpruned = [r for r in here if r.job.method == "none"]
+            lines = [[Found(Entry({"method": "none"}), r)] for r in unpruned] + lines
+        samples = experiment.about.samples
+        cells = [line_of(f, rows, samples, _blank(model)) for f in lines]
+        groups.append(Group(_head(model, cells), lines, cells, here))
+    return groups
+
+
+def _trained(found: Found) -> Found:
+    record = found.record
+    if record is None or record.provenance.weights.get("trained"):
+        return found
+    return Found(found.entry, None, "random weights", record.job.model, NOT_COMPARABLE)
+
+
+def _keys(found: Sequence[Found]) -> dict[tuple[str, ...], str | None]:
+    """What names each table, and its model, in the order of the rows."""
+    keys: dict[tuple[str, ...], str | None] = {}
+    for f in found:
+        if f.record is not None:
+            keys.setdefault(comparable(f.record), f.record.job.model)
+    models = set(keys.values())
+    for f in found:
+        if f.record is None and f.model is not None and f.model not in models:
+            keys.setdefault((f.model,), f.model)
+    place = {model: at for at, model in reversed(list(enumerate(map(_model, found))))}
+    return dict(sorted(keys.items(), key=lambda pair: place[pair[1]])) or {(): None}
+
+
+def _model(found: Found) -> str | None:
+    return found.record.job.model if found.record else found.model
+
+
+def _lines(found: Sequence[Found], key: tuple[str, ...], model: str | None) -> list[list[Found]]:
+    """Rows of one table in order; those that differ in their seed alone together."""
+    chosen: dict[int, Found] = {}
+    for f in found:
+        if f.record is not None and comparable(f.record) == key:
+            chosen[id(f.entry)] = f
+        elif f.record is None and f.model in (model, None):
+            chosen.setdefault(id(f.entry), f)
+    lines: dict[str, list[Found]] = {}
+    for at in dict.fromkeys(id(f.entry) for f in found):
+        if at in chosen:
+            lines.setdefault(chosen[at].entry.line, []).append(chosen[at])
+    return list(lines.values())
+
+
+def _blank(model: str | None) -> Row:
+    names = (*FIELDS, "model_params", "k", "options", "random_top1", "below_random")
+    return {**dict.fromkeys(names), "model": model}
+
+
+def _head(model: str | None, lines: Sequence[Row]) -> str:
+    ran = next((line for line in lines if present(line["n"])), None)
+    if ran is None:
+        return model or "no record"
+    return (
+        f"{ran['model']} · {ran['bench']} · {ran['data']} · {ran['n']:.0f} samples · {ran['dtype']}"
+    )
+
+
+def _table(about: About, group: Group) -> Table:
+    title = ": ".join(part for part in (about.paper, about.title) if part)
+    return Table(
+        title=f"{title} · {group.head}" if title else group.head,
+        columns=[column.head for column in EXPERIMENT],
+        rows=[[column.cell(line) for column in EXPERIMENT] for line in group.lines],
+        notes=_notes(about, group),
+        details=[
+            (name_of(line), f.record.provenance.command)
+            for line, found in zip(group.lines, group.found, strict=True)
+            for f in found
+            if f.record
+        ],
+        numbers_from=TEXT_COLUMNS,
+    ).without_empty_columns()
+
+
+def _notes(about: About, group: Group) -> list[str]:
+    notes = [about.asks] if about.asks else []
+    notes += about.notes
+    notes.append("settings: every option not at its default (asap-eval-ls --options)")
+    found = [f for line in group.found for f in line]
+    if note := images_note(found, about.samples):
+        notes.append(note)
+    if any(line["trained"] is False for line in group.lines):
+        notes.append("random weights, not comparable")
+    if any(line["below_random"] for line in group.lines):
+        notes.append(f"{BELOW} below random patches at the same budget")
+    if any(line["seeds"] > 1 for line in group.lines):
+        notes.append(
+            "Several seeds: mean (least to most); the interval of Δ is the mean of theirs, which "
+            "is too wide rather than too narrow."
+        )
+    return notes

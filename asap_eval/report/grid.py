@@ -1,0 +1,35 @@
+"""Top-1 over the two keys that an experiment sweeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from asap_eval.report.columns import BELOW, Row, number, present
+from asap_eval.report.match import Found
+from asap_eval.report.render import DASH, Table
+
+
+def grid(found: Sequence[Found], lines: Sequence[Row]) -> Table:
+    """Rows of one key, columns of the other, in the order of the file; cells top-1 (MACs)."""
+    cells = {
+        tuple(map(str, f.entry.swept.values())): _cell(line)
+        for f, line in zip(found, lines, strict=True)
+        if f.entry.swept
+    }
+    down, across = next(tuple(f.entry.swept) for f in found if f.entry.swept)
+    heads = list(dict.fromkeys(column for _, column in cells))
+    rows = [
+        [label, *(cells.get((label, column), DASH) for column in heads)]
+        for label in dict.fromkeys(label for label, _ in cells)
+    ]
+    names = [name.rpartition(".")[2] for name in (down, across)]
+    title = f"top-1 % (change of the MACs in %) over {names[0]} (down) and {names[1]} (across)"
+    columns = [f"{names[0]} \\ {names[1]}", *heads]
+    return Table(title=title, columns=columns, rows=rows, numbers_from=1)
+
+
+def _cell(line: Row) -> str:
+    if not present(line["top1"]):
+        return DASH
+    mark = f" {BELOW}" if line["below_random"] else ""
+    return f"{line['top1']:.2f} ({number(line['reduction_pct'], '{:+.1f}')}){mark}"

@@ -1,0 +1,83 @@
+"""A training that can be taken up again: its state on disk, whole or not at all."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from asap_eval.errors import AsapEvalError, BadValueError
+
+
+@dataclass
+class State:
+    """Where a training stands.
+
+    Attributes:
+        predictors: all of them, by their place as text. optimizer: over their parameters.
+        step: batches done. history: for each of them total, cross-entropy, KL and ratio loss.
+        failed: images that could not be read, by id.
+        whole: False while a step changes it; such a state is not written.
+    """
+
+    predictors: nn.ModuleDict
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    history: list[list[float]] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    whole: bool = True
+
+    def means(self, per_epoch: int, epoch: int) -> list[float]:
+        """The four losses of an epoch, means over the batches that had an image."""
+        rows = self.history[epoch * per_epoch : (epoch + 1) * per_epoch]
+        read = [row for row in rows if not math.isnan(row[0])]
+        return [sum(column) / len(read) for column in zip(*read, strict=True)]
+
+    def save(self, path: Path, identity: str) -> None:
+        """Write it; ``identity`` says which training it is of."""
+        content = {
+            "identity": identity,
+            "predictors": self.predictors.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "history": self.history,
+            "failed": self.failed,
+        }
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        try:
+            torch.save(content, part)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def load(self, path: Path, identity: str) -> None:
+        """Take up what `save` left.
+
+        Raises:
+            BadValueError: it is of another training. AsapEvalError: it cannot be read.
+        """
+        content = _read(path)
+        if content.get("identity") != identity:
+            raise BadValueError(
+                f"{path} is an interrupted training with other options, images, weights or code "
+                "of the method. Give its options to go on, or force=true to begin anew."
+            )
+        self.predictors.load_state_dict(content["predictors"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.step, self.history = content["step"], content["history"]
+        self.failed = content["failed"]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can fail anywhere in the unpickler
+        raise AsapEvalError(
+            f"{path} cannot be read ({type(error).__name__}). force=true begins anew."
+        ) from error
+    return found if isinstance(found, dict) else {}
