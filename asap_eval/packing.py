@@ -95,6 +95,11 @@ class Crops:
         patches (a class token) shows its whole crop."""
         return (self._per_token(self.inside.long()) > 0) | (self.held == 0)
 
+    def raster(self, chosen: Tensor) -> Tensor:
+        """Indices of the tokens of a mask ``[T]`` by their place in the stitched grid."""
+        index = chosen.nonzero().flatten()
+        return index[self.place[index].argsort(stable=True)]
+
     def _per_token(self, values: Tensor) -> Tensor:
         """``[T]`` sums over the patches that each token holds; ``values`` is ``[C, P]``."""
         kept = self.source >= 0

@@ -29,6 +29,7 @@ class Case:
         effect: ``tokens`` = at least one image of `batch` is reduced on every host; ``attention`` =
             tokens stay, their attention is replaced; ``nothing`` = the model's own output.
         conserves: whether no patch is dropped: all live on in some token.
+        empties: whether no patch is left: models that average patches have nothing to read.
         places: for methods with trained predictors: a checkpoint of random ones is made for so
             many of them.
     """
@@ -37,6 +38,7 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     effect: Literal["tokens", "attention", "nothing"] = "tokens"
     conserves: bool = True
+    empties: bool = False
     places: int = 0
 
     def __str__(self) -> str:
@@ -52,6 +54,35 @@ class Case:
 
     def build(self) -> Reducer:
         return build(self.method, **self.params)
+
+
+_FOLDER = tempfile.TemporaryDirectory(prefix="asap_eval_test_")
+
+
+@functools.cache
+def checkpoint(places: int, method: str = "dynamicvit", history: int = 2) -> str:
+    """A file of random predictors for the tiny hosts, 32 wide; removed with the process."""
+    values = {"dynamicvit": (32,), "spot": (32, 6 * 2 * history)}[method]
+    inputs = (torch.ones(1, 1), *(torch.zeros(1, 1, size) for size in values))
+    g = torch.Generator().manual_seed(places)
+    predictors = {place: trainable(method).untrained(inputs) for place in range(places)}
+    for predictor in predictors.values():
+        for value in predictor.parameters():
+            value.data = torch.randn(value.shape, generator=g)
+    path = f"{_FOLDER.name}/{method}{places}{history}.safetensors"
+    tensors = {
+        f"score_predictor.{place}.{key}": value
+        for place, predictor in predictors.items()
+        for key, value in predictor.state_dict().items()
+    }
+    save_file(tensors, path)  # says nothing of itself, as the authors' files
+    return path
+
+
+def trainable(method: str) -> Learned:
+    built = build(method)
+    assert isinstance(built, Learned)
+    return built
 
 
 ZERO_TPRUNE: dict[str, Any] = {"after": [2], "iterations": [5]}
@@ -108,6 +139,23 @@ CASES = (
     Case("zero_tprune", ZERO_TPRUNE | {"rates": [1.0], "similar": 0}, effect="nothing"),
     Case("zero_tprune", ZERO_TPRUNE | {"rates": [0.6], "similar": 4}, conserves=False),
     Case("zero_tprune", ZERO_TPRUNE | {"rates": [0.5], "similar": 0}, conserves=False),
+    Case("visionzip", {"k": 37, "contextual": 0}, effect="nothing"),
+    Case("visionzip", {"k": 12}),
+    Case("visionzip", {"k": 9, "contextual": 0}, conserves=False),
+    Case("vispruner", {"k": 36}, effect="nothing"),
+    Case("vispruner", {"k": 9}, conserves=False),
+    Case("vispruner", {"k": 20, "ratio": 0.25}, conserves=False),
+    Case("prunesid", {"k": 37}, effect="nothing"),
+    Case("prunesid", {"k": 13}, conserves=False),
+    Case("average_pool", {"k": 36}, effect="nothing"),
+    Case("average_pool", {"k": 8}),
+    Case("no_visual_tokens", conserves=False, empties=True),
+    Case("fastv", {"r": 0.0}, effect="nothing"),
+    Case("fastv", {"k": 20, "layer": 3}, conserves=False),
+    Case("fastv", {"k": 100, "budget": "mean", "layer": 1}, conserves=False),
+    Case("sparsevlm", {"layers": [], "keep": []}, effect="nothing"),
+    Case("sparsevlm", {"keep": [60, 30, 12]}, conserves=False),
+    Case("sparsevlm", {"keep": [50, 20], "layers": [9, 1], "noise": True}, conserves=False),
     Case("dynamicvit", {"k": 1.0}, places=3, effect="nothing"),
     Case("dynamicvit", {"k": 0.7}, places=3, conserves=False),
     Case("dynamicvit", {"k": 0.5, "blocks": [0, 4]}, places=2, conserves=False),
@@ -118,14 +166,19 @@ CASES = (
     Case("fna", {"m": 8}, effect="attention"),
 )
 
+VISION = tuple(case for case in CASES if case.build().tower == "vision")
+"""Methods that act in a vision tower; the others need a language model."""
+
 
 def pairs(*effects: str) -> list[tuple[str, Case]]:
     """Every host with every case it can run: methods that read the class token need one."""
     return [
         (host, case)
         for host in tiny.HOSTS
-        for case in CASES
-        if case.effect in effects and not (host in tiny.WITHOUT_CLS and case.build().requires_cls)
+        for case in VISION
+        if case.effect in effects
+        and not (host in tiny.WITHOUT_CLS and case.build().requires_cls)
+        and not (host == "avg_with_cls" and case.empties)
     ]
 
 
@@ -137,32 +190,3 @@ def batch() -> Tensor:
 def run(model: nn.Module, case: Case, x: Tensor, seed: int = 0) -> tuple[Tensor, Trace]:
     with asap_eval.reduce(model, case.method, seed=seed, **case.params) as trace:
         return tiny.output(model, x), trace
-
-
-_FOLDER = tempfile.TemporaryDirectory(prefix="asap_eval_test_")
-
-
-@functools.cache
-def checkpoint(places: int, method: str = "dynamicvit", history: int = 2) -> str:
-    """A file of random predictors for the tiny hosts, 32 wide; removed with the process."""
-    values = {"dynamicvit": (32,), "spot": (32, 6 * 2 * history)}[method]
-    inputs = (torch.ones(1, 1), *(torch.zeros(1, 1, size) for size in values))
-    g = torch.Generator().manual_seed(places)
-    predictors = {place: trainable(method).untrained(inputs) for place in range(places)}
-    for predictor in predictors.values():
-        for value in predictor.parameters():
-            value.data = torch.randn(value.shape, generator=g)
-    path = f"{_FOLDER.name}/{method}{places}{history}.safetensors"
-    tensors = {
-        f"score_predictor.{place}.{key}": value
-        for place, predictor in predictors.items()
-        for key, value in predictor.state_dict().items()
-    }
-    save_file(tensors, path)  # says nothing of itself, as the authors' files
-    return path
-
-
-def trainable(method: str) -> Learned:
-    built = build(method)
-    assert isinstance(built, Learned)
-    return built

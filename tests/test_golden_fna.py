@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import golden_vit as g
+import golden_vlm
 import pytest
 import tiny
 import torch
@@ -29,6 +30,23 @@ def test_functions(stem: str) -> None:
     inverse = fna.pseudo_inverse(a)
     g.close(inverse, golden["A_inv"])
     g.close(inverse @ scaled_dot_product_attention(queries, k, v), golden["v_landmarks"])
+
+
+@golden_vlm.files("fna", "fn_*")
+def test_shapes_of_a_clip_tower(stem: str) -> None:
+    """The landmarks are given: the file says nothing of how they are chosen."""
+    golden = golden_vlm.read(f"fna/{stem}")
+    q, k, v, index = (golden[name] for name in ("q", "k", "v", "sample_indices"))
+    at = index[:, None, :, None].expand(-1, q.shape[1], -1, q.shape[3])
+    a = fna.landmark_attention(q.gather(2, at), k.gather(2, at))
+    assert torch.equal(k.gather(2, at), golden["k_landmark"])
+    heads = golden["A"].shape[1]  # the wide file holds the matrices of the first head alone
+    golden_vlm.close(a[:, :heads], golden["A"])
+    inverse = fna.pseudo_inverse(a)
+    golden_vlm.close(inverse[:, :heads], golden["A_inv"])
+    gathered = scaled_dot_product_attention(q.gather(2, at), k, v)
+    golden_vlm.close(inverse @ gathered, golden["v_landmark"])
+    golden_vlm.close(fna.nystroem(q, k, v, index), golden["out"])
 
 
 def test_in_a_model_it_replaces_the_listed_blocks_and_removes_nothing() -> None:

@@ -12,7 +12,7 @@ from cases import CASES, Case
 from torch import Tensor
 
 import asap_eval
-from asap_eval.errors import BadValueError, UnsupportedModelError, WeightsError
+from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError, WeightsError
 from asap_eval.hosts import install
 from asap_eval.hosts.prompts import Prompts
 from asap_eval.method import Batch, Need, Reducer, View
@@ -28,6 +28,9 @@ VISION = [
     and not case.places  # made for the width of the contract tests' models
 ]
 """Methods of the tower; their options count blocks below 6, which the small towers have."""
+
+LANGUAGE = [case for case in CASES if case.build().tower == "language"]
+REDUCING = [case for case in LANGUAGE if case.effect != "nothing"]
 
 
 # --- the small models ---------------------------------------------------------------------------
@@ -321,6 +324,47 @@ def test_in_the_language_model_a_batch_equals_its_samples(name: str, positions: 
         torch.testing.assert_close(got[0], together[sample], rtol=0, atol=1e-6)
         assert torch.equal(id_[0, -6:], ids[sample, -6:])
         assert torch.equal(one.language.lengths[:, 0], trace.language.lengths[:, sample])
+
+
+@small.on_both
+@pytest.mark.parametrize("case", REDUCING, ids=str)
+def test_language_methods_decide_sample_by_sample(name: str, case: Case) -> None:
+    together, ids, trace = small.reduced(name, case.method, 0, 1, dtype="float64", **case.params)
+    counts = trace.language
+    assert counts.fired.all()
+    assert (counts.lengths[-1] < counts.attention_tokens[0]).all()
+    assert torch.equal(counts.attention_tokens[1:], counts.lengths[:-1])
+    assert (trace.lengths == 145).all(), "the tower is left alone"
+    for place, sample in enumerate((0, 1)):
+        alone, id_, one = small.reduced(name, case.method, sample, dtype="float64", **case.params)
+        torch.testing.assert_close(alone[0], together[place], rtol=0, atol=1e-6)
+        assert torch.equal(id_[0, -6:], ids[place, -6:])
+        assert torch.equal(one.language.lengths[:, 0], counts.lengths[:, place])
+        held = counts.source[place]
+        length = int(one.language.source.shape[1])
+        assert torch.equal(one.language.source[0], held[:length])
+        assert torch.equal(one.language.method_macs[0], counts.method_macs[place])
+
+
+@pytest.mark.parametrize("case", [c for c in LANGUAGE if c.effect == "nothing"], ids=str)
+def test_language_methods_that_remove_nothing_change_nothing(case: Case) -> None:
+    plain, text, _ = small.reduced("llava_tiny", "none")
+    got, ids, trace = small.reduced("llava_tiny", case.method, **case.params)
+    assert torch.equal(got, plain)
+    assert torch.equal(ids, text)
+    assert not trace.language.fired.any()
+
+
+@pytest.mark.parametrize("method", sorted({case.method for case in LANGUAGE}))
+def test_every_need_of_a_language_method_is_read(method: str) -> None:
+    loaded, given = small.vlm("llava_tiny"), small.inputs("llava_tiny", 0)
+    reducer = next(case.build() for case in REDUCING if case.method == method)
+    for need in reducer.needs:
+        poorer = type("Poorer", (type(reducer),), {"needs": reducer.needs - {need}})
+        options = {f.name: getattr(reducer, f.name) for f in dataclasses.fields(reducer)}
+        said = pytest.raises(AsapEvalError, match=f"reads '{need.value}'")
+        with install(loaded.model, poorer(**options)), said:
+            small.logits(loaded, given)
 
 
 def test_positions_matter() -> None:
