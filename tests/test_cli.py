@@ -418,6 +418,15 @@ def test_an_experiment_file_is_its_rows(command: Run, experiments: list[str]) ->
     assert "Unknown key of the experiment file 'stray' 'limit'" in err
 
 
+def test_choosing_a_method_takes_its_rows_alone() -> None:
+    register_choices()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        given = ["experiment=table1", "model=deit_tiny", "method=asap"]
+        _, rows = rows_of(compose("config", given), given)
+    assert len(rows) == 2
+    assert all(row.entry.published for row in rows)
+
+
 @pytest.mark.parametrize("name", sorted(p.stem for p in conf_dir().glob("experiment/*.yaml")))
 def test_every_experiment_composes(name: str) -> None:
     register_choices()

@@ -447,6 +447,7 @@ CROPS: dict[Need, Callable[[slice], tuple[Any, ...]]] = {
     Need.KEYS: lambda valid: (slice(None), valid),
     Need.VALUES: lambda valid: (slice(None), valid),
     Need.CLS_ROW: lambda valid: (slice(None), valid),
+    Need.ROWS: lambda valid: (slice(None), valid),
     Need.ATTENTION: lambda valid: (valid, valid),
     Need.HEAD_ATTENTION: lambda valid: (slice(None), valid, valid),
 }
@@ -463,6 +464,9 @@ class Ragged(Reducer):
 
     def watch(self, block: int, state: Any) -> bool | Tensor:
         return block in (1, 3)
+
+    def rows(self, block: int, lengths: Tensor, state: Any) -> Tensor:
+        return torch.stack([torch.zeros_like(lengths), lengths - 1], 1)
 
     def decide(self, view: View, state: Any) -> Reduction | None:
         names = [state.id_of(i) for i in view.images.tolist()]

@@ -77,7 +77,9 @@ def rows_of(config: DictConfig, given: Sequence[str]) -> tuple[Experiment, list[
     user = {override.key_or_group: override for override in parsed(given)}
     name = str(user.pop("experiment").value())
     content = {key: OmegaConf.to_container(config[key]) for key in FILE if config[key] is not None}
-    experiment = parse(name, content, {key: _values(override) for key, override in user.items()})
+    # model= and method= choose among the rows below; no row becomes another one through them.
+    narrowed = {key: _values(o) for key, o in user.items() if key not in ("model", "method")}
+    experiment = parse(name, content, narrowed)
     swept = {key for entry in experiment.entries for key in entry.swept}
     # Several values narrow sweeps alone; a row without a sweep of that key could not take them.
     user = {k: o for k, o in user.items() if not (k in swept and isinstance(o.value(), list))}
