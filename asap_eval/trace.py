@@ -29,8 +29,10 @@ class Trace:
 
     In a vision-language model the images are crops, and there are also:
         sample: ``[B]`` sample that each crop belongs to.
+        projected: ``[B]`` tokens of each crop that go through the projector.
         handed_to_llm: ``[S]`` image tokens each sample hands to the language model, newlines
             included.
+        prompt_tokens: ``[S]`` tokens of each prompt as the language model gets it.
         language: a trace of the language model while it read the prompts: its images are samples,
             its blocks the language model's layers, its patches the image tokens handed over.
     """
@@ -68,10 +70,23 @@ class Trace:
         }
         self.notes = {}
 
-    def hand_over(self, sample: Tensor, handed: Tensor) -> None:
-        """Whose crops these were, ``[B]``, and what each sample hands on, ``[S]`` (host only)."""
-        self._values |= {"sample": sample, "handed_to_llm": handed}
+    def hand_over(self, sample: Tensor, projected: Tensor, handed: Tensor) -> None:
+        """Whose crops these were and what went through the projector, both ``[B]``, and what each
+        sample hands on, ``[S]`` (host only)."""
+        self._values |= {"sample": sample, "projected": projected, "handed_to_llm": handed}
         self._language = Trace()
+
+    def begin_language(self, layers: int, source: Tensor, prompt_tokens: Tensor) -> None:
+        """Prompts of so many tokens ``[S]`` are about to be read (host only); ``source`` as in
+        `start`. Until a method shortens them every layer sees them whole."""
+        self._values["prompt_tokens"] = prompt_tokens
+        self.language.start(layers, source)
+        for counts in (
+            self.language.lengths,
+            self.language.attention_tokens,
+            self.language.mlp_tokens,
+        ):
+            counts[:] = prompt_tokens
 
     def take_ids(self, batch: int) -> tuple[str, ...] | None:
         """The names given for this pass, used once (host only)."""
@@ -119,20 +134,28 @@ class Trace:
     def source(self) -> Tensor:
         return self._get("source")
 
+    @source.setter
+    def source(self, value: Tensor) -> None:
+        self._values["source"] = value
+
     @property
     def sample(self) -> Tensor:
         return self._get("sample")
+
+    @property
+    def projected(self) -> Tensor:
+        return self._get("projected")
 
     @property
     def handed_to_llm(self) -> Tensor:
         return self._get("handed_to_llm")
 
     @property
+    def prompt_tokens(self) -> Tensor:
+        return self._get("prompt_tokens")
+
+    @property
     def language(self) -> Trace:
         if self._language is None:
             raise AsapEvalError("trace.language is empty: no language model has run.")
         return self._language
-
-    @source.setter
-    def source(self, value: Tensor) -> None:
-        self._values["source"] = value

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pictures import picture_folder
 
+from asap_eval.bench import bench
+from asap_eval.bench.imagenet import ImageNet
 from asap_eval.budget import PROMISE, TOLERANCE, search, whole_knob
 from asap_eval.errors import BudgetError
 from asap_eval.method import build
@@ -162,3 +164,34 @@ def test_a_token_budget_needs_a_language_model(tmp_path: Path) -> None:
               budget=Budget("tokens", 64))  # fmt: skip
     with pytest.raises(BudgetError, match="language model"):
         run(job, results=tmp_path / "results")
+
+
+def test_a_token_budget_counts_what_the_rows_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A benchmark whose rows have ``handed_to_llm``; here they are the patches left."""
+
+    class Handing(ImageNet):
+        budgets: ClassVar[dict[str, str]] = {}
+
+        def measure(self, *args: Any) -> list[dict[str, Any]]:
+            left = (args[2].lengths[-1] - 1).tolist()
+            rows = super().measure(*args)
+            return [row | {"handed_to_llm": n} for row, n in zip(rows, left, strict=True)]
+
+    monkeypatch.setitem(bench._BENCHES, "imagenet", Handing)
+    picture_folder(tmp_path / "data", each=6)
+    job = Job(
+        model="test_vit",
+        weights="random",
+        data=str(tmp_path / "data"),
+        method="random",
+        params={"rest": "drop", "layer": 2},
+        limit=9,
+        budget=Budget("tokens", 20, samples=6),
+    )
+    found = run(job, results=tmp_path / "results").record.provenance.calibration
+    assert found is not None
+    assert found.reached == found.evaluated == 20
+    assert found.range == [1, 100]
+    assert found.evaluated_ci95 == [20, 20]

@@ -114,6 +114,15 @@ def test_a_tau_that_never_fires_is_said(command: Run, pictures: Path) -> None:
     assert (record.fired.never, record.fired.mean) == (6, None)
 
 
+@pytest.mark.parametrize("name", ["llava_tiny", "llava15_7b"])
+def test_a_vision_language_model_needs_a_benchmark_that_asks(
+    command: Run, pictures: Path, name: str
+) -> None:
+    code, _, err = command(f"model={name}", f"data={pictures}")
+    assert code != 0
+    assert "is a vision-language model; this benchmark takes image models" in " ".join(err.split())
+
+
 def test_any_timm_model_runs(command: Run, pictures: Path) -> None:
     for arguments in (["model.timm=test_vit2"], ["model=timm", "model.timm=test_vit2"]):
         code, out, _ = command(*arguments, "weights=random", f"data={pictures}", "limit=2")

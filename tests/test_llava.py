@@ -13,7 +13,7 @@ from torch import Tensor
 
 import asap_eval
 from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError, WeightsError
-from asap_eval.hosts import install, llava_geometry
+from asap_eval.hosts import install
 from asap_eval.hosts.prompts import Prompts
 from asap_eval.method import Batch, Need, Reducer, View
 from asap_eval.models import load_model, load_vlm
@@ -519,16 +519,3 @@ def test_a_method_may_pack_by_itself() -> None:
     assert trace.handed_to_llm.tolist() == [15, 15]
     assert seen[0].slot.tolist() == [0, 1, 2] * 5
     assert seen[0].place.tolist()[:9] == [-1, -1, -1, -1, 5, 6, -1, 17, 18]
-
-
-# --- work ---------------------------------------------------------------------------------------
-
-
-@small.on_both
-def test_geometry_is_the_models(name: str) -> None:
-    geometry = llava_geometry(small.vlm(name).model)
-    assert geometry.tower.depth == 23
-    assert geometry.tower.tokens == 145
-    assert len(geometry.language.blocks) == 18
-    with pytest.raises(UnsupportedModelError, match="no supported vision-language"):
-        llava_geometry(torch.nn.Linear(2, 2))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from asap_eval.bench.work import macs_change
 from asap_eval.errors import AsapEvalError, unknown
 from asap_eval.hosts import Geometry
 from asap_eval.journal import Row
@@ -61,7 +62,8 @@ class Bench(ABC, Generic[S, B]):
     """Base of every benchmark; S is its samples, B one batch of them.
 
     A row is one sample: ``id`` and ``error`` (None, or why it could not be read) are always there;
-    where ``budget=macs`` is served so are ``model_macs`` and ``method_macs``.
+    where ``budget=macs`` is served so are ``model_macs`` and ``method_macs``, and ``handed_to_llm``
+    where ``budget=tokens`` is.
     """
 
     name: ClassVar[str]
@@ -115,6 +117,13 @@ class Bench(ABC, Generic[S, B]):
         self, loaded: LoadedModel, reducer: Reducer, batches: Iterable[B], *, seed: int
     ) -> Generator[list[Row], None, None]:
         """Rows of one batch after the other; the method is in the model until it is closed."""
+
+    def spent(self, kind: str, rows: Sequence[Row], geometry: Geometry) -> list[float]:
+        """What a budget counts of each readable sample: ``macs`` = total change in percent, the
+        method's own work included; ``tokens`` = tokens handed to the language model."""
+        if kind == "macs":
+            return macs_change(rows, geometry)
+        return [float(row["handed_to_llm"]) for row in rows if row["error"] is None]
 
     @abstractmethod
     def summarise(self, rows: Sequence[Row], geometry: Geometry, convention: str) -> Summary:

@@ -102,6 +102,7 @@ def settings_of(
                 "timm": spec.timm,
                 "hf": spec.hf,
                 "head": spec.head,
+                "family": spec.family,
                 "labels": spec.labels,
                 "kwargs": dict(spec.kwargs),
             },

@@ -190,10 +190,7 @@ class LanguageSeam(AbstractContextManager[None]):
         """Prompts are about to be read."""
         layers = len(self.text.layers)
         self.reading = Reading(prompts, layers)
-        trace = self.trace.language
-        trace.start(layers, self.reading.source)
-        for counts in (trace.lengths, trace.attention_tokens, trace.mlp_tokens):
-            counts[:] = prompts.lengths
+        self.trace.begin_language(layers, self.reading.source, prompts.lengths)
 
     def _batch(self, x: Tensor, reading: Reading) -> Batch:
         prompts, right = reading.prompts, reading.right(x)

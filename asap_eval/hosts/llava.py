@@ -24,8 +24,9 @@ from asap_eval.hosts.llama import LanguageSeam, language_blocks
 from asap_eval.hosts.overriding import override
 from asap_eval.hosts.prompts import Prompts
 from asap_eval.hosts.seam import Backbone, Seam
+from asap_eval.hosts.tiles import crops_of, tiles_of
 from asap_eval.method import Reducer, View
-from asap_eval.packing import Crops, Newline, spatial
+from asap_eval.packing import Newline, spatial
 from asap_eval.tokens import Reduction
 from asap_eval.trace import Trace
 
@@ -133,7 +134,8 @@ class LlavaSeam(AbstractContextManager[Trace]):
             pixel_values: Tensor, image_sizes: Tensor | None = None, **kwargs: Any
         ) -> Any:
             _refuse(kwargs, allowed={"return_dict"})
-            return BaseModelOutputWithPooling(pooler_output=self.encode(pixel_values, image_sizes))
+            features: Any = self.encode(pixel_values, image_sizes)  # transformers types one tensor
+            return BaseModelOutputWithPooling(pooler_output=features)
 
         return get_image_features
 
@@ -190,88 +192,78 @@ class LlavaSeam(AbstractContextManager[Trace]):
             pixel_values: ``[S, 3, H, W]``, or ``[S, crops, 3, H, W]`` of LLaVA-NeXT.
             image_sizes: ``[S, 2]`` height and width of the pictures, LLaVA-NeXT only.
         """
-        inner, trace = self.model.model, self.trace
-        tiles = [(0, 0)] * len(pixel_values)
-        pixels, next_like = pixel_values, pixel_values.dim() == 5
-        if next_like:
+        tiles: list[tuple[int, int]] = []
+        pixels, counts = pixel_values, [1] * len(pixel_values)
+        if pixel_values.dim() == 5:
             if image_sizes is None:
                 raise BadValueError("LLaVA-NeXT needs image_sizes beside pixel_values.")
-            tiles = [self._tiles(size) for size in image_sizes]
+            tiles = [tiles_of(self.model.config, size) for size in image_sizes]
             counts = [1 + down * across for down, across in tiles]
             pixels = torch.cat([p[:n] for p, n in zip(pixel_values, counts, strict=True)])
-        else:
-            counts = [1] * len(pixel_values)
-        ids = trace.take_ids(len(counts))
-        if ids is not None:
-            names = zip(ids, counts, strict=True)
-            trace.name_images([f"{i}#{c}" if next_like else i for i, n in names for c in range(n)])
+        self._name_crops(counts, tiled=bool(tiles))
+        features = self._tower(pixels)
+        if image_sizes is not None and tiles:
+            features = self._packed(features, counts, tiles, image_sizes)
+        device = pixels.device
+        self.trace.hand_over(
+            sample=torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(device),
+            projected=self.trace.lengths[-1] - self._first,
+            handed=torch.tensor([len(tokens) for tokens in features], device=device),
+        )
+        return features
 
-        vision = inner.vision_tower
+    @property
+    def _first(self) -> int:
+        """First token of a crop that is handed on."""
+        return 0 if self.reducer.hands_cls else 1
+
+    def _name_crops(self, counts: Sequence[int], tiled: bool) -> None:
+        """Random choices derive from a sample's name and, in LLaVA-NeXT, the crop's number."""
+        ids = self.trace.take_ids(len(counts))
+        if ids is None:
+            return
+        crops = [f"{i}#{c}" for i, n in zip(ids, counts, strict=True) for c in range(n)]
+        self.trace.name_images(crops if tiled else ids)
+
+    def _tower(self, pixels: Tensor) -> list[Tensor]:
+        """``[n, D]`` projected tokens of each crop ``[C, 3, H, W]``; padding costs nothing."""
+        vision, projector = self.model.model.vision_tower, self.model.model.multi_modal_projector
         x = vision.pre_layrnorm(vision.embeddings(pixels))
         for block in self.seam.backbone.blocks:
             x = block(x, None)
-        first = 0 if self.reducer.hands_cls else 1
-        lengths = trace.lengths[-1].tolist()
-        crops = self._project(x, lengths, first)
-        if next_like:
-            newline = inner.image_newline.to(crops[0])
-            features = [
-                torch.cat([*crops[at : at + n], newline[None]])[self._order(at, n, grid, size)]
-                for at, n, grid, size in zip(
-                    _starts(counts), counts, tiles, image_sizes, strict=True
-                )
-            ]
-        else:
-            features = crops
-        sample = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-        handed = torch.tensor([len(tokens) for tokens in features])
-        trace.hand_over(sample.to(x.device), handed.to(x.device))
-        return features
-
-    def _project(self, x: Tensor, lengths: list[int], first: int) -> list[Tensor]:
-        """``[n, D]`` of each crop from the tower's padded ``[C, N, D]``; padding costs nothing."""
-        projector = self.model.model.multi_modal_projector
+        lengths = self.trace.lengths[-1].tolist()
         if len(set(lengths)) == 1:
-            return list(projector(x[:, first : lengths[0]]))
-        kept = [row[first:length] for row, length in zip(x, lengths, strict=True)]
+            return list(projector(x[:, self._first : lengths[0]]))
+        kept = [row[self._first : length] for row, length in zip(x, lengths, strict=True)]
         return list(projector(torch.cat(kept)).split([len(tokens) for tokens in kept]))
 
-    def _tiles(self, size: Tensor) -> tuple[int, int]:
-        from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
-
-        config = self.model.config
-        shape = get_anyres_image_grid_shape(
-            size, config.image_grid_pinpoints, config.vision_config.image_size
-        )
-        return shape[0], shape[1]
-
-    def _order(self, at: int, count: int, tiles: tuple[int, int], size: Tensor) -> Tensor:
-        """Order of a sample's tokens and newlines: crops ``at`` to ``at + count`` of the batch."""
-        from transformers.models.llava_next.modeling_llava_next import unpad_image
-
-        trace, grid = self.trace, self.seam.backbone.geometry.grid
-        first = 0 if self.reducer.hands_cls else 1
-        lengths = trace.lengths[-1, at : at + count].tolist()
-        device = trace.source.device
-        rows, columns = tiles[0] * grid[0], tiles[1] * grid[1]
-        # The library's rule of what is padding, asked for the first patch that is none.
-        places = torch.arange(rows * columns).view(1, rows, columns)
-        corner = int(unpad_image(places, size)[0, 0, 0])
-        crops = Crops(
-            crop=torch.cat([torch.full((n - first,), c) for c, n in enumerate(lengths)]).to(device),
-            slot=torch.cat([torch.arange(first, n) for n in lengths]).to(device),
-            source=trace.source[at : at + count],
-            grid=grid,
-            tiles=tiles,
-            padding=(corner // columns, corner % columns),
-        )
-        order = self.reducer.pack(crops)
-        return spatial(crops, self.newline) if order is None else order
-
-
-def _starts(counts: Sequence[int]) -> list[int]:
-    """Position of each sample's first crop."""
-    return [sum(counts[:sample]) for sample in range(len(counts))]
+    def _packed(
+        self,
+        crops: list[Tensor],
+        counts: Sequence[int],
+        tiles: Sequence[tuple[int, int]],
+        image_sizes: Tensor,
+    ) -> list[Tensor]:
+        """``[n, D]`` of each sample: its crops in order, newlines among them."""
+        newline = self.model.model.image_newline.to(crops[0])[None]
+        lengths, at, out = self.trace.lengths[-1].tolist(), 0, []
+        for count, shape, size in zip(counts, tiles, image_sizes, strict=True):
+            of_sample = slice(at, at + count)
+            seen = crops_of(
+                self.trace.source[of_sample],
+                lengths[of_sample],
+                first=self._first,
+                size=size,
+                tiles=shape,
+                grid=self.seam.backbone.geometry.grid,
+            )
+            order = self.reducer.pack(seen)
+            if order is None:
+                order = spatial(seen, self.newline)
+            # `NEWLINE` is -1, the last row.
+            out.append(torch.cat([*crops[of_sample], newline])[order])
+            at += count
+        return out
 
 
 def _refuse(

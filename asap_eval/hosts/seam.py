@@ -157,8 +157,8 @@ class Pass:
                 lengths = torch.tensor([layout.lengths[i] for i in watched], device=q.device)
                 queries = self.reducer.rows(block, lengths, self.state)
                 logits, rows = _rows(q, k, bias, layout, watched, queries)
-                found = {Need.ROWS: rows, Need.LOGITS: logits}
-                reads.update({need: found[need] for need in needs & found.keys()})
+                read = {Need.ROWS: rows, Need.LOGITS: logits}
+                reads.update({need: read[need] for need in needs & read.keys()})
             return out
 
         with Probe(run) as probe:

@@ -51,11 +51,11 @@ def configuration(
     )
 
 
-def model_of(config: Any) -> nn.Module:
+def model_of(config: Any) -> Any:
     """The untrained model of a configuration, attention fused."""
     from transformers import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
 
-    kinds = {
+    kinds: dict[str, Any] = {
         "llava": LlavaForConditionalGeneration,
         "llava_next": LlavaNextForConditionalGeneration,
     }
@@ -107,9 +107,9 @@ def small_processor(config: Any) -> Any:
         "size": {"shortest_edge": size},
         "crop_size": {"height": size, "width": size},
     }
-    if config.model_type == "llava":
-        images, kind = LlavaImageProcessor(do_pad=True, **shared), LlavaProcessor
-    else:
+    images: Any = LlavaImageProcessor(do_pad=True, **shared)
+    kind: Any = LlavaProcessor
+    if config.model_type == "llava_next":
         images = LlavaNextImageProcessor(image_grid_pinpoints=config.image_grid_pinpoints, **shared)
         kind = LlavaNextProcessor
     return kind(

@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from asap_eval.bench.statistics import mean_interval
-from asap_eval.bench.work import macs_change
 from asap_eval.budget import search, whole_knob
 from asap_eval.errors import BudgetError
-from asap_eval.hosts import Geometry
 from asap_eval.journal import Row
 from asap_eval.method import build
 from asap_eval.record import Calibration, ids_digest
 from asap_eval.runner.prepare import Prepared
 from asap_eval.runner.progress import bar, say, warn
 
+UNITS = {"macs": "%", "tokens": "tokens"}
+"""Of what each kind of budget counts."""
+
 
 def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
-    """The knob that meets a job's MACs budget on its calibration subset.
+    """The knob that meets a job's budget on its calibration subset.
 
     Raises:
         BudgetError: no knob meets it (with the reachable range), or no image can be read.
@@ -26,9 +27,10 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
     job = ready.job
     assert job.budget is not None
     samples, disjoint = ready.samples.calibration(job.budget.samples)
-    name = ready.knob_name
+    name, unit = ready.knob_name, UNITS[job.budget.kind]
+    what = "% MACs" if job.budget.kind == "macs" else unit
     say(
-        f"Searching {name} of {job.method} for {job.budget.target:g} % MACs on {len(samples)} "
+        f"Searching {name} of {job.method} for {job.budget.target:g} {what} on {len(samples)} "
         f"samples{'' if disjoint else ' of the evaluated ones: no others are left'}."
     )
     reducer = build(job.method, **job.params)
@@ -39,7 +41,7 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
     with bar(f"budget {job.method}", None) as advance:
 
         def quantity(knob: float) -> float:
-            values = _change(ready, batches, knob)
+            values = _spent(ready, batches, knob)
             advance(1)
             return sum(values) / len(values)
 
@@ -49,8 +51,9 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
             job.budget.target,
             whole=whole_knob(reducer),
             name=name,
+            unit=unit,
         )
-    say(f"Found {name}={found.knob:.6g}: {found.reached:.2f} % MACs.")
+    say(f"Found {name}={found.knob:.6g}: {found.reached:.2f} {what}.")
     if found.note:
         warn(found.note)
     return Calibration(
@@ -65,19 +68,22 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
     )
 
 
-def evaluated_change(calibration: Calibration, rows: Sequence[Row], geometry: Geometry) -> None:
+def evaluated(calibration: Calibration, ready: Prepared, rows: Sequence[Row]) -> None:
     """Add what the knob came to on the evaluated images, with its 95 % interval."""
-    values = macs_change(rows, geometry)
+    assert ready.job.budget is not None
+    values = ready.bench.spent(ready.job.budget.kind, rows, ready.geometry)
     calibration.evaluated = sum(values) / len(values)
     calibration.evaluated_ci95 = list(mean_interval(values))
 
 
-def _change(ready: Prepared, batches: Sequence[Any], knob: float) -> list[float]:
-    """MACs change of every calibration image at one knob."""
+def _spent(ready: Prepared, batches: Sequence[Any], knob: float) -> list[float]:
+    """What the budget counts of every calibration image at one knob."""
     job = ready.job
+    assert job.budget is not None
     reducer = build(job.method, k=knob, **job.params)
     rows = ready.bench.evaluate(ready.loaded, reducer, batches, seed=job.seed)
-    values = macs_change([row for batch in rows for row in batch], ready.geometry)
+    whole = [row for batch in rows for row in batch]
+    values = ready.bench.spent(job.budget.kind, whole, ready.geometry)
     if not values:
         raise BudgetError("None of the calibration images could be read.")
     return values

@@ -26,7 +26,7 @@ from asap_eval.record import (
     write_record,
 )
 from asap_eval.runner import provenance
-from asap_eval.runner.calibration import calibrate, evaluated_change
+from asap_eval.runner.calibration import calibrate, evaluated
 from asap_eval.runner.failures import described, readable
 from asap_eval.runner.lock import locked
 from asap_eval.runner.prepare import Prepared, prepare
@@ -185,7 +185,7 @@ def _conclude(
         {"id": row["id"], "message": row["error"]} for row in rows if row["error"] is not None
     ]
     if record.provenance.calibration is not None:
-        evaluated_change(record.provenance.calibration, rows, ready.geometry)
+        evaluated(record.provenance.calibration, ready, rows)
     if baseline is not None and baseline.record.metrics is not None:
         whole = baseline.record.metrics
         record.baseline = Baseline(

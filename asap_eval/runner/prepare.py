@@ -138,6 +138,7 @@ def _resolved(job: Job, reducer: Reducer, bench: Bench[Any, Any], loaded: Loaded
             "timm": loaded.timm,
             "hf": loaded.spec.hf,
             "head": loaded.spec.head,
+            "family": loaded.spec.family,
             "labels": loaded.labels,
             "kwargs": dict(loaded.spec.kwargs),
         },
