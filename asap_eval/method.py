@@ -63,6 +63,9 @@ class Need(str, Enum):
     """``[b, H, N, N]`` fp32 attention of every head."""
     ROWS = "rows"
     """``[b, H, R, N]`` fp32 attention of the queries that `Reducer.rows` names."""
+    LOGITS = "logits"
+    """``[b, H, R, N]`` fp32 scores of those queries before softmax, of later tokens too; padding
+    and the rows of no query are 0."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +186,10 @@ class View:
     def rows(self) -> Tensor:
         return self.read(Need.ROWS)
 
+    @property
+    def logits(self) -> Tensor:
+        return self.read(Need.LOGITS)
+
 
 @dataclass(frozen=True)
 class Card:
@@ -254,7 +261,7 @@ class Reducer:
         raise NotImplementedError
 
     def rows(self, block: int, lengths: Tensor, state: Any) -> Tensor:
-        """``[b, R]`` queries whose attention `Need.ROWS` is: positions in the sequences of the
+        """``[b, R]`` queries of `Need.ROWS` and `Need.LOGITS`: positions in the sequences of the
         watched images, whose valid lengths are ``[b]``; -1 = none, and that row reads 0."""
         raise NotImplementedError
 

@@ -153,6 +153,11 @@ CASES = (
     Case("fastv", {"r": 0.0}, effect="nothing"),
     Case("fastv", {"k": 20, "layer": 3}, conserves=False),
     Case("fastv", {"k": 100, "budget": "mean", "layer": 1}, conserves=False),
+    Case("shift_reading", {"k": 10**6}, effect="nothing"),
+    Case("shift_reading", {"k": 30, "threshold": 1.0}, conserves=False),
+    Case(
+        "shift_reading", {"k": 40, "threshold": 0.3, "salience": "all", "layer": 4}, conserves=False
+    ),
     Case("sparsevlm", {"layers": [], "keep": []}, effect="nothing"),
     Case("sparsevlm", {"keep": [60, 30, 12]}, conserves=False),
     Case("sparsevlm", {"keep": [50, 20], "layers": [9, 1], "noise": True}, conserves=False),

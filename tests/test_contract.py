@@ -419,6 +419,10 @@ def test_needs_hold_what_they_promise(name: str) -> None:
         y, _ = asap_reference.run_block(model.blocks[0], y)
         attn = model.blocks[1].attn
         qkv = attn.qkv(model.blocks[1].norm1(y)).view(len(y), 3, 2, 16)
+        q, k = (
+            norm(qkv[:, i].transpose(0, 1)) for i, norm in enumerate((attn.q_norm, attn.k_norm))
+        )
+        scores = q @ k.mT / 4  # the square root of a head's width of 16
         y, maps = asap_reference.run_block(model.blocks[1], y)
         for need, expected in {
             Need.FEATURES: y,
@@ -426,6 +430,9 @@ def test_needs_hold_what_they_promise(name: str) -> None:
             Need.VALUES: qkv[:, 2].transpose(0, 1),
             Need.HEAD_ATTENTION: maps,
             Need.ROWS: torch.stack([maps[:, 3], torch.zeros_like(maps[:, 0]), maps[:, 0]], 1),
+            Need.LOGITS: torch.stack(
+                [scores[:, 3], torch.zeros_like(scores[:, 0]), scores[:, 0]], 1
+            ),
             Need.ATTENTION: maps.mean(0),
             Need.CLS_ROW: maps[:, 0],
         }.items():
@@ -447,9 +454,10 @@ CROPS: dict[Need, Callable[[slice], tuple[Any, ...]]] = {
     Need.KEYS: lambda valid: (slice(None), valid),
     Need.VALUES: lambda valid: (slice(None), valid),
     Need.CLS_ROW: lambda valid: (slice(None), valid),
-    Need.ROWS: lambda valid: (slice(None), valid),
     Need.ATTENTION: lambda valid: (valid, valid),
     Need.HEAD_ATTENTION: lambda valid: (slice(None), valid, valid),
+    Need.ROWS: lambda valid: (slice(None), slice(None), valid),
+    Need.LOGITS: lambda valid: (slice(None), slice(None), valid),
 }
 """Where an image's own tokens lie in what it reads, without the batch's padding."""
 
@@ -466,7 +474,7 @@ class Ragged(Reducer):
         return block in (1, 3)
 
     def rows(self, block: int, lengths: Tensor, state: Any) -> Tensor:
-        return torch.stack([torch.zeros_like(lengths), lengths - 1], 1)
+        return torch.stack([lengths - 1, torch.zeros_like(lengths)], 1)
 
     def decide(self, view: View, state: Any) -> Reduction | None:
         names = [state.id_of(i) for i in view.images.tolist()]

@@ -25,7 +25,7 @@ from asap_eval.method import Batch, Need, Prompt, Reducer, View
 from asap_eval.tokens import DROPPED, Reduction, Tokens
 from asap_eval.trace import Trace
 
-READABLE = frozenset({Need.FEATURES, Need.ROWS})
+READABLE = frozenset({Need.FEATURES, Need.ROWS, Need.LOGITS})
 """What a method can read in the language model."""
 
 
@@ -277,10 +277,10 @@ class LanguageSeam(AbstractContextManager[None]):
             kwargs["position_ids"] = reading.position
             kwargs["attention_mask"] = reading.mask
             reading.cached[index] = reading.valid
-        if watched and Need.ROWS in reducer.needs:
+        if watched and reducer.needs & {Need.ROWS, Need.LOGITS}:
             with Reader() as reader:
                 x = forward(x, **kwargs)
-            reads[Need.ROWS] = self._rows(block, reader, watched, reading, reducer)
+            reads |= self._rows(block, reader, watched, reading, reducer)
         else:
             x = forward(x, **kwargs)
         if reducer.site == "after" and watched:
@@ -290,8 +290,9 @@ class LanguageSeam(AbstractContextManager[None]):
 
     def _rows(
         self, block: int, reader: Reader, watched: list[int], reading: Reading, reducer: Reducer
-    ) -> Tensor:
-        """``[b, H, R, N]`` attention of the queries the method names, padding at the end."""
+    ) -> dict[Need, Tensor]:
+        """``[b, H, R, N]`` attention or scores, as needed, of the queries the method names; padding
+        at the end."""
         lengths = reading.lengths[watched]
         queries = reducer.rows(block, lengths, reading.state)
         q, k = (reading.right(t.transpose(1, 2))[watched] for t in reader.queries_and_keys(block))
@@ -302,8 +303,15 @@ class LanguageSeam(AbstractContextManager[None]):
         logits = torch.einsum("brhd,bnhd->bhrn", chosen, k) * q.shape[-1] ** -0.5
         place = torch.arange(longest, device=q.device)
         later = place > queries[..., None]  # also padding: it stands behind every token
-        rows = logits.masked_fill(later[:, None] & (queries >= 0)[:, None, :, None], -torch.inf)
-        return rows.softmax(-1).masked_fill((queries < 0)[:, None, :, None], 0)
+        none = (queries < 0)[:, None, :, None]
+        found = {}
+        if Need.LOGITS in reducer.needs:
+            padding = (place >= lengths[:, None])[:, None, None]
+            found[Need.LOGITS] = logits.masked_fill(none | padding, 0)
+        if Need.ROWS in reducer.needs:
+            rows = logits.masked_fill(later[:, None] & ~none, -torch.inf).softmax(-1)
+            found[Need.ROWS] = rows.masked_fill(none, 0)
+        return found
 
     def _reduce(
         self,

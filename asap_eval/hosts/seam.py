@@ -151,11 +151,14 @@ class Pass:
             if Need.VALUES in needs:
                 reads[Need.VALUES] = _heads_first(v, layout, watched)
             if Need.CLS_ROW in needs:
-                reads[Need.CLS_ROW] = _rows(q, k, bias, layout, watched, None)[:, :, 0]
-            if Need.ROWS in needs:
+                _, rows = _rows(q, k, bias, layout, watched, None)
+                reads[Need.CLS_ROW] = rows[:, :, 0]
+            if needs & {Need.ROWS, Need.LOGITS}:
                 lengths = torch.tensor([layout.lengths[i] for i in watched], device=q.device)
                 queries = self.reducer.rows(block, lengths, self.state)
-                reads[Need.ROWS] = _rows(q, k, bias, layout, watched, queries)
+                logits, rows = _rows(q, k, bias, layout, watched, queries)
+                read = {Need.ROWS: rows, Need.LOGITS: logits}
+                reads.update({need: read[need] for need in needs & read.keys()})
             return out
 
         with Probe(run) as probe:
@@ -231,6 +234,7 @@ _FROM_ATTENTION = {
     Need.ATTENTION,
     Need.HEAD_ATTENTION,
     Need.ROWS,
+    Need.LOGITS,
 }
 
 
@@ -246,8 +250,9 @@ def _rows(
     layout: Layout,
     watched: list[int],
     queries: Tensor | None,
-) -> Tensor:
-    """``[b, H, R, N]`` fp32 attention of a few queries, computed again: the rest stays fused.
+) -> tuple[Tensor, Tensor]:
+    """Scores and attention of a few queries, both ``[b, H, R, N]`` fp32, computed again: the rest
+    stays fused.
 
     Args:
         queries: ``[b, R]`` positions, -1 = none, and its row is 0; ``None`` = token 0 alone.
@@ -261,11 +266,12 @@ def _rows(
     dtype = map_dtype(q)
     logits = torch.einsum("brhd,bhnd->bhrn", chosen.to(dtype), keys.to(dtype))
     logits = logits * q.shape[-1] ** -0.5
-    padding = torch.arange(keys.shape[2], device=q.device) >= lengths[:, None]
+    padding = (torch.arange(keys.shape[2], device=q.device) >= lengths[:, None])[:, None, None]
     if bias is not None:
         logits = logits + layout.images(bias, watched)[:, None, None]
-    rows = logits.masked_fill(padding[:, None, None], -torch.inf).softmax(-1)
-    return rows.masked_fill((queries < 0)[:, None, :, None], 0)
+    none = (queries < 0)[:, None, :, None]
+    rows = logits.masked_fill(padding, -torch.inf).softmax(-1)
+    return logits.masked_fill(padding | none, 0), rows.masked_fill(none, 0)
 
 
 class Seam(AbstractContextManager[Trace]):
