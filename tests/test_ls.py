@@ -54,7 +54,7 @@ def test_into_replaces_what_is_between_the_markers(tmp_path: Path) -> None:
     once = file.read_text()
     assert once.startswith("before\n<!-- methods -->\n")
     assert once.endswith("<!-- /methods -->\nafter\n")
-    assert "old" not in once
+    assert "STALE" not in once
     assert "| asap |" in once
     assert main(["methods", "--into", str(file)]) == 0
     assert file.read_text() == once
