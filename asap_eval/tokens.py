@@ -119,23 +119,24 @@ def combine(x: Tensor, slot: Tensor, weight: Tensor, slots: int) -> Tensor:
     Returns:
         ``[slots, D]`` in the dtype of ``x``.
     """
-    kept = slot >= 0
+    # Indices rather than masks: a masked read of a matrix takes four times as long on a CPU.
+    token = (slot >= 0).nonzero().flatten()
+    slot, weight = slot.index_select(0, token), weight.index_select(0, token)
     members = torch.zeros(slots, dtype=torch.long, device=x.device)
-    members.index_add_(0, slot[kept], torch.ones_like(slot[kept]))
-    alone = kept & (weight == 1) & (members[slot.clamp(min=0)] == 1)
+    members.index_add_(0, slot, torch.ones_like(slot))
     # One gather: a slot of several tokens takes any of them here and its sum below.
-    member = torch.zeros_like(members)
-    member[slot[kept]] = kept.nonzero().flatten()
+    member = torch.zeros_like(members).scatter_(0, slot, token)
     out = x.index_select(0, member)
     empty = members == 0
     if bool(empty.any()):
         out[empty] = 0
-    mixed = kept & ~alone
-    if bool(mixed.any()):
-        rows, place = torch.unique(slot[mixed], return_inverse=True)
+    mixed = ((weight != 1) | (members.index_select(0, slot) > 1)).nonzero().flatten()
+    if len(mixed):
+        rows, place = torch.unique(slot.index_select(0, mixed), return_inverse=True)
+        parts = x.index_select(0, token.index_select(0, mixed)).float()
+        parts = parts * weight.index_select(0, mixed)[:, None].float()
         total = torch.zeros(len(rows), x.shape[1], device=x.device, dtype=torch.float32)
-        total.index_add_(0, place, x[mixed].float() * weight[mixed, None].float())
-        out[rows] = total.to(x.dtype)
+        out[rows] = total.index_add_(0, place, parts).to(x.dtype)
     return out
 
 
