@@ -8,6 +8,7 @@ Ranks and shares are rounded half to even, as `torch.round` and Python's `round`
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -311,7 +312,7 @@ def rounds(
 ) -> list[int]:
     """VisPruner's rule: the most important, then eight near-duplicates dropped in a round."""
     ranked = sorted(foreground, key=lambda i: -importance[i])
-    for one, other in zip(ranked, ranked[1:], strict=False):
+    for one, other in itertools.pairwise(ranked):
         out.gap(1 - importance[other] / importance[one])
     sure = round(o.important_ratio * budget)
     rest, wanted = ranked[sure:], budget - sure
@@ -321,7 +322,7 @@ def rounds(
         odd = rest[1::2]
         closest = {i: min(far[i][j] for j in odd) for i in rest[0::2]}
         even = sorted(closest, key=lambda i: closest[i])
-        for one, other in zip(even, even[1:], strict=False):
+        for one, other in itertools.pairwise(even):
             out.gap(closest[other] / closest[one] - 1)
         rest = even[min(8, len(rest) - wanted) :] + odd
     return sorted(ranked[:sure] + rest)

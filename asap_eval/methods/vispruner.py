@@ -20,6 +20,7 @@ from asap_eval.packing import Crops
 from asap_eval.selection import thin_by_rounds
 from asap_eval.tokens import Reduction
 
+
 @register(
     "vispruner",
     Card(
