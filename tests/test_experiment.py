@@ -248,7 +248,7 @@ def test_tables_of_language_models_hold_every_row(
     ]
     assert {(p.row, frozenset(p.tasks.items()), p.avg, p.rel) for _, p in ours} == rows
     for entry, published in ours:
-        assert set(published.tasks) == set(entry.overrides["bench.tasks"])
+        assert set(published.tasks) == set(entry.overrides["tasks"])
         build(entry.method)  # a method of ours
 
 

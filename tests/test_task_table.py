@@ -26,7 +26,7 @@ ROWS: list[dict[str, Any]] = [
 
 
 def experiment(**about: Any) -> Experiment:
-    common = {"model": "llava15_7b", "bench": "vlm", "bench.tasks": ["gqa", "mme", "pope"]}
+    common = {"model": "llava15_7b", "bench": "vlm", "tasks": ["gqa", "mme", "pope"]}
     return parse("mine", {"about": {"paper": "Table 9", **about}, "common": common, "rows": ROWS})
 
 
