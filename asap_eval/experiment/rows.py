@@ -49,6 +49,11 @@ class Entry:
     def bench(self) -> str:
         return str(self.overrides.get("bench", "imagenet"))
 
+    @property
+    def names_tasks(self) -> bool:
+        """Whether its scores are those of several tasks."""
+        return "tasks" in self.overrides or bool(self.published and self.published.tasks)
+
     def describe(self) -> str:
         """The row as a command line has it."""
         return " ".join(f"{key}={value}" for key, value in self.overrides.items())
