@@ -37,7 +37,7 @@ ONLY = {
     "hosts": {"errors", "tokens", "trace", "packing", "method"},
     "video": {"errors", "models", "hosts"},
     "vlm": {"errors"},
-    "report": {"errors", "record", "method", "options", "experiment"},
+    "report": {"errors", "record", "journal", "method", "options", "experiment"},
 }
 """Modules that may use less than all that lies below them."""
 
