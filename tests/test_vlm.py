@@ -125,6 +125,23 @@ def test_a_method_in_the_language_model(command: Run, questions: Path) -> None:
     assert "removes them inside it" in flat(err)
 
 
+@pytest.mark.parametrize(("target", "knob"), [(64, 64), (62, 63)])
+def test_a_budget_of_a_method_that_takes_some_counts_alone(
+    command: Run, questions: Path, target: int, knob: int
+) -> None:
+    """No grid of 62 cells fits 12 x 12 patches: 60 and 63 are next to it."""
+    given = (*TINY, f"data={questions}", "tasks=gqa", "method=average_pool", "limit=1")
+    code, out, _ = command(*given, "budget=tokens", f"target={target}", "budget.samples=1")
+    assert code == 0
+    record = read_record(Path(out[-1]))
+    calibration = record.provenance.calibration
+    assert calibration is not None
+    assert (record.knob, calibration.reached, calibration.disjoint) == (knob, knob, True)
+    assert (calibration.note is None) == (target == knob)
+    assert record.tokens is not None
+    assert record.tokens.handed_to_llm == knob
+
+
 @pytest.mark.parametrize("method", ["visionzip", "random"])
 def test_a_batch_answers_as_its_samples(command: Run, questions: Path, method: str) -> None:
     given = (

@@ -102,6 +102,7 @@ def test_pope_is_the_mean_of_three_f1(questions: Path) -> None:
     assert found["f1_random"] == found["f1_adversarial"] == 0
     assert found["score"] == pytest.approx(100 / 3)
     assert found["pope_f1_score"] == pytest.approx(50)  # a third of all yeses, none of them wrong
+    assert found["metric"] == "mean F1 of adversarial, popular, random, %"
     dotted = block_of(pope, lambda document: f"{truth(document)}.")
     assert dotted["pope_accuracy"] == 0  # lmms-eval compares the whole answer
 

@@ -64,6 +64,7 @@ def _by_part(totals: Totals, rows: Sequence[Row], block: dict[str, Any]) -> floa
         f1.append(PERCENT * totals.aggregate(F1, [scored[F1] for scored in own]))
         accuracy = totals.aggregate(ACCURACY, [scored[ACCURACY] for scored in own])
         block[f"f1_{part}"], block[f"accuracy_{part}"] = f1[-1], PERCENT * accuracy
+    block["metric"] = f"mean F1 of {', '.join(_parts(rows))}, %"  # a limit may leave one out
     return statistics.fmean(f1)
 
 

@@ -101,7 +101,7 @@ TASKS = {
             "lmms-lab-encoder/POPE",
             "test",
             ("question_id", "question", "answer", "category"),
-            "mean F1 of adversarial, popular and random, %",
+            "mean F1 of its categories, %",
             "the whole answer in lower case equals yes or no",
             kind="f1",
             part=lambda document: str(document["category"]),
