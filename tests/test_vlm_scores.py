@@ -15,6 +15,7 @@ from asap_eval.errors import UnknownNameError
 from asap_eval.vlm.lmms import judge_of, totals_of
 from asap_eval.vlm.questions import Asked
 from asap_eval.vlm.tasks import TASKS, chosen
+from asap_eval.vlm.tasks import truth as truth_in_words
 
 
 def block_of(questions: Asked, say: Say) -> dict[str, Any]:
@@ -241,3 +242,20 @@ def test_judges_do_not_touch_the_hub(questions: Path, monkeypatch: pytest.Monkey
     documents = asked(questions, "gqa").documents
     monkeypatch.setattr(datasets, "load_dataset", refused)
     assert judge_of(documents).prompt(documents.text(0)).startswith("What color")
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ({"answer": "yes"}, "yes"),
+        ({"answer": 1, "choices": ["ring", "star"]}, "B. star"),
+        ({"answer": "C", "A": "a", "B": "b", "C": "cross", "D": "nan"}, "C. cross"),
+        ({"answers": ["red", "blue", "red"]}, "red"),
+        ({"answers": [{"answer": "2"}, {"answer": "3"}, {"answer": "3"}], "answer": "2"}, "3"),
+        ({"answers": []}, ""),
+        ({"answer": "question", "question": "What is this?"}, "question"),
+    ],
+    ids=str,
+)
+def test_the_right_answer_in_words(document: dict[str, Any], said: str) -> None:
+    assert truth_in_words(document) == said

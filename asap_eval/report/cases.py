@@ -119,7 +119,7 @@ def _table(record: RunRecord, cases: Sequence[Case], task: str, most: int | None
         notes.append(f"the first {most} of each; --most 0 shows all")
     if not record.provenance.weights.get("trained"):
         notes.append("random weights, not comparable")
-    return Table(
+    table = Table(
         title=f"{record.job.model} · {task} · {name}: answers fixed and broken",
         columns=COLUMNS,
         rows=[
@@ -131,4 +131,5 @@ def _table(record: RunRecord, cases: Sequence[Case], task: str, most: int | None
             for c in shown
         ],
         notes=notes,
-    ).without_empty_columns()
+    )
+    return table.without_empty_columns() if shown else table

@@ -205,7 +205,8 @@ def _table(about: About, group: Group) -> list[Table]:
 def _task_tables(about: About, group: Group) -> list[Table]:
     """Scores, and below them the changes from the unpruned model where they were measured."""
     title = _title(about, group)
-    first, second = (make(title, group.tasks, group.lines) for make in (scores, changes))
+    first = scores(title, group.tasks, group.lines)
+    second = changes(title, group.tasks, group.lines)
     more = [*first.notes, *notes(group.lines)]
     first = replace(first, notes=[*_notes(about, group), *more], details=_commands(group))
     return [first] if second is None else [first, second]

@@ -80,8 +80,7 @@ def task_columns(
         row |= {f"delta_{task}": delta, f"low_{task}": low, f"high_{task}": high}
         change = _published_change(published, printed, task)
         row[f"published_delta_{task}"] = change
-        both = delta is not None and change is not None
-        row[f"difference_{task}"] = delta - change if both else None
+        row[f"difference_{task}"] = None if delta is None or change is None else delta - change
         word = _judged(published, task, row)
         other = word in (REPRODUCED, DIFFERS) and any(
             block.get("n") != samples.get(task) for block in blocks
@@ -122,8 +121,8 @@ def _scores(record: RunRecord | None) -> dict[str, float]:
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if present(value)]
-    return fmean(known) if known else None  # type: ignore[type-var]
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def _change(blocks: Sequence[Mapping[str, Any]]) -> tuple[float | None, ...]:
