@@ -57,7 +57,7 @@ class Task:
 
 def _yes_or_no(document: Document) -> str | None:
     answer = str(document["answer"])
-    ok = answer.lower().strip().removesuffix(".") in ("yes", "no")
+    ok = answer.lower().strip() in ("yes", "no")
     return None if ok else f"its answer is {answer!r}, not yes or no"
 
 
