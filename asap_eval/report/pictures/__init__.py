@@ -9,10 +9,12 @@ from pathlib import Path
 from asap_eval.errors import RecordError
 from asap_eval.record import read_records
 from asap_eval.report.pictures.figure import Figure, Found, Picture
+from asap_eval.report.pictures.knobs import ALPHA, HEAT_MAP
+from asap_eval.report.pictures.trade import MACS, SPEED
 
 __all__ = ["Drawn", "Figure", "Found", "Picture", "figures", "pictures"]
 
-PICTURES: tuple[Picture, ...] = ()
+PICTURES: tuple[Picture, ...] = (MACS, SPEED, HEAT_MAP, ALPHA)
 """Every kind, in the order of a report."""
 
 
