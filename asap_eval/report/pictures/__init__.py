@@ -8,13 +8,26 @@ from pathlib import Path
 
 from asap_eval.errors import RecordError
 from asap_eval.record import read_records
+from asap_eval.report.pictures.chain import CHAIN
+from asap_eval.report.pictures.emergence import EMERGENCE
 from asap_eval.report.pictures.figure import Figure, Found, Picture
+from asap_eval.report.pictures.foreground import FOREGROUND
 from asap_eval.report.pictures.knobs import ALPHA, HEAT_MAP
+from asap_eval.report.pictures.tokens import TOKENS
 from asap_eval.report.pictures.trade import MACS, SPEED
 
 __all__ = ["Drawn", "Figure", "Found", "Picture", "figures", "pictures"]
 
-PICTURES: tuple[Picture, ...] = (MACS, SPEED, HEAT_MAP, ALPHA)
+PICTURES: tuple[Picture, ...] = (
+    MACS,
+    SPEED,
+    TOKENS,
+    HEAT_MAP,
+    ALPHA,
+    EMERGENCE,
+    CHAIN,
+    FOREGROUND,
+)
 """Every kind, in the order of a report."""
 
 

@@ -114,7 +114,7 @@ def _panel(
             cell = (across - 0.5, down - 0.5)
             axes.add_patch(Rectangle(cell, 1, 1, fill=False, hatch="///", ec="0.6", lw=0))
             continue
-        light = image.norm(value) > 0.55
+        light = image.norm(value) > 0.5
         axes.text(
             across,
             down,
@@ -132,9 +132,9 @@ def _panel(
 
 
 def _stretched(values: np.ndarray[Any, Any]) -> tuple[float, float]:
-    """Limits of the greys; equal values are in the middle of them."""
+    """Limits of the greys: none is so dark that neighbours look alike."""
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    return (low, high) if high > low else (low - 1, high + 1)
+    return low, high + (0.5 * (high - low) or 1)
 
 
 def _alphas(group: Group, series: Sequence[Sequence[Line]]) -> Figure:
@@ -167,7 +167,7 @@ def _alphas(group: Group, series: Sequence[Sequence[Line]]) -> Figure:
             title=f"alpha: {group.title}",
             caption="What the share of attention in a step of the walk (alpha) does, the knob found "
             f"anew for each on {group.title}. Bars: paired 95 % intervals. Below: the work that the "
-            "knobs came to on these images.",
+            "knobs came to on these images. A budget that no knob meets has no mark.",
             alt=f"Lines over alpha. The smallest loss is {max(found)[0]:+.2f} points at "
             f"alpha={max(found)[1]:g}, the largest {min(found)[0]:+.2f} at {min(found)[1]:g}.",
         )
