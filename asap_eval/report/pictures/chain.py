@@ -13,6 +13,8 @@ from matplotlib.figure import Figure as Canvas
 from asap_eval.report.pictures.figure import Figure, Found, Picture, finished, styled
 from asap_eval.report.pictures.walks import Walk, walks
 
+LEAST, MOST = 5e-4, 0.2
+"""Ends of the scale of C: an even share of 197 tokens is 0.005."""
 ACROSS = 6
 """Blocks in a row."""
 
@@ -35,11 +37,11 @@ def chains(records: Sequence[Found]) -> list[Figure]:
 
 
 def _chain(name: str, title: str, walk: Walk, mean: np.ndarray[Any, Any]) -> Figure:
-    shown = np.clip(mean.astype(float), 1e-4, None)
+    shown = np.clip(mean.astype(float), LEAST, MOST)
     return _maps(
         shown,
-        LogNorm(1e-4, 1),
-        label="entry of C (mean over images; below 0.0001 as 0.0001)",
+        LogNorm(LEAST, MOST),
+        label=f"entry of C (mean; cut at {LEAST:g} and {MOST:g})",
         x="token: reached",
         y="token: began",
         name=f"walk-maps.{name}",
@@ -51,9 +53,7 @@ def _chain(name: str, title: str, walk: Walk, mean: np.ndarray[Any, Any]) -> Fig
     )
 
 
-def _places(
-    name: str, title: str, walk: Walk, which: str, counts: np.ndarray[Any, Any]
-) -> Figure:
+def _places(name: str, title: str, walk: Walk, which: str, counts: np.ndarray[Any, Any]) -> Figure:
     share = 100 * counts / counts.sum((1, 2), keepdims=True)
     block, row, column = np.unravel_index(share.argmax(), share.shape)
     return _maps(
@@ -87,7 +87,7 @@ def _maps(
     """One grey map for each block, ``[L, h, w]``, with one scale."""
     down = math.ceil(len(values) / ACROSS)
     with styled():
-        canvas = Canvas(figsize=(9.2, 0.9 + 1.65 * down), layout="constrained")
+        canvas = Canvas(figsize=(9.2, 0.9 + 1.5 * down), layout="constrained")
         canvas.suptitle(title, fontsize=9)
         panels = canvas.subplots(down, ACROSS, squeeze=False, sharex=True, sharey=True)
         for at, axes in enumerate(panels.flat):

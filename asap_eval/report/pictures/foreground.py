@@ -55,7 +55,11 @@ def _recall(group: Group, rows: Sequence[tuple[str, dict[str, Any]]]) -> Figure:
             _bars(left, rows, name, marker=MARKERS[at], grey=str(0.75 * at + 0.2), label=what)
             if chance:
                 left.plot(
-                    [a[chance] for _, a in rows], places, "k|", ms=11, mew=1.5,
+                    [a[chance] for _, a in rows],
+                    places,
+                    "k|",
+                    ms=11,
+                    mew=1.5,
                     label="all patches kept: what random patches keep of either",
                 )
         _bars(right, rows, "youden_j", marker="o", grey="0.2", label=None)
@@ -112,7 +116,7 @@ def _sinks(group: Group, analysis: dict[str, Any]) -> Figure:
         axes.set_xticks(x)
         axes.set_ylim(0, 1)
         axes.set_xlabel("block")
-        axes.set_ylabel("share of images whose sink is foreground (bars: 95 %)")
+        axes.set_ylabel("share of images with the sink on\nthe foreground (bars: 95 %)")
         canvas.legend(loc="outside lower center", ncols=3)
         first, last = (blocks[at][next(iter(kinds))] for at in (0, -1))
         return finished(

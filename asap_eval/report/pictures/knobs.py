@@ -160,7 +160,9 @@ def _alphas(group: Group, series: Sequence[Sequence[Line]]) -> Figure:
         lower.set_ylabel("change of the\nMACs in %")
         lower.set_xlabel("alpha")
         canvas.legend(loc="outside lower center", ncols=2)
-        found = [(float(x.row["delta_top1"]), x.record.job.params["alpha"]) for s in series for x in s]
+        found = [
+            (float(x.row["delta_top1"]), x.record.job.params["alpha"]) for s in series for x in s
+        ]
         return finished(
             canvas,
             f"alpha.{group.name}",
@@ -187,5 +189,7 @@ HEAT_MAP = Picture(
     heat_maps,
 )
 ALPHA = Picture(
-    "alpha", f"records of at least {LEAST} values of method.alpha at one budget (experiment=alpha)", alphas
+    "alpha",
+    f"records of at least {LEAST} values of method.alpha at one budget (experiment=alpha)",
+    alphas,
 )

@@ -55,7 +55,9 @@ def _figure(group: Group, target: str, parts: Sequence[tuple[Line, list[int]]]) 
     with styled():
         canvas = Canvas(figsize=(7.8, 1.5 + INCH * len(parts)), layout="constrained")
         axes = canvas.add_subplot()
-        axes.set_title(f"Tokens left after the last block · {group.title} · {target}{unit}")
+        canvas.suptitle(
+            f"Tokens left after the last block · {group.title} · {target}{unit}", fontsize=9
+        )
         axes.boxplot(
             [counts for _, counts in parts][::-1],
             orientation="horizontal",

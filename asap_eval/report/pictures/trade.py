@@ -136,11 +136,14 @@ def _figure(
         handles.append(Line2D([], [], color="0.5", lw=0.8, ls=":", label="unpruned"))
         axes.set_xlabel(x)
         axes.set_ylabel("top-1 in % (bars: 95 % interval of the paired difference)")
-        right = axes.secondary_yaxis("right", functions=(lambda y: y - whole.y, lambda d: d + whole.y))
+        right = axes.secondary_yaxis(
+            "right", functions=(lambda y: y - whole.y, lambda d: d + whole.y)
+        )
         right.set_ylabel("difference to the unpruned model in points")
         if sign < 0:
             top = axes.secondary_xaxis(
-                "top", functions=(lambda g: 100 * (g / whole.x - 1), lambda p: whole.x * (p / 100 + 1))
+                "top",
+                functions=(lambda g: 100 * (g / whole.x - 1), lambda p: whole.x * (p / 100 + 1)),
             )
             top.set_xlabel("change of the MACs in %")
         canvas.legend(handles=handles, loc="outside lower center", ncols=4)
