@@ -1,14 +1,14 @@
 """What became of every patch of single images: what keep-maps are drawn from.
 
 A row holds ``source``, the slot of each patch after the last block (-1 = dropped); ``fates``, the
-place of each in `saliency.FATES`; ``notes``, what the method shows of the image by name (of ASAP the
-``sink``'s patch, the ``distance`` of each patch to it and its ``bin``; -1 where it never fired);
-and ``input``, the name of a PNG in the folder ``inputs`` beside the record: the image as the model
-saw it. Patches count from 0, row by row. Inputs are named by their content, so that the records of
-several methods share them.
+place of each in `saliency.FATES`; ``notes``, what the method shows of the image by name (of ASAP
+the ``sink``'s patch, the ``distance`` of each patch to it and its ``bin``; -1 where it never
+fired); and ``input``, the name of a PNG in the folder ``inputs`` beside the record: the image as
+the model saw it. Patches count from 0, row by row. Inputs are named by their content, so that the
+records of several methods share them.
 
-``analysis`` of a record: ``grid``, patches down and across; ``kept``, ``pooled`` and ``dropped``, the
-shares of patches, means over images.
+``analysis`` of a record: ``grid``, patches down and across; ``kept``, ``pooled`` and ``dropped``,
+the shares of patches, means over images.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class KeepMaps(ImageBench):
         return {"grid": list(geometry.grid), **shares}
 
     def _kept(self, picture: Image.Image) -> str:
-        """The name of a picture, written where it is not there yet; a budget's search writes none."""
+        """The name of a picture, written if it is not there yet; a budget's search writes none."""
         content = BytesIO()
         picture.save(content, "PNG")
         name = f"{hashlib.sha256(picture.tobytes()).hexdigest()[:16]}.png"

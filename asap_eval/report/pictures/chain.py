@@ -46,8 +46,8 @@ def _chain(name: str, title: str, walk: Walk, mean: np.ndarray[Any, Any]) -> Fig
         y="token: began",
         name=f"walk-maps.{name}",
         title=f"The walk C after each block · {title} · {walk.label}",
-        caption="Row i says where the walk that began at token i is after each block, the mean over "
-        f"images; the class token is first. {title}; {walk.label}. Dark columns are sinks.",
+        caption="Row i says where the walk that began at token i is after each block, the mean "
+        f"over images; the class token is first. {title}; {walk.label}. Dark columns are sinks.",
         alt=f"{len(mean)} heat maps of {mean.shape[1]} by {mean.shape[2]} tokens: a diagonal that "
         "fades from block to block, and columns that darken.",
     )

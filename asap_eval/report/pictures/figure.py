@@ -95,7 +95,7 @@ def finished(
     canvas.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
     if colours is not None:
         with Image.open(png) as whole:
-            few = whole.convert("RGB").quantize(colours)
+            few = whole.convert("RGB").quantize(colours, Image.Quantize.FASTOCTREE)
         png = BytesIO()
         few.save(png, "PNG", optimize=True)
     return Figure(name, title, caption, alt, svg.getvalue(), png.getvalue())

@@ -74,9 +74,10 @@ def _recall(group: Group, rows: Sequence[tuple[str, dict[str, Any]]]) -> Figure:
             canvas,
             f"foreground.{group.name}",
             title=f"What of the foreground is kept: {group.title}",
-            caption="Left: share of the foreground's patches that each method keeps one by one, and "
-            "of the background's that it does not; the stroke is its share of all patches, which "
-            f"random patches would keep of the foreground too. Right: J, 0 = chance. {group.title}.",
+            caption="Left: share of the foreground's patches that each method keeps one by one, "
+            "and of the background's that it does not; the stroke is its share of all patches, "
+            "which random patches would keep of the foreground too. Right: J, 0 = chance. "
+            f"{group.title}.",
             alt=f"Dots with intervals for {len(rows)} methods. J is highest for {best[0]} "
             f"({best[1]['youden_j']:+.2f}) and lowest for {worst[0]} "
             f"({worst[1]['youden_j']:+.2f}).",
@@ -123,8 +124,8 @@ def _sinks(group: Group, analysis: dict[str, Any]) -> Figure:
             canvas,
             f"foreground-sinks.{group.name}",
             title=f"Sinks of the unpruned model: {group.title}",
-            caption="Share of the photographs in which the patch where the walk C gathers after each "
-            f"block lies on the foreground. {group.title}.",
+            caption="Share of the photographs in which the patch where the walk C gathers after "
+            f"each block lies on the foreground. {group.title}.",
             alt=f"Lines over the blocks, from {first:.2f} at block 1 to {last:.2f} at the last; a "
             f"random patch: {analysis['base_rate']:.2f}.",
         )

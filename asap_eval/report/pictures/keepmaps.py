@@ -1,14 +1,16 @@
 """Keep-maps side by side: what became of each patch of an image, method by method.
 
 The paper's Figures 3 to 5 and 10 to 14 by meaning. A method that shows distances to its sink and
-bins of them (ASAP) has both below its map.
+bins of them (ASAP) has both beside its map.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +28,14 @@ from asap_eval.report.pictures.groups import Group, Line, beside, groups
 
 SIDE = 168
 """Pixels of a panel in the PNG."""
-COLOURS = 96
-"""Of the PNG: enough for photographs of this size."""
+COLOURS = 256
+"""Of the PNG."""
+ACROSS = 4
+"""Panels in a row."""
 WORDS = 22
 """Characters of a line above a panel."""
-BELOW = (("distance", "distance to the sink"), ("bin", "bins of it"))
-"""Notes drawn below a map, and what they are."""
+BESIDE = (("distance", "distance to the sink"), ("bin", "bins of it"))
+"""Notes drawn beside a map, and what they are."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,6 @@ def keep_maps(records: Sequence[Found]) -> list[Figure]:
             for row in _rows(line) if line.row["method"] != "none" else []:
                 if row["error"] is None:
                     columns.setdefault(row["id"], []).append(Column(line, row))
-        # The ids' own numbers keep the names of files short and apart.
         found += [
             _sheet(group, image, parts, at) for at, (image, parts) in enumerate(columns.items(), 1)
         ]
@@ -87,38 +90,47 @@ def _input(path: Path) -> Image.Image:
 
 def _sheet(group: Group, image: str, columns: Sequence[Column], number: int) -> Figure:
     first = columns[0].line
-    grid = tuple((first.record.analysis or {})["grid"])
+    down, across = (first.record.analysis or {})["grid"]
+    grid = (int(down), int(across))
     picture = _input(first.found[0][0].parent / "inputs" / columns[0].row["input"])
-    shown = [name for name, _ in BELOW if any(name in column.notes for column in columns)]
-    down, across = 1 + len(shown), 1 + len(columns)
+    panels: list[Callable[[Axes], None]] = [
+        partial(_picture, image=picture, title="as the model saw it")
+    ]
+    for column in columns:
+        drawn = map_of(column.row, picture, grid).drawn(SIDE)
+        panels.append(partial(_picture, image=drawn, title=_title(column)))
+        panels += [
+            partial(_field, column=column, name=name, grid=grid)
+            for name, _ in BESIDE
+            if name in column.notes
+        ]
+    rows = math.ceil(len(panels) / ACROSS)
     inch = SIDE / DPI
     with styled():
-        size = (across * (inch + 0.12), 0.62 + down * (inch + 0.45))
+        size = (ACROSS * (inch + 0.1), 0.6 + rows * (inch + 0.42))
         canvas = Canvas(figsize=size, layout="constrained")
-        canvas.get_layout_engine().set(w_pad=0.02, h_pad=0.03)  # type: ignore[union-attr]
-        canvas.suptitle(f"{image} · {group.title}", fontsize=8)
-        panels = canvas.subplots(down, across, squeeze=False)
-        for axes in panels.flat:
+        canvas.suptitle(f"{image} · {first.row['model']}", fontsize=9)
+        for at, axes in enumerate(canvas.subplots(rows, ACROSS, squeeze=False).flat):
             axes.set_axis_off()
-        _picture(panels[0, 0], picture, "as the model saw it")
-        for at, column in enumerate(columns, 1):
-            _picture(panels[0, at], map_of(column.row, picture, grid).drawn(SIDE), _title(column))
-            for below, name in enumerate(shown, 1):
-                if name in column.notes:
-                    _field(panels[below, at], column, name, grid)
+            if at < len(panels):
+                panels[at](axes)
         canvas.legend(handles=_legend(), loc="outside lower center", ncols=4, handlelength=1.4)
         counts = ", ".join(f"{c.line.row['method']} {_counts(c.row)}" for c in columns)
         return finished(
             canvas,
-            f"keepmap.{group.name}.{number:02d}",
+            f"keepmap.{group.name}.{number:02d}-{_slug(image)}",
             title=f"Keep-maps of {image}",
-            caption=f"What became of each patch of {image} ({group.title}), from each run's own map "
-            "of patches to tokens. Below a method that has a sink: each patch's distance to it "
-            "(dark = near) and the bin it falls into (0 is pooled or pruned).",
-            alt=f"The image and {len(columns)} maps of {grid[0]} by {grid[1]} patches (kept / pooled "
-            f"/ dropped): {counts}.",
+            caption=f"What became of each patch of {image} ({group.title}), from each run's own "
+            "map of patches to tokens. Beside a method that has a sink: each patch's distance to "
+            "it (dark = near) and the bin it falls into (0 is pooled or pruned).",
+            alt=f"The image and {len(columns)} maps of {grid[0]} by {grid[1]} patches (kept / "
+            f"pooled / dropped): {counts}.",
             colours=COLOURS,
         )
+
+
+def _slug(image: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in Path(image).stem)
 
 
 def map_of(row: dict[str, Any], picture: Image.Image, grid: tuple[int, int]) -> KeepMap:
@@ -167,7 +179,7 @@ def _field(axes: Axes, column: Column, name: str, grid: tuple[int, int]) -> None
             )
     row, across = divmod(int(column.notes["sink"]), grid[1])
     axes.add_patch(Rectangle((across - 0.5, row - 0.5), 1, 1, fill=False, ec="red", lw=1.5))
-    what = dict(BELOW)[name]
+    what = dict(BESIDE)[name]
     span = f"{values.min():.2g} to {values.max():.2g}"
     axes.set_title(f"{what}\n{span}" if name == "distance" else what, fontsize=7)
 

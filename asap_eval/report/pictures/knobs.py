@@ -167,9 +167,9 @@ def _alphas(group: Group, series: Sequence[Sequence[Line]]) -> Figure:
             canvas,
             f"alpha.{group.name}",
             title=f"alpha: {group.title}",
-            caption="What the share of attention in a step of the walk (alpha) does, the knob found "
-            f"anew for each on {group.title}. Bars: paired 95 % intervals. Below: the work that the "
-            "knobs came to on these images. A budget that no knob meets has no mark.",
+            caption="What the share of attention in a step of the walk (alpha) does, the knob "
+            f"found anew for each on {group.title}. Bars: paired 95 % intervals. Below: the work "
+            "that the knobs came to on these images. A budget that no knob meets has no mark.",
             alt=f"Lines over alpha. The smallest loss is {max(found)[0]:+.2f} points at "
             f"alpha={max(found)[1]:g}, the largest {min(found)[0]:+.2f} at {min(found)[1]:g}.",
         )

@@ -14,6 +14,8 @@ from asap_eval.report.pictures.groups import Group, Line, beside, groups
 
 INCH = 0.24
 """Height of a line of the picture."""
+LEAST = 20
+"""Images that make a distribution."""
 
 
 def tokens(records: Sequence[Found]) -> list[Figure]:
@@ -22,7 +24,7 @@ def tokens(records: Sequence[Found]) -> list[Figure]:
     for group in groups(records):
         parts: dict[str, list[tuple[Line, list[int]]]] = {}
         for line in group.lines:
-            if present(line.row["target"]) and (counts := _counts(line)):
+            if present(line.row["target"]) and len(counts := _counts(line)) >= LEAST:
                 target = f"{line.row['budget']} {line.row['target']:g}"
                 parts.setdefault(target, []).append((line, counts))
         found += [_figure(group, target, p) for target, p in parts.items() if len(p) > 1]
@@ -95,6 +97,6 @@ def _change(row: Row) -> str:
 
 TOKENS = Picture(
     "tokens",
-    "at least two records with one budget on the same images, with their samples beside them",
+    f"at least two records with one budget on the same {LEAST} or more images, and their samples",
     tokens,
 )

@@ -106,7 +106,7 @@ def _point(line: Line, cost: Cost) -> Point | None:
 
 
 def front(points: Sequence[Point], sign: int) -> list[Point]:
-    """Points that none other beats: less cost (``sign`` -1) or more speed (1), and no less accuracy.
+    """Points that no other beats: less cost (``sign`` -1) or more speed (1), and more accuracy.
 
     Returns:
         From the cheapest to the most accurate.
@@ -152,8 +152,9 @@ def _figure(
             canvas,
             f"{name}.{group.name}",
             title=f"{title}: {group.title}",
-            caption=f"{title} on {group.title}. Each mark is one setting of a method, the mean over "
-            "its seeds; grey marks are controls. The dashed line joins what no other setting beats.",
+            caption=f"{title} on {group.title}. Each mark is one setting of a method, the mean "
+            "over its seeds; grey marks are controls. The dashed line joins what no other setting "
+            "beats.",
             alt=f"Scatter plot of {len(points)} settings of {len(_by(points))} methods. Unpruned: "
             f"{whole.y:.2f} % top-1. On the Pareto front beside it: {on or 'nothing'}.",
         )
