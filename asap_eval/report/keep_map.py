@@ -1,8 +1,8 @@
 """A picture of what became of every patch of one image.
 
 Kept patches show the image. Pooled ones show the mean colour of their token, paled, with a dot, and
-lines between tokens. Dropped ones are dark with a light dot. The method's sink, if it notes one, is framed in red
-and white. So nothing hangs on colour alone.
+lines between tokens. Dropped ones are dark with a light dot. The method's sink, if it notes one,
+is framed in red and white. So nothing hangs on colour alone.
 """
 
 from __future__ import annotations

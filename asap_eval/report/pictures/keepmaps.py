@@ -190,7 +190,7 @@ def _field(axes: Axes, column: Column, name: str, grid: tuple[int, int]) -> None
 
 def _legend() -> list[Any]:
     return [
-        Patch(fc="white", ec="0.3", label="kept: the image"),
+        Patch(fc="white", ec="0.3", label="kept"),
         Line2D(
             [],
             [],
@@ -200,10 +200,10 @@ def _legend() -> list[Any]:
             mfc="0.8",
             mec="0.3",
             mew=0.5,
-            label="pooled: dots, colour of its token",
+            label="pooled: dots, its token's colour",
         ),
-        Patch(fc="0.05", ec="black", label="dropped: dark, light dots"),
-        Patch(fill=False, ec="red", lw=1.5, label="sink: framed"),
+        Patch(fc="0.05", ec="black", label="dropped: light dots on dark"),
+        Patch(fill=False, ec="red", lw=1.5, label="sink"),
     ]
 
 

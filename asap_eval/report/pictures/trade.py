@@ -139,12 +139,14 @@ def _figure(
         right = axes.secondary_yaxis(
             "right", functions=(lambda y: y - whole.y, lambda d: d + whole.y)
         )
+        right.grid(False)
         right.set_ylabel("difference to the unpruned model in points")
         if sign < 0:
             top = axes.secondary_xaxis(
                 "top",
                 functions=(lambda g: 100 * (g / whole.x - 1), lambda p: whole.x * (p / 100 + 1)),
             )
+            top.grid(False)
             top.set_xlabel("change of the MACs in %")
         canvas.legend(handles=handles, loc="outside lower center", ncols=4)
         on = ", ".join(dict.fromkeys(p.method for p in best if p.method != "none"))
@@ -185,7 +187,9 @@ def _drawn(axes: Axes, name: str, points: Sequence[Point], at: int) -> Line2D:
     axes.plot(
         [p.x for p in points], [p.y for p in points], marker, ms=size, mew=1.1, zorder=3, **fill
     )
-    label = name if len(points) == 1 else f"{name} ({len(points)} settings)"
+    notes = ["control"] if _is_control(name) else []
+    notes += [f"{len(points)} settings"] if len(points) > 1 else []
+    label = f"{name} ({', '.join(notes)})" if notes else name
     return Line2D([], [], ls="", marker=marker, ms=6.5, mew=1.1, label=label, **fill)
 
 
