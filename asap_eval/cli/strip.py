@@ -1,4 +1,5 @@
-"""``asap-eval-strip``: what a method keeps of the frames of one video, as pictures."""
+"""``asap-eval-strip``: what a method keeps of the frames of a video, or of the crops of a picture in
+a vision-language model, as pictures."""
 
 from __future__ import annotations
 
@@ -14,6 +15,8 @@ from omegaconf import OmegaConf
 import asap_eval  # noqa: F401  (registers the methods)
 from asap_eval.bench.saliency import fates_of
 from asap_eval.bench.seen import seen
+from asap_eval.bench.stores import EXTENSIONS
+from asap_eval.cli.crops import crop_maps
 from asap_eval.errors import AsapEvalError, BadValueError
 from asap_eval.hosts import geometry_of, install
 from asap_eval.method import build
@@ -30,16 +33,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Draw the pictures; standard output gets their paths. 1 where it cannot be done."""
     args = _parser().parse_args(argv)
     try:
-        maps = keep_maps(
-            args.video,
-            args.model,
-            args.method,
-            weights=args.weights,
-            k=args.k,
-            frames=args.frames,
-            seed=args.seed,
-            params=_params(args.option),
-        )
+        given = {
+            "weights": args.weights,
+            "k": args.k,
+            "seed": args.seed,
+            "params": _params(args.option),
+        }
+        if args.source.suffix.lower() in EXTENSIONS:
+            maps = crop_maps(args.source, args.model, args.method, **given)
+        else:
+            maps = keep_maps(args.source, args.model, args.method, frames=args.frames, **given)
         for path, save in ((args.out, save_strip), (args.animate, save_animated)):
             if path is not None:
                 save(maps, path)
@@ -102,7 +105,7 @@ def _params(words: Sequence[str]) -> dict[str, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("asap-eval-strip", description=__doc__)
-    parser.add_argument("video", type=Path)
+    parser.add_argument("source", type=Path, help="a video; a picture for a model such as LLaVA")
     parser.add_argument("--model", default="deit_tiny", help="as for asap-eval (%(default)s)")
     parser.add_argument("--weights", help="a file, or random")
     parser.add_argument("--method", default="asap")
