@@ -106,7 +106,7 @@ def rows_of_methods(config: DictConfig, given: Sequence[str]) -> list[Row]:
         )
     del user["methods"]
     entries = entries_of([{"method": str(name)} for name in names], {})
-    _check_options(entries, user)
+    _check_options(entries, user, f"methods={config.methods}")
     return [replace(_row(entry, user), entry=None) for entry in entries]
 
 
@@ -129,12 +129,14 @@ def _of_method(entries: Sequence[Entry], user: Mapping[str, Override]) -> list[E
     raise unknown("method of this experiment", wanted, {entry.method for entry in entries})
 
 
-def _check_options(entries: Sequence[Entry], user: Mapping[str, Override]) -> None:
+def _check_options(
+    entries: Sequence[Entry], user: Mapping[str, Override], what: str = "this experiment"
+) -> None:
     for key in user:
         if not any(_fits(key, entry, user) for entry in entries):
             named = ", ".join(sorted({entry.method for entry in entries}))
             raise UnknownNameError(
-                f"None of the rows left has the option {key} (methods: {named}): leave it out."
+                f"No row left of {what} has the option {key} (methods: {named}): leave it out."
             )
 
 

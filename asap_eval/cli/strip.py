@@ -1,5 +1,5 @@
-"""``asap-eval-strip``: what a method keeps of the frames of a video, or of the crops of a picture in
-a vision-language model, as pictures."""
+"""``asap-eval-strip``: what a method keeps of the frames of a video, or of the crops of a picture
+in a vision-language model, as pictures."""
 
 from __future__ import annotations
 

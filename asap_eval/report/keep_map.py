@@ -88,7 +88,7 @@ class KeepMap:
             ]
             colour = tuple(round(sum(parts) / len(parts)) for parts in zip(*means, strict=True))
             for patch in patches:
-                painted.paste(colour, self.box(patch, size))  # type: ignore[arg-type]
+                painted.paste(colour, self.box(patch, size))
         return painted
 
     def _draw_tokens(self, image: Image.Image) -> None:

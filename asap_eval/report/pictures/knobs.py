@@ -30,7 +30,7 @@ LEAST = 3
 
 def heat_maps(records: Sequence[Found]) -> list[Figure]:
     """A figure for each group whose records hold two or more values of both ``k`` and ``tau``."""
-    found = []
+    found: list[Figure] = []
     for group in groups(records):
         for cells in _apart(group, "tau", budget=False):
             grid = {(float(c.record.job.params["tau"]), float(c.row["k"])): c for c in cells}
@@ -42,7 +42,7 @@ def heat_maps(records: Sequence[Found]) -> list[Figure]:
 
 def alphas(records: Sequence[Found]) -> list[Figure]:
     """A figure for each group with three or more values of ``alpha`` at one budget."""
-    found = []
+    found: list[Figure] = []
     for group in groups(records):
         series = [s for s in _apart(group, "alpha", budget=True) if len(s) >= LEAST]
         if series:
@@ -114,7 +114,7 @@ def _panel(
             cell = (across - 0.5, down - 0.5)
             axes.add_patch(Rectangle(cell, 1, 1, fill=False, hatch="///", ec="0.6", lw=0))
             continue
-        light = image.norm(value) > 0.5
+        light = float(np.asarray(image.norm(value))) > 0.5
         axes.text(
             across,
             down,

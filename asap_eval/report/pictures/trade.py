@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
@@ -136,16 +137,11 @@ def _figure(
         handles.append(Line2D([], [], color="0.5", lw=0.8, ls=":", label="unpruned"))
         axes.set_xlabel(x)
         axes.set_ylabel("top-1 in % (bars: 95 % interval of the paired difference)")
-        right = axes.secondary_yaxis(
-            "right", functions=(lambda y: y - whole.y, lambda d: d + whole.y)
-        )
+        right = axes.secondary_yaxis("right", functions=_points(whole.y))
         right.grid(False)
         right.set_ylabel("difference to the unpruned model in points")
         if sign < 0:
-            top = axes.secondary_xaxis(
-                "top",
-                functions=(lambda g: 100 * (g / whole.x - 1), lambda p: whole.x * (p / 100 + 1)),
-            )
+            top = axes.secondary_xaxis("top", functions=_percent(whole.x))
             top.grid(False)
             top.set_xlabel("change of the MACs in %")
         canvas.legend(handles=handles, loc="outside lower center", ncols=4)
@@ -160,6 +156,16 @@ def _figure(
             alt=f"Scatter plot of {len(points)} settings of {len(_by(points))} methods. Unpruned: "
             f"{whole.y:.2f} % top-1. On the Pareto front beside it: {on or 'nothing'}.",
         )
+
+
+def _points(whole: float) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """From a top-1 to its difference from another, and back."""
+    return lambda top1: top1 - whole, lambda points: points + whole
+
+
+def _percent(whole: float) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """From MACs to their change in percent, and back."""
+    return lambda macs: 100 * (macs / whole - 1), lambda percent: whole * (percent / 100 + 1)
 
 
 def _by(points: Sequence[Point]) -> list[tuple[str, list[Point]]]:
@@ -178,7 +184,10 @@ def _drawn(axes: Axes, name: str, points: Sequence[Point], at: int) -> Line2D:
     colour = "black" if _is_control(name) else COLOURS[at % len(COLOURS)]
     marker = MARKERS[at % len(MARKERS)]
     size, thin = (7.0, 0.9) if len(points) <= 6 else (4.5, 0.4)
-    fill = {"markerfacecolor": "0.75" if _is_control(name) else "white", "markeredgecolor": colour}
+    fill: dict[str, Any] = {
+        "markerfacecolor": "0.75" if _is_control(name) else "white",
+        "markeredgecolor": colour,
+    }
     for point in points:
         if point.y_bar:
             axes.plot([point.x] * 2, point.y_bar, color=colour, lw=thin, alpha=0.7, zorder=2)
