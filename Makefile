@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help example video vlm speed speed-methods tables table1 table2 table3 table5 table6 table7 table10 table11 fig6 fig8 alpha readings controls dev test lint types check format clean
+.PHONY: help example video vlm speed speed-methods tables table1 table2 table3 table5 table6 table7 table10 table11 fig6 fig8 alpha readings controls pictures dev test lint types check format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -107,6 +107,9 @@ tables: $(VENV)/.core ## the tables in results/, from the records in results/
 	$(BIN)/asap-report results/saliency --format markdown --out results/saliency.md
 	$(BIN)/asap-report results/walk --claims --clustering benchmarks/clustering-cpu-float32.json \
 		--format markdown --out results/claims.md
+
+pictures: $(VENV)/.core ## the pictures in docs/figures, from the records in results/
+	$(BIN)/asap-report pictures results=results out=docs/figures
 
 speed-methods: $(VENV)/.core ## speed-up and share of the ideal of every method: DATA=<folder> [WEIGHTS=<file>]
 	$(if $(DATA),,$(error give DATA=<folder with one folder per class>))

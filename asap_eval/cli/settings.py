@@ -32,6 +32,8 @@ class Keys:
     stage: str = "eval"
     k: float | None = None
     data: str | None = None
+    images: str | None = None
+    methods: Any = None
     tasks: Any = None
     weights: str | None = None
     limit: int | None = None

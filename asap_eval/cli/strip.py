@@ -1,26 +1,28 @@
-"""``asap-eval-strip``: what a method keeps of the frames of one video, as pictures."""
+"""``asap-eval-strip``: what a method keeps of the frames of a video, or of the crops of a picture
+in a vision-language model, as pictures."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from omegaconf import OmegaConf
-from PIL import Image
-from torch import Tensor
-from torchvision.transforms import Normalize
 
 import asap_eval  # noqa: F401  (registers the methods)
 from asap_eval.bench.saliency import fates_of
+from asap_eval.bench.seen import seen
+from asap_eval.bench.stores import EXTENSIONS
+from asap_eval.cli.crops import crop_maps
 from asap_eval.errors import AsapEvalError, BadValueError
 from asap_eval.hosts import geometry_of, install
 from asap_eval.method import build
 from asap_eval.models import load_model
-from asap_eval.report.strip import KeepMap, save_animated, save_strip
+from asap_eval.report.keep_map import KeepMap
+from asap_eval.report.strip import save_animated, save_strip
 from asap_eval.runner.progress import say
 from asap_eval.video.decode import Frame, read_frames
 from asap_eval.video.loader import frame_id
@@ -31,16 +33,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Draw the pictures; standard output gets their paths. 1 where it cannot be done."""
     args = _parser().parse_args(argv)
     try:
-        maps = keep_maps(
-            args.video,
-            args.model,
-            args.method,
-            weights=args.weights,
-            k=args.k,
-            frames=args.frames,
-            seed=args.seed,
-            params=_params(args.option),
-        )
+        given = {
+            "weights": args.weights,
+            "k": args.k,
+            "seed": args.seed,
+            "params": _params(args.option),
+        }
+        if args.source.suffix.lower() in EXTENSIONS:
+            maps = crop_maps(args.source, args.model, args.method, **given)
+        else:
+            maps = keep_maps(args.source, args.model, args.method, frames=args.frames, **given)
         for path, save in ((args.out, save_strip), (args.animate, save_animated)):
             if path is not None:
                 save(maps, path)
@@ -80,11 +82,11 @@ def keep_maps(
         loaded.model(pixels)
     sinks = trace.notes.get("sink", torch.full((len(taken),), -1)).tolist()
     fates = fates_of(trace.source).tolist()
-    images = _seen(pixels, loaded.transform)
+    images = seen(pixels, loaded.transform)
     return [
-        KeepMap(image, grid, fate, sink if sink >= 0 else None, _title(frame, fate, fired))
-        for frame, image, fate, sink, fired in zip(
-            taken, images, fates, sinks, trace.fired.tolist(), strict=True
+        KeepMap(image, grid, fate, slots, sink if sink >= 0 else None, _title(frame, fate, fired))
+        for frame, image, fate, slots, sink, fired in zip(
+            taken, images, fates, trace.source.tolist(), sinks, trace.fired.tolist(), strict=True
         )
     ]
 
@@ -92,17 +94,6 @@ def keep_maps(
 def _title(frame: Frame, fates: Sequence[int], fired: int) -> str:
     when = f"block {fired}" if fired else "never"
     return f"#{frame.number}: {fates.count(0)} of {len(fates)}, {when}"
-
-
-def _seen(pixels: Tensor, transform: Callable[[Any], Tensor]) -> list[Image.Image]:
-    """What the model saw, as pictures: the transform's normalisation undone."""
-    steps = getattr(transform, "transforms", ())
-    for step in steps:
-        if isinstance(step, Normalize):
-            mean, std = (torch.as_tensor(v).view(-1, 1, 1) for v in (step.mean, step.std))
-            pixels = pixels * std + mean
-    values = (pixels.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
-    return [Image.fromarray(value.numpy()) for value in values]
 
 
 def _params(words: Sequence[str]) -> dict[str, Any]:
@@ -114,7 +105,7 @@ def _params(words: Sequence[str]) -> dict[str, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("asap-eval-strip", description=__doc__)
-    parser.add_argument("video", type=Path)
+    parser.add_argument("source", type=Path, help="a video; a picture for a model such as LLaVA")
     parser.add_argument("--model", default="deit_tiny", help="as for asap-eval (%(default)s)")
     parser.add_argument("--weights", help="a file, or random")
     parser.add_argument("--method", default="asap")

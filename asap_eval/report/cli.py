@@ -1,4 +1,4 @@
-"""``asap-report``: the records of a folder as tables."""
+"""``asap-report``: the records of a folder as tables; ``asap-report pictures``: as pictures."""
 
 from __future__ import annotations
 
@@ -23,8 +23,13 @@ from asap_eval.report.table import overview
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print or write the tables; 2 where the folder is not there, 1 where nothing can be made."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given[:1] == ["pictures"]:
+        from asap_eval.report.pictures.command import main as draw  # matplotlib takes its time
+
+        return draw(given[1:])
     parser = _parser()
-    args = parser.parse_args(argv)
+    args = parser.parse_args(given)
     if args.claims and args.format == "csv":
         parser.error("--claims has no csv form: use --format markdown")
     if args.claims and args.experiment:

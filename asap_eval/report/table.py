@@ -14,6 +14,7 @@ from asap_eval.record import RunRecord
 from asap_eval.report.accuracy import ACCURACY
 from asap_eval.report.columns import BELOW, Column, Row, name_of, number, present, settings, text
 from asap_eval.report.frame import GROUP, frame
+from asap_eval.report.keepmaps import KEEPMAPS
 from asap_eval.report.kinetics import KINETICS
 from asap_eval.report.render import Table
 from asap_eval.report.saliency import SALIENCY, sink_tables
@@ -21,6 +22,7 @@ from asap_eval.report.vlm import VLM, task_tables
 from asap_eval.report.walk import WALK, block_tables
 
 LAYOUTS: dict[str, Sequence[Column]] = {
+    "keepmaps": KEEPMAPS,
     "kinetics": KINETICS,
     "saliency": SALIENCY,
     "vlm": VLM,
