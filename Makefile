@@ -44,7 +44,7 @@ video: $(VENV)/.video ## make clips of moving shapes, train a head on them, run 
 	head=$$($(BIN)/asap-eval stage=train model=digits_vit bench=kinetics data=build/shapes \
 		results=build/video train.epochs=30 train.lr=0.01 | tail -n 1) && \
 	$(BIN)/asap-eval experiment=table3 model=digits_vit data=build/shapes results=build/video \
-		bench.head=$$head limit=96 sample=spread $(ARGS)
+		bench.head=$$head limit=96 sample=spread speed=true $(ARGS)
 	$(BIN)/asap-eval-strip build/shapes/val/ring/0000.mp4 --model digits_vit --method asap --k 3 \
 		--out build/video/ring.png --animate build/video/ring.gif
 
@@ -91,6 +91,8 @@ tables: $(VENV)/.core ## the tables in results/, from the records in results/
 	for name in fig7 spearman; do \
 		$(BIN)/asap-report results/walk --experiment $$name --model deit_tiny \
 			--format markdown --out results/$$name.md || exit 1; done
+	$(BIN)/asap-report results/video --experiment table3 --model digits_vit \
+		--format markdown --out results/table3.md
 	$(BIN)/asap-report results/saliency --format markdown --out results/saliency.md
 	$(BIN)/asap-report results/walk --claims --clustering benchmarks/clustering-cpu-float32.json \
 		--format markdown --out results/claims.md

@@ -62,8 +62,8 @@ class Bench(ABC, Generic[S, B]):
     """Base of every benchmark; S is its samples, B one batch of them.
 
     A row is one sample: ``id`` and ``error`` (None, or why it could not be read) are always there;
-    where ``budget=macs`` is served so are ``model_macs`` and ``method_macs``, and ``handed_to_llm``
-    where ``budget=tokens`` is.
+    where ``budget=macs`` is served so are ``model_macs``, ``attention_macs`` and ``method_macs``,
+    and ``handed_to_llm`` where ``budget=tokens`` is.
     """
 
     name: ClassVar[str]
@@ -133,11 +133,14 @@ class Bench(ABC, Generic[S, B]):
     ) -> Generator[list[Row], None, None]:
         """Rows of one batch after the other; the method is in the model until it is closed."""
 
-    def spent(self, kind: str, rows: Sequence[Row], geometry: Geometry) -> list[float]:
-        """What a budget counts of each readable sample: ``macs`` = total change in percent, the
-        method's own work included; ``tokens`` = tokens handed to the language model."""
+    def spent(
+        self, kind: str, rows: Sequence[Row], geometry: Geometry, convention: str
+    ) -> list[float]:
+        """What a budget counts of each readable sample: ``macs`` = total change in percent as the
+        convention has it, the method's own work included; ``tokens`` = tokens handed to the
+        language model."""
         if kind == "macs":
-            return macs_change(rows, geometry)
+            return macs_change(rows, geometry, convention)
         return [float(row["handed_to_llm"]) for row in rows if row["error"] is None]
 
     @abstractmethod

@@ -11,13 +11,13 @@ from asap_eval.experiment import About, Entry, Experiment
 from asap_eval.record import RunRecord
 from asap_eval.report.claims import claims
 from asap_eval.report.columns import BELOW, Row, name_of, present
-from asap_eval.report.experiment_columns import EXPERIMENT
+from asap_eval.report.experiment_columns import experiment_layout
 from asap_eval.report.frame import FIELDS, comparable, frame
 from asap_eval.report.grid import grid
 from asap_eval.report.lines import images_note, line_of
 from asap_eval.report.match import Found
 from asap_eval.report.render import Table
-from asap_eval.report.table import LAYOUTS, overview
+from asap_eval.report.table import OTHERS, layout_of, overview, title_of
 from asap_eval.report.verdict import NOT_COMPARABLE
 
 TEXT_COLUMNS = 4
@@ -48,9 +48,9 @@ def experiment_tables(
     Args:
         found: rows and what became of them. records: theirs, and those they compare with.
     """
-    own = [f for f in found if f.entry.bench in LAYOUTS]
+    own = [f for f in found if f.entry.bench in OTHERS]
     tables = _own_tables(own)
-    found = [f for f in found if f.entry.bench not in LAYOUTS]
+    found = [f for f in found if f.entry.bench not in OTHERS]
     for group in _groups(experiment, found, records) if found else []:
         tables.append(_table(experiment.about, group))
         firsts = [line[0] for line in group.found]
@@ -153,19 +153,17 @@ def _blank(model: str | None) -> Row:
 
 def _head(model: str | None, lines: Sequence[Row]) -> str:
     ran = next((line for line in lines if present(line["n"])), None)
-    if ran is None:
-        return model or "no record"
-    return (
-        f"{ran['model']} · {ran['bench']} · {ran['data']} · {ran['n']:.0f} samples · {ran['dtype']}"
-    )
+    return title_of(ran) if ran else model or "no record"
 
 
 def _table(about: About, group: Group) -> Table:
     title = ": ".join(part for part in (about.paper, about.title) if part)
+    benches = [str(line["bench"]) for line in group.lines if present(line["bench"])]
+    layout = experiment_layout(layout_of(benches[0] if benches else ""))
     return Table(
         title=f"{title} · {group.head}" if title else group.head,
-        columns=[column.head for column in EXPERIMENT],
-        rows=[[column.cell(line) for column in EXPERIMENT] for line in group.lines],
+        columns=[column.head for column in layout],
+        rows=[[column.cell(line) for column in layout] for line in group.lines],
         notes=_notes(about, group),
         details=[
             (name_of(line), f.record.provenance.command)

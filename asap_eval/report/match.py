@@ -69,11 +69,17 @@ def fits(entry: Entry, job: Job) -> bool:
         job.method == entry.method
         and job.seed == row.get("seed", 0)
         and job.bench == entry.bench
-        and job.bench_params == {**bench_defaults(entry.bench), **_given(entry, "bench")}
+        and _bench_options(entry, job.bench_params)
+        == _bench_options(entry, {**bench_defaults(entry.bench), **_given(entry, "bench")})
         and (job.speed or not row.get("speed", False))
         and _options(job.method, job.params) == _options(entry.method, _given(entry, "method"))
         and _same_knob(entry, job)
     )
+
+
+def _bench_options(entry: Entry, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a benchmark, less those that the row leaves to the command line."""
+    return {name: value for name, value in values.items() if f"bench.{name}" not in entry.needs}
 
 
 def _same_knob(entry: Entry, job: Job) -> bool:

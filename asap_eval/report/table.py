@@ -19,8 +19,11 @@ from asap_eval.report.render import Table
 from asap_eval.report.saliency import SALIENCY, sink_tables
 from asap_eval.report.walk import WALK, block_tables
 
-LAYOUTS: dict[str, Sequence[Column]] = {"kinetics": KINETICS, "saliency": SALIENCY, "walk": WALK}
-"""Layout of each benchmark that has its own; the others show accuracy."""
+ACCURACIES: dict[str, Sequence[Column]] = {"kinetics": KINETICS}
+"""Layouts of benchmarks that show accuracy in their own way."""
+
+OTHERS: dict[str, Sequence[Column]] = {"saliency": SALIENCY, "walk": WALK}
+"""Layouts of benchmarks that measure no accuracy."""
 
 MORE: dict[str, Callable[[str, list[Row]], list[Table]]] = {
     "saliency": sink_tables,
@@ -38,16 +41,24 @@ def overview(records: Sequence[RunRecord]) -> list[Table]:
 
 
 def _tables(rows: list[Row]) -> list[Table]:
-    bench, title = rows[0]["bench"], _title(rows[0])
+    bench, title = rows[0]["bench"], title_of(rows[0])
     more = MORE[bench](title, rows) if bench in MORE else []
-    return [_table(title, LAYOUTS.get(bench, ACCURACY), rows), *more]
+    return [_table(title, layout_of(bench), rows), *more]
 
 
-def _title(first: Row) -> str:
+def layout_of(bench: str) -> Sequence[Column]:
+    """The columns of a benchmark's table."""
+    return OTHERS.get(bench) or ACCURACIES.get(bench, ACCURACY)
+
+
+def title_of(first: Row) -> str:
+    """What the rows of a group have in common, from any of them."""
     title = f"{first['model']} · {first['bench']} · {first['data']}"
     title += f" · {number(first['n'], '{:.0f}')} samples · {first['dtype']}"
     params = json.loads(first["bench_params"])
     given = {name: value for name, value in params.items() if value is not None}
+    if first["macs_convention"] != "full":
+        given["macs_convention"] = first["macs_convention"]
     return title + "".join(f" · {name}={value}" for name, value in given.items())
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from asap_eval.bench.bench import Bench, Samples, bench_class, build_bench
+from asap_eval.bench.work import check_convention
 from asap_eval.errors import BadValueError, BudgetError
 from asap_eval.hosts import Geometry, geometry_of, install
 from asap_eval.method import Batch, Reducer, build, method_class
@@ -82,6 +83,7 @@ def prepare(job: Job) -> Prepared:
         )
     loaded = bench.adapted(load(job))
     bench.check(loaded)
+    check_convention(geometry_of(loaded.model), job.macs_convention)
     samples = bench.open(data_address(job), loaded, limit=job.limit, sample=job.sample)
     ready = _prepared(job, bench, loaded, samples)
     if job.speed and len(samples) < bench.samples_per_batch(job.batch_size):
