@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help example video speed speed-methods tables table1 table2 table3 table7 fig6 fig8 alpha readings controls dev test lint types check format clean
+.PHONY: help example video speed speed-methods speed-video tables table1 table2 table3 table7 fig6 fig8 alpha readings controls dev test lint types check format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,7 +46,7 @@ video: $(VENV)/.video ## make clips of moving shapes, train a head on them, run 
 	$(BIN)/asap-eval experiment=table3 model=digits_vit data=build/shapes results=build/video \
 		bench.head=$$head limit=96 sample=spread speed=true $(ARGS)
 	$(BIN)/asap-eval-strip build/shapes/val/ring/0000.mp4 --model digits_vit --method asap --k 3 \
-		--out build/video/ring.png --animate build/video/ring.gif
+		--side 96 --out build/video/ring.png --animate build/video/ring.gif
 
 speed: $(VENV)/.core ## cost of the walk, share of the ideal, peak memory: DATA=<folder> [WEIGHTS=<file>]
 	$(if $(DATA),,$(error give DATA=<folder with one folder per class>))
@@ -100,6 +100,10 @@ tables: $(VENV)/.core ## the tables in results/, from the records in results/
 speed-methods: $(VENV)/.core ## speed-up and share of the ideal of every method: DATA=<folder> [WEIGHTS=<file>]
 	$(if $(DATA),,$(error give DATA=<folder with one folder per class>))
 	$(BIN)/python benchmarks/methods.py --data $(DATA) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(SPEED_ARGS)
+
+speed-video: $(VENV)/.video ## decoding against encoding, one clip through CLIP ViT-L/14: DATA=<folder> [WEIGHTS=<file>]
+	$(if $(DATA),,$(error give DATA=<folder of videos>))
+	$(BIN)/python benchmarks/video.py --data $(DATA) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(SPEED_ARGS)
 
 dev: $(VENV)/.dev ## install with every extra and the developers' tools
 

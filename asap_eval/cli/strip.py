@@ -41,9 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             seed=args.seed,
             params=_params(args.option),
         )
+        if args.side < 1:
+            raise BadValueError(f"--side {args.side}: give a number of pixels >= 1.")
         for path, save in ((args.out, save_strip), (args.animate, save_animated)):
             if path is not None:
-                save(maps, path)
+                save(maps, path, args.side)
                 print(path)
     except AsapEvalError as error:
         say(f"error: {error}", style="red")
@@ -122,6 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--option", action="append", default=[], help="of the method: name=value")
     parser.add_argument("--frames", type=int, default=8, help="even frames (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--side", type=int, default=160, help="pixels of a picture's height (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=Path("strip.png"), help="(%(default)s)")
     parser.add_argument("--animate", type=Path, help="also write a .gif, .webp or .png that moves")
     return parser
