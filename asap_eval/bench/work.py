@@ -67,6 +67,8 @@ def readable(rows: Sequence[Row], what: str) -> list[Row]:
 
 def check_convention(geometry: Geometry, name: str) -> None:
     """Raise `BadValueError` where a convention rounds the whole work of a model away."""
+    if CONVENTIONS[name].decimals is None:
+        return
     if CONVENTIONS[name].change(1, _whole(geometry, name)) is None:
         raise BadValueError(
             f"macs_convention={name} divides GMACs with {CONVENTIONS[name].decimals} decimal, and "

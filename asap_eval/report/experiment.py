@@ -17,7 +17,7 @@ from asap_eval.report.grid import grid
 from asap_eval.report.lines import images_note, line_of
 from asap_eval.report.match import Found
 from asap_eval.report.render import Table
-from asap_eval.report.table import OTHERS, layout_of, overview, title_of
+from asap_eval.report.table import COMPARED, LAYOUTS, layout_of, overview, title_of
 from asap_eval.report.verdict import NOT_COMPARABLE
 
 TEXT_COLUMNS = 4
@@ -48,9 +48,10 @@ def experiment_tables(
     Args:
         found: rows and what became of them. records: theirs, and those they compare with.
     """
-    own = [f for f in found if f.entry.bench in OTHERS]
+    own = [f for f in found if f.entry.bench in LAYOUTS and f.entry.bench not in COMPARED]
     tables = _own_tables(own)
-    found = [f for f in found if f.entry.bench not in OTHERS]
+    left = {id(f) for f in own}
+    found = [f for f in found if id(f) not in left]
     for group in _groups(experiment, found, records) if found else []:
         tables.append(_table(experiment.about, group))
         firsts = [line[0] for line in group.found]

@@ -19,11 +19,11 @@ from asap_eval.report.render import Table
 from asap_eval.report.saliency import SALIENCY, sink_tables
 from asap_eval.report.walk import WALK, block_tables
 
-ACCURACIES: dict[str, Sequence[Column]] = {"kinetics": KINETICS}
-"""Layouts of benchmarks that show accuracy in their own way."""
+LAYOUTS: dict[str, Sequence[Column]] = {"kinetics": KINETICS, "saliency": SALIENCY, "walk": WALK}
+"""Layout of each benchmark that has its own; the others show accuracy."""
 
-OTHERS: dict[str, Sequence[Column]] = {"saliency": SALIENCY, "walk": WALK}
-"""Layouts of benchmarks that measure no accuracy."""
+COMPARED = ("kinetics",)
+"""Those of them that show accuracy too, which an experiment sets beside published figures."""
 
 MORE: dict[str, Callable[[str, list[Row]], list[Table]]] = {
     "saliency": sink_tables,
@@ -48,7 +48,7 @@ def _tables(rows: list[Row]) -> list[Table]:
 
 def layout_of(bench: str) -> Sequence[Column]:
     """The columns of a benchmark's table."""
-    return OTHERS.get(bench) or ACCURACIES.get(bench, ACCURACY)
+    return LAYOUTS.get(bench, ACCURACY)
 
 
 def title_of(first: Row) -> str:
