@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help example video vlm speed speed-methods tables table1 table2 table3 table5 table6 table7 table10 table11 fig6 fig8 alpha readings controls pictures dev test lint types check format clean
+.PHONY: help example video vlm speed speed-methods speed-video tables table1 table2 table3 table5 table6 table7 table10 table11 fig6 fig8 alpha readings controls pictures dev test lint types check format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,9 +44,9 @@ video: $(VENV)/.video ## make clips of moving shapes, train a head on them, run 
 	head=$$($(BIN)/asap-eval stage=train model=digits_vit bench=kinetics data=build/shapes \
 		results=build/video train.epochs=30 train.lr=0.01 | tail -n 1) && \
 	$(BIN)/asap-eval experiment=table3 model=digits_vit data=build/shapes results=build/video \
-		bench.head=$$head limit=96 sample=spread $(ARGS)
+		bench.head=$$head limit=96 sample=spread speed=true $(ARGS)
 	$(BIN)/asap-eval-strip build/shapes/val/ring/0000.mp4 --model digits_vit --method asap --k 3 \
-		--out build/video/ring.png --animate build/video/ring.gif
+		--side 96 --out build/video/ring.png --animate build/video/ring.gif
 
 $(VENV)/.vlm: pyproject.toml | $(BIN)/python
 	$(PIP_INSTALL) -e '.[vlm]'
@@ -104,6 +104,8 @@ tables: $(VENV)/.core ## the tables in results/, from the records in results/
 	for name in fig7 spearman; do \
 		$(BIN)/asap-report results/walk --experiment $$name --model deit_tiny \
 			--format markdown --out results/$$name.md || exit 1; done
+	$(BIN)/asap-report results/video --experiment table3 --model digits_vit \
+		--format markdown --out results/table3.md
 	$(BIN)/asap-report results/saliency --format markdown --out results/saliency.md
 	$(BIN)/asap-report results/walk --claims --clustering benchmarks/clustering-cpu-float32.json \
 		--format markdown --out results/claims.md
@@ -114,6 +116,10 @@ pictures: $(VENV)/.core ## the pictures in docs/figures, from the records in res
 speed-methods: $(VENV)/.core ## speed-up and share of the ideal of every method: DATA=<folder> [WEIGHTS=<file>]
 	$(if $(DATA),,$(error give DATA=<folder with one folder per class>))
 	$(BIN)/python benchmarks/methods.py --data $(DATA) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(SPEED_ARGS)
+
+speed-video: $(VENV)/.video ## decoding against encoding, one clip through CLIP ViT-L/14: DATA=<folder> [WEIGHTS=<file>]
+	$(if $(DATA),,$(error give DATA=<folder of videos>))
+	$(BIN)/python benchmarks/video.py --data $(DATA) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(SPEED_ARGS)
 
 dev: $(VENV)/.dev ## install with every extra and the developers' tools
 

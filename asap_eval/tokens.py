@@ -140,6 +140,19 @@ def combine(x: Tensor, slot: Tensor, weight: Tensor, slots: int) -> Tensor:
     return out
 
 
+def reduce_run(group: Tensor, run: Tensor, slot: Tensor) -> None:
+    """Give neighbouring tokens slots of their own; the tokens behind them move up.
+
+    Args:
+        group: ``[N]`` slot of each token of one sample, until here its place; changed in place.
+        run: ``[n]`` places of the neighbours. slot: ``[n]`` theirs from 0, -1 = dropped.
+    """
+    first, behind = run[0], int(run[-1]) + 1
+    group[run] = torch.where(slot >= 0, first + slot, DROPPED)
+    after = group[behind:]
+    after[after >= 0] -= len(run) - (int(slot.max()) + 1)
+
+
 def slot_weight(reduction: Reduction, size: Tensor) -> Tensor:
     """``[B, N]`` factors: the given ones, or size over the total size of the slot."""
     if reduction.weight is not None:

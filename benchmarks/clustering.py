@@ -17,14 +17,12 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import math
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import contenders
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -77,29 +75,16 @@ def main() -> None:
     for size in options.batch_sizes:
         row, machine = _measure(options, loaded, size)
         rows.append(row)
-    report = {
-        "command": "python " + " ".join(sys.argv),
-        "clustering": rows,
-        "machine": machine,
-    }
     _print(rows)
-    out = options.out or Path(__file__).parent / f"clustering-{options.device}-{options.dtype}.json"
-    out.write_text(json.dumps(report, indent=1) + "\n")
-    print(out)
+    print(contenders.write({"clustering": rows, "machine": machine}, options, "clustering"))
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", required=True, help="folder with a folder per class")
-    parser.add_argument("--weights", help="file with the model's weights; timm's hub without it")
+    parser = contenders.parser(__doc__, rounds=200)
     parser.add_argument("--model", default="deit_tiny")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
     parser.add_argument("--block", type=int, default=8, help="block after which the images fire")
     parser.add_argument("--k", type=float, default=8.0, help="ASAP's bins")
-    parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 32])
-    parser.add_argument("--out", type=Path, default=None)
     return parser.parse_args()
 
 

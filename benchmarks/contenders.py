@@ -1,7 +1,11 @@
-"""What the speed scripts share: batches of real images, and knobs that meet a MACs budget."""
+"""What the speed scripts share: options, batches of real images, knobs that meet a MACs budget."""
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +17,29 @@ from asap_eval.budget import Found, search, whole_knob
 from asap_eval.hosts import geometry_of, install
 from asap_eval.method import Batch, build
 from asap_eval.models import LoadedModel
+
+
+def parser(
+    doc: str | None, rounds: int, data: str = "folder with a folder per class"
+) -> argparse.ArgumentParser:
+    """The options of every script; the first line of ``doc`` says what it is."""
+    options = argparse.ArgumentParser(description=doc.splitlines()[0] if doc else None)
+    options.add_argument("--data", required=True, help=data)
+    options.add_argument("--weights", help="file with the model's weights; timm's hub without it")
+    options.add_argument("--device", default="cpu")
+    options.add_argument("--dtype", default="float32")
+    options.add_argument("--rounds", type=int, default=rounds)
+    options.add_argument("--out", type=Path, help="JSON file; one beside the script without it")
+    return options
+
+
+def write(report: dict[str, Any], options: argparse.Namespace, name: str) -> Path:
+    """The report with its command, as JSON; the file's name says device and precision."""
+    beside = Path(__file__).parent / f"{name}-{options.device}-{options.dtype}.json"
+    out: Path = options.out or beside
+    report = {"command": "python " + " ".join(sys.argv), **report}
+    out.write_text(json.dumps(report, indent=1) + "\n")
+    return out
 
 
 def batches_of(data: str, loaded: LoadedModel, count: int, size: int) -> list[Pixels]:

@@ -14,14 +14,12 @@ methods whose token counts do not depend on the image can be timed fairly.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import contenders
 import torch
-from contenders import batches_of, meet
 from rich.console import Console
 from rich.table import Table
 
@@ -58,35 +56,28 @@ def main() -> None:
     options = _options()
     torch.set_grad_enabled(False)
     where = {"device": options.device, "dtype": options.dtype}
-    out = options.out or Path(__file__).parent / f"methods-{options.device}-{options.dtype}.json"
-    report: dict[str, Any] = {"command": "python " + " ".join(sys.argv), "rows": []}
+    report: dict[str, Any] = {"rows": []}
     for name in options.models:
         # Only DeiT-Tiny's weights can be given; other shapes are timed with random ones.
         weights = options.weights if name == "deit_tiny" else "random"
         model = load_model(name, weights=weights, **where)
-        batches = batches_of(options.data, model, options.batches, options.batch_size)
+        batches = contenders.batches_of(options.data, model, options.batches, options.batch_size)
         report["machine"] = backend(batches[0].images)
         for row in _rows(options, model, batches):
             report["rows"].append(row)
             print(_line(row), file=sys.stderr)
-            out.write_text(json.dumps(report, indent=1) + "\n")
+            contenders.write(report, options, "methods")  # what there is, should it be stopped
     _print(report)
-    print(out)
+    print(contenders.write(report, options, "methods"))
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", required=True, help="folder with a folder per class")
-    parser.add_argument("--weights", help="file with DeiT-Tiny's weights; timm's hub without it")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--rounds", type=int, default=30)
+    parser = contenders.parser(__doc__, rounds=30)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--batches", type=int, default=4, help="different batches to take turns on")
     parser.add_argument("--target", type=float, default=-35.0, help="MACs change in %%")
     parser.add_argument("--methods", nargs="+", default=list(AT_BUDGET))
     parser.add_argument("--models", nargs="+", default=["deit_tiny", "deit_small"])
-    parser.add_argument("--out", type=Path, default=None)
     return parser.parse_args()
 
 
@@ -121,7 +112,7 @@ def _contenders(
             yield name, "authors'", params.pop(card.knob or "", None), params
         for params in AT_BUDGET[name]:
             try:
-                found = meet(loaded, name, params, batches, options.target)
+                found = contenders.meet(loaded, name, params, batches, options.target)
             except AsapEvalError as error:
                 print(f"{loaded.name} {name}: {error}", file=sys.stderr)
                 continue

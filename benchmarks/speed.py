@@ -13,14 +13,11 @@ One command, one process, contenders in turns (see asap_eval/bench/speed.py):
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import contenders
 import torch
-from contenders import batches_of, meet
 from rich.console import Console
 from rich.table import Table
 
@@ -38,27 +35,19 @@ NEVER = float("inf")
 def main() -> None:
     options = _options()
     torch.set_grad_enabled(False)
-    report: dict[str, Any] = {"command": "python " + " ".join(sys.argv)}
-    report["walk"] = [_walk(options, name) for name in options.shapes]
+    report: dict[str, Any] = {"walk": [_walk(options, name) for name in options.shapes]}
     loaded = load_model(
         "deit_tiny", weights=options.weights, device=options.device, dtype=options.dtype
     )
     report["reduction"] = list(_reductions(options, loaded))
     report["memory"] = _memory(options, loaded)
-    report["machine"] = backend(batches_of(options.data, loaded, 1, 1)[0].images)
+    report["machine"] = backend(contenders.batches_of(options.data, loaded, 1, 1)[0].images)
     _print(report)
-    out = options.out or Path(__file__).parent / f"speed-{options.device}-{options.dtype}.json"
-    out.write_text(json.dumps(report, indent=1) + "\n")
-    print(out)
+    print(contenders.write(report, options, "speed"))
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", required=True, help="folder with a folder per class")
-    parser.add_argument("--weights", help="file with DeiT-Tiny's weights; timm's hub without it")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--rounds", type=int, default=30)
+    parser = contenders.parser(__doc__, rounds=30)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--target", type=float, default=-35.0, help="MACs change in %%")
     parser.add_argument("--methods", nargs="+", default=["random", "asap"])
@@ -71,7 +60,6 @@ def _options() -> argparse.Namespace:
         default=["deit_tiny", "deit_small"],
         help="models whose walk is measured, optionally with a batch size: clip_vit_l14_336:64",
     )
-    parser.add_argument("--out", type=Path, default=None)
     return parser.parse_args()
 
 
@@ -79,7 +67,7 @@ def _walk(options: argparse.Namespace, shape: str) -> dict[str, Any]:
     """The walk's share of a fused forward. Its floor is its own products over the model's."""
     name, _, size = shape.partition(":")
     loaded = load_model(name, weights="random", device=options.device, dtype=options.dtype)
-    pixels = batches_of(options.data, loaded, 1, int(size or options.batch_size))
+    pixels = contenders.batches_of(options.data, loaded, 1, int(size or options.batch_size))
     walk = build("asap", tau=NEVER)
     speed = measure_speed(loaded.model, walk, pixels, rounds=options.rounds)
     geometry = geometry_of(loaded.model)
@@ -100,10 +88,10 @@ def _walk(options: argparse.Namespace, shape: str) -> dict[str, Any]:
 
 
 def _reductions(options: argparse.Namespace, loaded: LoadedModel) -> Iterator[dict[str, Any]]:
-    batches = batches_of(options.data, loaded, 4, options.batch_size)
+    batches = contenders.batches_of(options.data, loaded, 4, options.batch_size)
     for name in options.methods:
         for params in [{"tau": tau} for tau in options.tau] if name == "asap" else [{}]:
-            found = meet(loaded, name, params, batches, options.target)
+            found = contenders.meet(loaded, name, params, batches, options.target)
             reducer = build(name, k=found.knob, **params)
             speed = measure_speed(loaded.model, reducer, batches, rounds=options.rounds)
             yield {
@@ -116,7 +104,7 @@ def _reductions(options: argparse.Namespace, loaded: LoadedModel) -> Iterator[di
 
 
 def _memory(options: argparse.Namespace, loaded: LoadedModel) -> dict[str, Any]:
-    pixels = batches_of(options.data, loaded, 1, 64)[0]
+    pixels = contenders.batches_of(options.data, loaded, 1, 64)[0]
 
     def peak(reducer: Reducer | None) -> float:
         def step() -> None:

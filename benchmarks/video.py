@@ -1,16 +1,16 @@
-"""Whether decoding keeps up with encoding: frames per second of both, and of both at once.
+"""Whether decoding keeps up with encoding, and what one clip costs CLIP ViT-L/14.
 
     python benchmarks/video.py --data <folder of videos> --model deit_tiny --weights <file>
 
 Videos are repeated until there are enough. Decoding is everything up to the model's input: reading
 the file twice (its times first), decoding in order, resizing, normalising. Each rate is the median
-of some rounds; "both" runs the encoder on batches that worker processes decode meanwhile.
+of some rounds; "both" runs the encoder on batches that worker processes decode meanwhile. "Clip"
+is one clip through an unpruned encoder with random weights, of which its speed does not depend.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -18,11 +18,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import contenders
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from asap_eval.bench.convention import CONVENTIONS
+from asap_eval.bench.macs import unpruned_attention_macs, unpruned_macs
 from asap_eval.bench.speed import backend
+from asap_eval.hosts import geometry_of
 from asap_eval.models import LoadedModel, load_model
 from asap_eval.video.encoder import encoder_of, features
 from asap_eval.video.listing import EXTENSIONS, Listing
@@ -46,28 +50,36 @@ def main() -> None:
         "pooled",
     )
     report = _measured(options, store, loaded)
-    table = Table("what", "workers", "frames/s")
+    report["clips"] = [_clip(options, files[0], name) for name in options.shapes]
+    _print(report)
+    print(contenders.write(report, options, "video"))
+
+
+def _print(report: dict[str, Any]) -> None:
+    rates = Table("what", "workers", "frames/s", title=report["model"])
     for row in report["rates"]:
-        table.add_row(row["what"], str(row["workers"]), f"{row['frames_s']:.1f}")
-    Console().print(table)
-    if options.out:
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
-        print(options.out)
+        rates.add_row(row["what"], str(row["workers"]), f"{row['frames_s']:.1f}")
+    clips = Table("one clip through", "frames", "GMACs a frame", "as the paper counts", "seconds")
+    for row in report["clips"]:
+        work = (f"{row[name]:.2f}" for name in ("frame_g", "paper_g"))
+        clips.add_row(row["model"], str(row["frames"]), *work, f"{row['seconds']:.1f}")
+    for table in (rates, clips):
+        Console().print(table)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", required=True, help="folder of videos, searched deeply")
+    parser = contenders.parser(__doc__, rounds=3, data="folder of videos, searched deeply")
     parser.add_argument("--model", default="deit_tiny")
-    parser.add_argument("--weights", help="a file, or random")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
     parser.add_argument("--videos", type=int, default=16)
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=32, help="frames")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="JSON file")
+    parser.add_argument(
+        "--shapes",
+        nargs="*",
+        default=["clip_vit_l14_336", "clip_vit_l14_224"],
+        help="models through which one clip is timed",
+    )
     return parser.parse_args()
 
 
@@ -93,9 +105,35 @@ def _measured(
 
         rates.append(_rate(options, "both", workers, both))
     return {
-        "command": "python " + " ".join(sys.argv),
+        "model": loaded.name,
         "rates": rates,
         "machine": backend(held[0].pixels[: options.batch_size].to(options.device)),
+    }
+
+
+def _clip(options: argparse.Namespace, file: Path, name: str) -> dict[str, Any]:
+    """Seconds of one clip through an encoder, after one frame that is not counted."""
+    device, dtype = options.device, options.dtype
+    encoder = encoder_of(load_model(name, weights="random", device=device, dtype=dtype), "pooled")
+    store = VideoStore(Listing([file.name], [file], ["video"]), ["video"], options.data)
+    (batch,) = video_batches(
+        store, range(1), Sampling(options.frames), encoder.transform, options.batch_size, 0
+    )
+    with torch.inference_mode():
+        features(encoder.model, batch.pixels[:1], batch.frame_ids[:1])
+        begin = time.perf_counter()
+        for pixels, ids in batch.passes():
+            features(encoder.model, pixels, ids)  # on the CPU again: a GPU has finished
+        seconds = time.perf_counter() - begin
+    geometry = geometry_of(encoder.model)
+    macs, attention = unpruned_macs(geometry), unpruned_attention_macs(geometry)
+    return {
+        "model": name,
+        "frames": len(batch.pixels),
+        "frame_g": macs / 1e9,
+        "paper_g": CONVENTIONS["paper"].counted(geometry, macs, attention) / 1e9,
+        "seconds": seconds,
+        "frames_s": len(batch.pixels) / seconds,
     }
 
 

@@ -177,7 +177,7 @@ def test_a_budget_is_met_and_shown(command: Run, pictures: Path) -> None:
         (["weights=nowhere.safetensors"], ["nowhere.safetensors does not exist"], 1),
         (["data=nowhere"], ["data=nowhere does not exist"], 1),
         (["data=null"], ["data is missing"], 2),
-        (["macs_convention=mine"], ["'mine'", "full"], 2),
+        (["macs_convention=mine"], ["'mine'", "full", "paper"], 2),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 import clips
 import pytest
+import records
 import tiny
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,11 +21,14 @@ from asap_eval.bench.kinetics import Kinetics
 from asap_eval.bench.macs import unpruned_macs
 from asap_eval.cli import main
 from asap_eval.errors import AsapEvalError, BadValueError, DataError, WeightsError
+from asap_eval.experiment import load as load_experiment
 from asap_eval.hosts import geometry_of, install
 from asap_eval.journal import Journal
 from asap_eval.method import build
 from asap_eval.models import LoadedModel, load_model
-from asap_eval.record import Job, RunRecord, read_record
+from asap_eval.record import Budget, Job, Macs, RunRecord, read_record
+from asap_eval.report.experiment import experiment_tables
+from asap_eval.report.match import matched
 from asap_eval.report.table import overview
 from asap_eval.runner import Outcome, run
 from asap_eval.runner import head as training
@@ -210,7 +214,8 @@ def test_figures_of_hand_made_rows(head: Path) -> None:
         return {
             "correct": correct, "top5": True, "error": None, "distinct": distinct,
             "tokens": tokens, "layer_mean": tokens, "fired": [2, 0],
-            "model_macs": share * whole, "method_macs": 0.1 * whole,
+            "model_macs": share * whole, "attention_macs": 0.1 * share * whole,
+            "method_macs": 0.1 * whole,
         }  # fmt: skip
 
     rows = [row(0.5, [10, 40], 2, True), row(0.7, [20, 60], 1, False)]
@@ -222,6 +227,7 @@ def test_figures_of_hand_made_rows(head: Path) -> None:
     assert found.metrics.top5 == pytest.approx(200 / 3)
     assert found.macs.reduction_model_pct == pytest.approx(-40)
     assert found.macs.reduction_pct == pytest.approx(-30)
+    assert found.macs.paper is None  # 0.1 GMACs and less: one decimal says nothing
     assert (found.tokens.kept_min, found.tokens.kept_max, found.tokens.kept_mean) == (10, 60, 32.5)
     assert (found.fired.histogram["2"], found.fired.never) == (2, 2)
     assert found.analysis is not None
@@ -529,11 +535,11 @@ def test_commands_from_training_to_a_table(
 
     table3 = [*common, "experiment=table3", f"bench.head={head}", "bench.frames=2"]
     assert main([*table3, "method=asap", "budget.samples=2"]) == 0
-    records = [read_record(Path(line)) for line in _paths(capsys)]
-    assert [(r.job.method, r.job.params["tau"]) for r in records] == [
+    written = [read_record(Path(line)) for line in _paths(capsys)]
+    assert [(r.job.method, r.job.params["tau"]) for r in written] == [
         ("asap", 1.4), ("asap", 1.7), ("asap", 1.4), ("asap", 1.7)
     ]  # fmt: skip
-    for record in records:
+    for record in written:
         assert _reached(record)
     for bad, says in (
         (["stage=trian"], "Unknown value of stage 'trian'. Did you mean train"),
@@ -544,6 +550,64 @@ def test_commands_from_training_to_a_table(
     ):
         assert main([*kinetics, *bad]) == 2
         assert says in capsys.readouterr().err
+
+
+def table3_record(method: str, **changes: Any) -> RunRecord:
+    """As a run of a row of table3 leaves it, the head being the command line's."""
+    made = records.make(method, **changes)
+    params = {"head": "h.safetensors", "feature": "pooled", "frames": 8, "clips": 1, "views": 1}
+    job = dataclasses.replace(
+        made.job,
+        model="clip_vit_l14_336",
+        bench="kinetics",
+        bench_params={**params, "videos": None},
+    )
+    videos = {
+        name: {"encoding": rate, "decoding": rate / 2}
+        for name, rate in (("fused", 2.0), ("matched", 1.5), ("method", 3.0))
+    }
+    paper = Macs(174.6, 115.1, 0.5, -33.8, -34.1, "paper")
+    return dataclasses.replace(
+        made,
+        job=job,
+        macs=Macs(190.96, 125.0, 0.5, -34.0, -34.5, "full", paper),
+        speed={
+            "fused_img_s": 16.0, "matched_img_s": 12.0, "method_img_s": 24.0,
+            "videos_s": videos, "decode_frames_s": 40.0,
+        },
+        analysis={"macs_per_video_g": {"baseline": 1528.0, "mean": 1000.5, "method": 4.0}},
+    )  # fmt: skip
+
+
+def test_table3_from_records_has_published_figures_both_counts_and_all_rates() -> None:
+    experiment = load_experiment("table3")
+    held = [
+        table3_record("none", paired=None),
+        table3_record(
+            "tome", budget=Budget("macs", -34.09), params={"inflection": None, "proportional": True}
+        ),
+    ]
+    found = matched(experiment, held)
+    (table,) = experiment_tables(experiment, found, held)
+    cells = {row[1]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+    tome = cells["tome"]
+    assert tome["row of the paper"] == "ToMe"
+    assert tome["published Δ"] == "-2.60 (80.78 → 78.18)"
+    assert tome["MACs %: all (model)"] == "-34.0 (-34.5)"
+    assert tome["MACs % as the paper counts"] == "-33.80 (-34.10)"
+    assert tome["published MACs"] == "-34.09 %"
+    assert tome["published throughput"] == "+20.00 %"
+    assert tome["GMACs per video: model + own"] == "1000.50 + 4.00"
+    contenders = "fused / matched / method"
+    assert tome[f"frames/s encoded: {contenders}"] == "16.0 / 12.0 / 24.0"
+    assert tome[f"videos/s encoded: {contenders}"] == "2.00 / 1.50 / 3.00"
+    assert tome[f"videos/s decoded and encoded: {contenders}"] == "1.00 / 0.75 / 1.50"
+    assert tome["frames/s decoded"] == "40.0"
+    assert cells["ppt"]["verdict"].startswith("not run")
+    other = dataclasses.replace(held[1], job=dataclasses.replace(
+        held[1].job, bench_params={**held[1].job.bench_params, "frames": 4}
+    ))  # fmt: skip
+    assert not [f for f in matched(experiment, [other]) if f.record]
 
 
 def _paths(capsys: pytest.CaptureFixture[str]) -> list[str]:

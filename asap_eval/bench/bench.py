@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from asap_eval.bench.macs import unpruned_macs
 from asap_eval.bench.statistics import paired
-from asap_eval.bench.work import macs_change
+from asap_eval.bench.work import check_convention, macs_change
 from asap_eval.errors import AsapEvalError, unknown
 from asap_eval.hosts import Geometry, geometry_of
 from asap_eval.journal import Row
@@ -65,8 +65,8 @@ class Bench(ABC, Generic[S, B]):
     (or `LoadedVlm`), ``geometry`` what `geometry` makes of it.
 
     A row is one sample: ``id`` and ``error`` (None, or why it could not be read) are always there;
-    where ``budget=macs`` is served so are ``model_macs`` and ``method_macs``, and ``handed_to_llm``
-    where ``budget=tokens`` is.
+    where ``budget=macs`` is served so are ``model_macs``, ``attention_macs`` and ``method_macs``,
+    and ``handed_to_llm`` where ``budget=tokens`` is.
     """
 
     name: ClassVar[str]
@@ -103,6 +103,10 @@ class Bench(ABC, Generic[S, B]):
     def geometry(self, loaded: Any) -> Any:
         """What of the model decides its work."""
         return geometry_of(loaded.model)
+
+    def check_convention(self, loaded: Any, name: str) -> None:
+        """Raise `BadValueError` where ``macs_convention=<name>`` cannot count this model."""
+        check_convention(self.geometry(loaded), name)
 
     def seen(self, geometry: Any, method: type[Reducer]) -> Geometry:
         """What a method sees of the model: the part it acts in."""
@@ -164,11 +168,12 @@ class Bench(ABC, Generic[S, B]):
     ) -> Generator[list[Row], None, None]:
         """Rows of one batch after the other; the method is in the model until it is closed."""
 
-    def spent(self, kind: str, rows: Sequence[Row], geometry: Any) -> list[float]:
-        """What a budget counts of each readable sample: ``macs`` = total change in percent, the
-        method's own work included; ``tokens`` = tokens handed to the language model."""
+    def spent(self, kind: str, rows: Sequence[Row], geometry: Any, convention: str) -> list[float]:
+        """What a budget counts of each readable sample: ``macs`` = total change in percent as the
+        convention has it, the method's own work included; ``tokens`` = tokens handed to the
+        language model."""
         if kind == "macs":
-            return macs_change(rows, geometry)
+            return macs_change(rows, geometry, convention)
         return [float(row["handed_to_llm"]) for row in rows if row["error"] is None]
 
     @abstractmethod

@@ -17,7 +17,14 @@ from torch import Tensor
 from asap_eval.bench.bench import Bench, Summary
 from asap_eval.bench.images import ImageBatch, ImageSet, image_batches
 from asap_eval.bench.speed import Pixels, measure_speed
-from asap_eval.bench.work import NO_WORK, fired_block, macs_block, tokens_block, work_of
+from asap_eval.bench.work import (
+    NO_WORK,
+    fired_block,
+    macs_block,
+    readable,
+    tokens_block,
+    work_of,
+)
 from asap_eval.errors import AsapEvalError, DataError
 from asap_eval.hosts import Geometry, geometry_of, install
 from asap_eval.journal import Row
@@ -101,11 +108,11 @@ class ImageBench(Bench[ImageSet, ImageBatch]):
 
     def _rows(self, batch: ImageBatch, found: Sequence[dict[str, Any]]) -> list[Row]:
         """Rows of all images of a batch; ``found`` is of the readable ones."""
-        readable = iter(found)
+        left = iter(found)
         rows = []
         for at, name, label in zip(batch.indices, batch.ids, batch.labels, strict=True):
             error = batch.failures.get(at)
-            values = next(readable) if error is None else {**self.unmeasured(label), **NO_WORK}
+            values = next(left) if error is None else {**self.unmeasured(label), **NO_WORK}
             rows.append({"id": name, **values, "error": error})
         return rows
 
@@ -115,11 +122,7 @@ class ImageBench(Bench[ImageSet, ImageBatch]):
         Raises:
             DataError: not one image could be read.
         """
-        read = [row for row in rows if row["error"] is None]
-        if not read:
-            raise DataError(
-                f"None of the {len(rows)} images could be read; the first says: {rows[0]['error']}"
-            )
+        read = readable(rows, "images")
         return Summary(
             macs=macs_block(read, geometry, convention),
             tokens=tokens_block(read),

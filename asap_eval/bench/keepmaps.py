@@ -26,9 +26,9 @@ from PIL import Image
 from torch import Tensor
 
 from asap_eval.bench.bench import register
+from asap_eval.bench.fates import FATES, fates_of
 from asap_eval.bench.image_bench import ImageBench
 from asap_eval.bench.images import ImageBatch, ImageSet, Sample, chosen_images
-from asap_eval.bench.saliency import FATES, fates_of
 from asap_eval.bench.seen import seen
 from asap_eval.bench.stores import EXTENSIONS
 from asap_eval.errors import DataError

@@ -5,8 +5,9 @@ trained beforehand on unreduced features (``stage=train``), sees the mean over t
 A video's scores are the mean of the probabilities of its clips and views.
 
 A row of a video has ``fired``, ``tokens`` and ``layer_mean`` as lists, one value per frame, and
-``model_macs`` and ``method_macs`` as means over its frames: in a record's ``macs``, ``tokens`` and
-``fired`` an image is a frame. ``batch_size`` is frames; as many videos are packed as fill it.
+``model_macs``, ``attention_macs`` and ``method_macs`` as means over its frames: in a record's
+``macs``, ``tokens`` and ``fired`` an image is a frame. ``batch_size`` is frames; as many videos are
+packed as fill it.
 
 ``analysis`` of a record: ``frames_per_video`` that went through the encoder;
 ``macs_per_video_g`` (``baseline``, ``mean``, ``method``) GMACs, the head included;
@@ -17,8 +18,6 @@ A row of a video has ``fired``, ``tokens`` and ``layer_mean`` as lists, one valu
 from __future__ import annotations
 
 import dataclasses
-import statistics
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,16 +30,17 @@ from torch import Tensor
 from asap_eval.bench.bench import Bench, Summary, register
 from asap_eval.bench.image_bench import SPEED_BATCHES
 from asap_eval.bench.images import ImageSet, Sample, chosen_images
-from asap_eval.bench.speed import Pixels, measure_speed
-from asap_eval.bench.work import NO_WORK, fired_block, macs_block, tokens_block, work_of
+from asap_eval.bench.speed import measure_speed
+from asap_eval.bench.video_rows import rows_of, summary_of
+from asap_eval.bench.video_speed import decoded_frames, video_rates
+from asap_eval.bench.work import work_of
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import Geometry, geometry_of, install
 from asap_eval.journal import Row
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedModel
-from asap_eval.record import Metrics
 from asap_eval.video.encoder import Feature, encoder_of, features, width_of
-from asap_eval.video.head import Head, load_head
+from asap_eval.video.head import Head, check_head, load_head
 from asap_eval.video.listing import Listing, list_videos
 from asap_eval.video.loader import VideoBatch, video_batches
 from asap_eval.video.sampling import Sampling
@@ -90,24 +90,8 @@ class Kinetics(Bench[ImageSet, VideoBatch]):
                 "bench=kinetics needs bench.head=<file>: train one first, with the same model and "
                 "options and stage=train."
             )
-        head = self.loaded_head
-        about, width = head.about, width_of(loaded.model, self.feature)
-        if head.weight.shape[1] != width:
-            raise BadValueError(
-                f"bench.head={self.head} reads {head.weight.shape[1]} features, and {loaded.name} "
-                f"has {width} with bench.feature={self.feature}."
-            )
-        if about.get("feature", self.feature) != self.feature:
-            raise BadValueError(
-                f"bench.head={self.head} was trained with bench.feature={about['feature']}, not "
-                f"{self.feature}."
-            )
-        if about.get("backbone", loaded.weights.sha256) != loaded.weights.sha256:
-            raise BadValueError(
-                f"bench.head={self.head} was trained on other weights "
-                f"({about.get('backbone_name')}) than {loaded.weights.name}: give those as "
-                "weights=, or train a head for these."
-            )
+        width = width_of(loaded.model, self.feature)
+        check_head(self.loaded_head, loaded, f"bench.head={self.head}", self.feature, width)
 
     @property
     def loaded_head(self) -> Head:
@@ -208,36 +192,7 @@ class Kinetics(Bench[ImageSet, VideoBatch]):
                     found.append(features(loaded.model, pixels, ids))
                     work += work_of(trace, geometry)
                 scores = head.probabilities(self._means(found)) if found else torch.empty(0)
-                yield self._rows(batch, scores, work)
-
-    def _rows(self, batch: VideoBatch, scores: Tensor, work: list[dict[str, Any]]) -> list[Row]:
-        """Rows of all videos of a batch; ``scores [b, C]`` and ``work`` of the readable ones."""
-        rows: list[Row] = []
-        readable, count = 0, self.sampling.per_video
-        for at, name, label in zip(batch.indices, batch.ids, batch.labels, strict=True):
-            if at in batch.failures:
-                wrong = {"label": label, "prediction": None, "correct": False, "top5": False}
-                lost = {**wrong, "distinct": None, **NO_WORK}
-                rows.append({"id": name, **lost, "error": batch.failures[at]})
-                continue
-            row = scores[readable]
-            best = row.topk(min(5, len(row))).indices.tolist()
-            own = work[readable * count : (readable + 1) * count]
-            rows.append(
-                {
-                    "id": name,
-                    "label": label,
-                    "prediction": best[0],
-                    "correct": best[0] == label,
-                    "top5": label in best if len(row) >= 5 else None,
-                    "distinct": batch.distinct[readable],
-                    **{key: [frame[key] for frame in own] for key in _LISTS},
-                    **{key: statistics.fmean(frame[key] for frame in own) for key in _MEANS},
-                    "error": None,
-                }
-            )
-            readable += 1
-        return rows
+                yield rows_of(batch, scores, work, self.sampling.per_video)
 
     def summarise(self, rows: Sequence[Row], geometry: Geometry, convention: str) -> Summary:
         """What the rows of all videos say together.
@@ -245,36 +200,7 @@ class Kinetics(Bench[ImageSet, VideoBatch]):
         Raises:
             DataError: not one video could be read.
         """
-        read = [row for row in rows if row["error"] is None]
-        if not read:
-            raise DataError(
-                f"None of the {len(rows)} videos could be read; the first says: {rows[0]['error']}"
-            )
-        frames = [
-            dict(zip(_LISTS, values, strict=True))
-            for row in read
-            for values in zip(*(row[key] for key in _LISTS), strict=True)
-        ]
-        macs, head = macs_block(read, geometry, convention), self.loaded_head
-        own = self.sampling.inputs * head.weight.numel() / 1e9
-        per_video = {
-            "baseline": self.sampling.per_video * macs.baseline_g + own,
-            "mean": self.sampling.per_video * macs.mean_g + own,
-            "method": self.sampling.per_video * macs.method_g,
-        }
-        wanted = len(self.sampling.shares)
-        return Summary(
-            macs=macs,
-            tokens=tokens_block(frames),
-            fired=fired_block(frames, geometry.depth),
-            metrics=_metrics(rows),
-            analysis={
-                "frames_per_video": self.sampling.per_video,
-                "macs_per_video_g": per_video,
-                "short_videos": sum(row["distinct"] < wanted for row in read),
-                "head": {"sha256": head.sha256, **head.about},
-            },
-        )
+        return summary_of(rows, geometry, convention, self.sampling, self.loaded_head)
 
     def speed(
         self,
@@ -299,56 +225,19 @@ class Kinetics(Bench[ImageSet, VideoBatch]):
         count = min(len(samples), SPEED_BATCHES * self.samples_per_batch(batch_size))
         places = [samples.places[at * len(samples) // count] for at in range(count)]
         chosen = dataclasses.replace(samples, places=places)
-        begin = time.perf_counter()
-        batches = list(self.batches(loaded, chosen, batch_size=batch_size))
-        seconds = time.perf_counter() - begin
         first = next(loaded.model.parameters())
-        pixels = torch.cat([batch.pixels for batch in batches if len(batch.pixels)] or [_NONE])
-        ids = [name for batch in batches for name in batch.frame_ids]
-        full = [
-            Pixels(
-                pixels[at : at + batch_size].to(first.device, first.dtype),
-                tuple(ids[at:][:batch_size]),
-            )
-            for at in range(0, len(ids) - batch_size + 1, batch_size)
-        ]
-        if not full:
-            raise DataError(
-                f"Speed needs batch_size={batch_size} readable frames; the {count} videos chosen "
-                f"for it have {len(ids)}."
-            )
+        decoded = decoded_frames(self.batches(loaded, chosen, batch_size=batch_size))
         found = measure_speed(
-            loaded.model, reducer, full, rounds=rounds, seed=seed, progress=progress
+            loaded.model,
+            reducer,
+            decoded.passes(batch_size, first),
+            rounds=rounds,
+            seed=seed,
+            progress=progress,
         )
-        decoded = len(ids) / seconds
-        rates = {name: found[f"{name}_img_s"] for name in ("fused", "matched", "method")}
-        per_video = self.sampling.per_video
-        found["decode_frames_s"] = decoded
-        found["videos_s"] = {
-            name: {
-                "encoding": rate / per_video,
-                "decoding": 1 / (1 / rate + 1 / decoded) / per_video,
-            }
-            for name, rate in rates.items()
-        }
-        return found
-
-
-_LISTS = ("fired", "tokens", "layer_mean")
-"""What of a frame's work a row lists frame by frame."""
-_MEANS = ("model_macs", "method_macs")
-_NONE = torch.empty(0, 3, 0, 0)
+        return {**found, **video_rates(found, decoded.frames_s, self.sampling.per_video)}
 
 
 @lru_cache(maxsize=2)
 def _head(path: Path, _written: int) -> Head:
     return load_head(path)
-
-
-def _metrics(rows: Sequence[Row]) -> Metrics:
-    few = any(row["top5"] is None for row in rows)
-    top1, top5 = (
-        100.0 * sum(bool(row[name]) for row in rows) / len(rows) for name in ("correct", "top5")
-    )
-    failed = sum(row["error"] is not None for row in rows)
-    return Metrics(top1=top1, top5=None if few else top5, n=len(rows), failed=failed)

@@ -34,6 +34,18 @@ def model_macs(geometry: Geometry, trace: Trace) -> Tensor:
     )
 
 
+def unpruned_attention_macs(geometry: Geometry) -> float:
+    """The two products of attention in `unpruned_macs`."""
+    return float(geometry.tokens**2 * sum(block.attention_pair for block in geometry.blocks))
+
+
+def attention_macs(geometry: Geometry, trace: Trace) -> Tensor:
+    """The two products of attention in `model_macs`, ``[B]`` fp64."""
+    pairs = trace.attention_tokens.double() ** 2
+    each = torch.tensor([block.attention_pair for block in geometry.blocks], dtype=torch.float64)
+    return each @ pairs.cpu()
+
+
 def _macs(
     geometry: Geometry, patches: Tensor, attention: Tensor, mlp: Tensor, left: Tensor
 ) -> Tensor:

@@ -29,10 +29,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from asap_eval.bench.bench import register
+from asap_eval.bench.fates import FATES, fates_of
 from asap_eval.bench.image_bench import ImageBench
 from asap_eval.bench.images import ImageBatch, ImageSet, Sample, chosen_images
 from asap_eval.bench.masks import Coverage, MaskStore, geometry_only
@@ -45,8 +45,6 @@ from asap_eval.method import Reducer
 from asap_eval.models import LoadedModel
 from asap_eval.trace import Trace
 
-FATES = ("kept", "pooled", "dropped")
-"""What can happen to a patch, in the order of `fates_of`."""
 SIDES = ("foreground", "background")
 """Columns of a row: patches of that side by fate."""
 
@@ -139,16 +137,6 @@ class Saliency(ImageBench):
             **_sinks(read),
             **_blocks(read, geometry.depth),
         }
-
-
-def fates_of(source: Tensor) -> Tensor:
-    """``[B, P]`` the place in `FATES` of each patch, from its slot ``[B, P]`` (-1 = dropped)."""
-    gone = source < 0
-    slots = source.masked_fill(gone, 0)
-    members = torch.zeros(len(source), int(slots.max()) + 1, dtype=torch.long)
-    members.scatter_add_(1, slots, (~gone).long())
-    shared = members.gather(1, slots) > 1
-    return torch.where(gone, FATES.index("dropped"), shared.long())
 
 
 def _counts(fates: Tensor, foreground: Tensor) -> list[dict[str, Any]]:

@@ -88,6 +88,13 @@ class VisionLanguage(Bench[QuestionSet, QuestionBatch]):
     def geometry(self, loaded: LoadedVlm) -> LlavaGeometry:
         return llava_geometry(loaded.model)
 
+    def check_convention(self, loaded: LoadedVlm, name: str) -> None:
+        if name != "full":
+            raise BadValueError(
+                f"macs_convention={name} is how the paper counts classifiers; it says nothing of "
+                f"language models. Use macs_convention=full with bench={self.name}."
+            )
+
     def seen(self, geometry: LlavaGeometry, method: type[Reducer]) -> Geometry:
         """The tower, or the language model with the image tokens of one crop as its row."""
         if method.tower == "vision":
@@ -153,7 +160,7 @@ class VisionLanguage(Bench[QuestionSet, QuestionBatch]):
             for batch in batches:
                 yield _rows(loaded, trace, geometry, batch)
 
-    def spent(self, kind: str, rows: Sequence[Row], geometry: Any) -> list[float]:
+    def spent(self, kind: str, rows: Sequence[Row], geometry: Any, convention: str) -> list[float]:
         """``tokens`` of a LLaVA-NeXT picture count as if it had five crops, as published budgets
         do; ``macs`` up to the first logits."""
         read = [row for row in rows if row["error"] is None]

@@ -6,26 +6,35 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from asap_eval.bench.macs import model_macs, unpruned_macs
+from asap_eval.bench.convention import CONVENTIONS
+from asap_eval.bench.macs import (
+    attention_macs,
+    model_macs,
+    unpruned_attention_macs,
+    unpruned_macs,
+)
+from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import Geometry
 from asap_eval.journal import Row
 from asap_eval.record import Fired, Macs, Tokens
 from asap_eval.trace import Trace
 
 NO_WORK: dict[str, Any] = dict.fromkeys(
-    ("fired", "tokens", "layer_mean", "model_macs", "method_macs")
+    ("fired", "tokens", "layer_mean", "model_macs", "attention_macs", "method_macs")
 )
 """What a sample that could not be read has of `work_of`."""
 
 
 def work_of(trace: Trace, geometry: Geometry) -> list[dict[str, Any]]:
     """The work's part of each image's row: its firing block (0 = never), patch and pooled tokens
-    after the last block and on average over the blocks, the model's MACs and the method's own.
+    after the last block and on average over the blocks, the model's MACs, the two products of
+    attention in them, and the method's own.
     """
     values = zip(
         trace.fired.tolist(),
         (trace.lengths - geometry.prefix).T.tolist(),
         model_macs(geometry, trace).tolist(),
+        attention_macs(geometry, trace).tolist(),
         trace.method_macs.tolist(),
         strict=True,
     )
@@ -35,35 +44,77 @@ def work_of(trace: Trace, geometry: Geometry) -> list[dict[str, Any]]:
             "tokens": lengths[-1],
             "layer_mean": sum(lengths) / len(lengths),
             "model_macs": own,
+            "attention_macs": attention,
             "method_macs": method,
         }
-        for fired, lengths, own, method in values
+        for fired, lengths, own, attention, method in values
     ]
 
 
-def macs_change(rows: Sequence[Row], geometry: Geometry) -> list[float]:
-    """Total change of the MACs of each readable sample in percent, the method's own included."""
-    whole = unpruned_macs(geometry)
-    return [
-        100 * ((row["model_macs"] + row["method_macs"]) / whole - 1)
+def readable(rows: Sequence[Row], what: str) -> list[Row]:
+    """Rows of the samples that could be read.
+
+    Raises:
+        DataError: there is none.
+    """
+    read = [row for row in rows if row["error"] is None]
+    if not read:
+        raise DataError(
+            f"None of the {len(rows)} {what} could be read; the first says: {rows[0]['error']}"
+        )
+    return read
+
+
+def check_convention(geometry: Geometry, name: str) -> None:
+    """Raise `BadValueError` where a convention rounds the whole work of a model away."""
+    if CONVENTIONS[name].decimals is None:
+        return
+    if CONVENTIONS[name].change(1, _whole(geometry, name)) is None:
+        raise BadValueError(
+            f"macs_convention={name} divides GMACs with {CONVENTIONS[name].decimals} decimal, and "
+            f"this model has {_whole(geometry, name) / 1e9:.3f}: use macs_convention=full."
+        )
+
+
+def macs_change(rows: Sequence[Row], geometry: Geometry, convention: str) -> list[float]:
+    """Total change of the MACs of each readable sample in percent, the method's own included.
+
+    Unrounded in every convention, because a knob is searched by it.
+    """
+    counted, whole = CONVENTIONS[convention].counted, _whole(geometry, convention)
+    spent = (
+        counted(geometry, row["model_macs"], row["attention_macs"]) + row["method_macs"]
         for row in rows
         if row["error"] is None
-    ]
+    )
+    return [100 * (macs / whole - 1) for macs in spent]
 
 
 def macs_block(read: Sequence[Row], geometry: Geometry, convention: str) -> Macs:
     """The ``macs`` block of a record, from the rows of readable samples."""
-    whole = unpruned_macs(geometry)
-    own = statistics.fmean(row["model_macs"] for row in read)
-    method = statistics.fmean(row["method_macs"] for row in read)
-    return Macs(
-        baseline_g=whole / 1e9,
-        mean_g=own / 1e9,
-        method_g=method / 1e9,
-        reduction_pct=100 * ((own + method) / whole - 1),
-        reduction_model_pct=100 * (own / whole - 1),
-        convention=convention,
+    block = _counted(read, geometry, convention)
+    assert block is not None, "check_convention comes before the run"
+    block.paper = _counted(read, geometry, "paper")
+    return block
+
+
+def _counted(read: Sequence[Row], geometry: Geometry, name: str) -> Macs | None:
+    model, attention, method = (
+        statistics.fmean(row[key] for row in read)
+        for key in ("model_macs", "attention_macs", "method_macs")
     )
+    convention, whole = CONVENTIONS[name], _whole(geometry, name)
+    own = convention.counted(geometry, model, attention)
+    both, alone = (convention.change(macs, whole) for macs in (own + method, own))
+    if both is None or alone is None:
+        return None
+    return Macs(whole / 1e9, own / 1e9, method / 1e9, both, alone, name)
+
+
+def _whole(geometry: Geometry, name: str) -> float:
+    """MACs of the unpruned model that count."""
+    macs, attention = unpruned_macs(geometry), unpruned_attention_macs(geometry)
+    return CONVENTIONS[name].counted(geometry, macs, attention)
 
 
 def tokens_block(read: Sequence[Row]) -> Tokens:

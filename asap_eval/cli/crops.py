@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import Compose, Normalize
 
-from asap_eval.bench.saliency import fates_of
+from asap_eval.bench.fates import fates_of
 from asap_eval.bench.seen import seen
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import geometry_of, install

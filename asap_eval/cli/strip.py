@@ -13,7 +13,7 @@ import torch
 from omegaconf import OmegaConf
 
 import asap_eval  # noqa: F401  (registers the methods)
-from asap_eval.bench.saliency import fates_of
+from asap_eval.bench.fates import fates_of
 from asap_eval.bench.seen import seen
 from asap_eval.bench.stores import EXTENSIONS
 from asap_eval.cli.crops import crop_maps
@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Draw the pictures; standard output gets their paths. 1 where it cannot be done."""
     args = _parser().parse_args(argv)
     try:
+        if args.side < 1:
+            raise BadValueError(f"--side {args.side}: give a number of pixels >= 1.")
         given = {
             "weights": args.weights,
             "k": args.k,
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             maps = keep_maps(args.source, args.model, args.method, frames=args.frames, **given)
         for path, save in ((args.out, save_strip), (args.animate, save_animated)):
             if path is not None:
-                save(maps, path)
+                save(maps, path, args.side)
                 print(path)
     except AsapEvalError as error:
         say(f"error: {error}", style="red")
@@ -113,6 +115,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--option", action="append", default=[], help="of the method: name=value")
     parser.add_argument("--frames", type=int, default=8, help="even frames (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--side", type=int, default=160, help="pixels of a picture's height (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=Path("strip.png"), help="(%(default)s)")
     parser.add_argument("--animate", type=Path, help="also write a .gif, .webp or .png that moves")
     return parser

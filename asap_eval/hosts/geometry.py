@@ -34,6 +34,7 @@ class Geometry:
         head_macs: MACs after the blocks that no token count changes.
         head_token_macs: MACs after them for each token left.
         head_skips_prefix: whether prefix tokens do not count there.
+        clip: whether it is CLIP's tower, known by a norm before its blocks.
     """
 
     family: str
@@ -46,6 +47,7 @@ class Geometry:
     head_macs: int
     head_token_macs: int = 0
     head_skips_prefix: bool = False
+    clip: bool = False
 
     @property
     def depth(self) -> int:

@@ -81,6 +81,7 @@ def _geometry(model: Any, tower: Any) -> Geometry:
         has_cls=True,
         stem_patch_macs=convolution_macs(tower.embeddings.patch_embedding),
         head_macs=linear_macs(model) - linear_macs(tower),
+        clip=True,
     )
 
 

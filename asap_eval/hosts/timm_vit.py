@@ -97,6 +97,7 @@ def _geometry(model: Any) -> Geometry:
         head_macs=head_macs,
         head_token_macs=head_token_macs,
         head_skips_prefix=not getattr(model, "pool_include_prefix", False),
+        clip=not isinstance(model.norm_pre, nn.Identity),
     )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
-from asap_eval.tokens import DROPPED, Reduction
+from asap_eval.tokens import DROPPED, Reduction, reduce_run
 
 
 @register(
@@ -98,11 +98,8 @@ class ShiftReading(Reducer):
             slot, share = keep_and_merge(
                 attention, salience, view.features[row, image], self.k, self.threshold
             )
-            first, behind = image[0], int(image[-1]) + 1
-            group[row, image] = torch.where(slot >= 0, first + slot, DROPPED)
+            reduce_run(group[row], image, slot)
             weight[row, image] = share
-            after = group[row, behind:]
-            after[after >= 0] -= len(image) - (int(slot.max()) + 1)
         return Reduction(group, weight)
 
     def macs(self, view: View, state: Batch) -> Tensor:

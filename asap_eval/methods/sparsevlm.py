@@ -15,7 +15,7 @@ from torch import Tensor
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
 from asap_eval.schedule import locations
-from asap_eval.tokens import DROPPED, Reduction
+from asap_eval.tokens import DROPPED, Reduction, reduce_run
 
 KEEP = {192: [300, 200, 110], 128: [303, 110, 36], 96: [238, 48, 26], 64: [66, 30, 17]}
 """The authors' tokens kept in each acting layer, by the mean number of tokens over 32 layers."""
@@ -130,11 +130,8 @@ class SparseVLM(Reducer):
             slot, share = sparsify(
                 scores[row, image], view.features[row, image], state.keep[view.block - 1], noise
             )
-            first, behind = image[0], int(image[-1]) + 1
-            group[row, image] = torch.where(slot >= 0, first + slot, DROPPED)
+            reduce_run(group[row], image, slot)
             weight[row, image] = share
-            after = group[row, behind:]
-            after[after >= 0] -= len(image) - (int(slot.max()) + 1)
         return Reduction(group, weight)
 
     def macs(self, view: View, state: Judges) -> Tensor:

@@ -53,7 +53,8 @@ class Job:
         data: where the samples are, as it was given. limit: number of samples, None = all.
         sample: ``first`` n in order, or n ``spread`` evenly over it.
         budget: target the knob is searched for. batch_size, device, dtype, seed: of the forward.
-        speed: whether speed is measured. macs_convention: how MACs are counted.
+        speed: whether speed is measured. macs_convention: how MACs are counted, by the record's
+            ``macs`` block and by a budget: ``full``, or as the ASAP ``paper`` has them.
     """
 
     model: str
@@ -73,7 +74,7 @@ class Job:
     dtype: str = "float32"
     seed: int = 0
     speed: bool = False
-    macs_convention: Literal["full"] = "full"
+    macs_convention: Literal["full", "paper"] = "full"
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:

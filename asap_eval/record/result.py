@@ -64,6 +64,9 @@ class Macs:
     reduction_model_pct: float
     """Change without the method's own products."""
     convention: str
+    """``full`` (every product) or ``paper``: `asap_eval.bench.convention`."""
+    paper: Macs | None = None
+    """The same work as the ASAP paper counts; None where its one decimal leaves nothing."""
 
 
 @dataclass

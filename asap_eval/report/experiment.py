@@ -11,13 +11,13 @@ from asap_eval.experiment import About, Entry, Experiment
 from asap_eval.record import RunRecord
 from asap_eval.report.claims import claims
 from asap_eval.report.columns import BELOW, Row, name_of, present
-from asap_eval.report.experiment_columns import EXPERIMENT
+from asap_eval.report.experiment_columns import experiment_layout
 from asap_eval.report.frame import FIELDS, comparable, frame
 from asap_eval.report.grid import grid
 from asap_eval.report.lines import images_note, line_of
 from asap_eval.report.match import Found
 from asap_eval.report.render import Table
-from asap_eval.report.table import LAYOUTS, overview
+from asap_eval.report.table import COMPARED, LAYOUTS, layout_of, overview, title_of
 from asap_eval.report.task_table import changes, notes, scores
 from asap_eval.report.tasks import task_columns, tasks_of
 from asap_eval.report.verdict import NOT_COMPARABLE
@@ -52,7 +52,11 @@ def experiment_tables(
     Args:
         found: rows and what became of them. records: theirs, and those they compare with.
     """
-    own = [f for f in found if f.entry.bench in LAYOUTS and not f.entry.names_tasks]
+    own = [
+        f
+        for f in found
+        if f.entry.bench in LAYOUTS and f.entry.bench not in COMPARED and not f.entry.names_tasks
+    ]
     tables = _own_tables(own)
     left = {id(f) for f in own}
     found = [f for f in found if id(f) not in left]
@@ -183,18 +187,16 @@ def _blank(model: str | None) -> Row:
 
 def _head(model: str | None, lines: Sequence[Row]) -> str:
     ran = next((line for line in lines if present(line["n"])), None)
-    if ran is None:
-        return model or "no record"
-    return (
-        f"{ran['model']} · {ran['bench']} · {ran['data']} · {ran['n']:.0f} samples · {ran['dtype']}"
-    )
+    return title_of(ran) if ran else model or "no record"
 
 
 def _table(about: About, group: Group) -> list[Table]:
+    benches = [str(line["bench"]) for line in group.lines if present(line["bench"])]
+    layout = experiment_layout(layout_of(benches[0] if benches else ""))
     table = Table(
         title=_title(about, group),
-        columns=[column.head for column in EXPERIMENT],
-        rows=[[column.cell(line) for column in EXPERIMENT] for line in group.lines],
+        columns=[column.head for column in layout],
+        rows=[[column.cell(line) for column in layout] for line in group.lines],
         notes=_notes(about, group),
         details=_commands(group),
         numbers_from=TEXT_COLUMNS,

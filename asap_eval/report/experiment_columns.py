@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from asap_eval.report.accuracy import ACCURACY
+from collections.abc import Sequence
+
 from asap_eval.report.columns import Column, Row, number, numbers, present, settings, text
 from asap_eval.report.render import DASH
 
@@ -48,7 +49,13 @@ PUBLISHED = {
         Column("published Δ", _published),
         Column("measured − published", lambda row: number(row["difference"], "{:+.2f}")),
     ],
-    "MACs %: all (model)": [Column("published MACs", _work)],
+    "MACs %: all (model)": [
+        Column(
+            "MACs % as the paper counts",
+            lambda row: numbers(row, "{:+.2f} ({:+.2f})", "paper_pct", "paper_model_pct"),
+        ),
+        Column("published MACs", _work),
+    ],
     "share of ideal": [Column("published throughput", _speed)],
 }
 """Columns by the head of the one they follow."""
@@ -58,6 +65,10 @@ SETTINGS_OF_SEEDS = Column("settings", _settings)
 OWN = {"settings": SETTINGS_OF_SEEDS, "top-1 %": Column("top-1 %", _top1)}
 """Columns that know of several seeds, in place of the overview's."""
 
-EXPERIMENT = [Column("row of the paper", lambda row: text(row["published_row"]))]
-for _column in ACCURACY:
-    EXPERIMENT += [OWN.get(_column.head, _column), *PUBLISHED.get(_column.head, [])]
+
+def experiment_layout(layout: Sequence[Column]) -> list[Column]:
+    """A layout of accuracies for an experiment's rows in order: measured beside published."""
+    columns = [Column("row of the paper", lambda row: text(row["published_row"]))]
+    for column in layout:
+        columns += [OWN.get(column.head, column), *PUBLISHED.get(column.head, [])]
+    return columns

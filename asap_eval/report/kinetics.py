@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import json
-
 from asap_eval.report.accuracy import ACCURACY
-from asap_eval.report.columns import Column, Row, number, numbers, present
-from asap_eval.report.render import DASH
+from asap_eval.report.columns import Column, Row, number, numbers
+
+CONTENDERS = "fused", "matched", "method"
 
 
-def _per_video(row: Row) -> str:
-    if not present(row["analysis"]):
-        return DASH
-    work = json.loads(row["analysis"])["macs_per_video_g"]
-    return f"{work['mean']:.2f} + {work['method']:.2f}"
+def _rates(head: str, form: str, field: str) -> Column:
+    """Rates of all contenders; ``field`` is the frame's column of one."""
 
+    def cell(row: Row) -> str:
+        return numbers(row, " / ".join([form] * 3), *(field.format(name) for name in CONTENDERS))
 
-def _rates(row: Row) -> str:
-    return numbers(row, "{:.1f} / {:.1f} / {:.1f}", "fused_img_s", "matched_img_s", "method_img_s")
+    return Column(f"{head}: {' / '.join(CONTENDERS)}", cell)
 
 
 AFTER = {
     "top-1 %": [Column("top-5 %", lambda row: number(row["top5"], "{:.2f}"))],
-    "GMACs: model + own": [Column("GMACs per video: model + own", _per_video)],
+    "GMACs: model + own": [
+        Column(
+            "GMACs per video: model + own",
+            lambda row: numbers(row, "{:.2f} + {:.2f}", "video_g", "video_method_g"),
+        )
+    ],
 }
 """Columns by the head of the one they follow."""
 
@@ -33,15 +35,9 @@ OWN = {
 """Heads that say what an image is here."""
 
 SPEED = [
-    Column("frames/s: fused / matched / method", _rates),
-    Column(
-        "videos/s encoded: fused / method",
-        lambda row: numbers(row, "{:.2f} / {:.2f}", "fused_videos_s", "method_videos_s"),
-    ),
-    Column(
-        "videos/s decoded and encoded: fused / method",
-        lambda row: numbers(row, "{:.2f} / {:.2f}", "fused_decoded_s", "method_decoded_s"),
-    ),
+    _rates("frames/s encoded", "{:.1f}", "{}_img_s"),
+    _rates("videos/s encoded", "{:.2f}", "{}_videos_s"),
+    _rates("videos/s decoded and encoded", "{:.2f}", "{}_decoded_s"),
     Column("frames/s decoded", lambda row: number(row["decode_frames_s"], "{:.1f}")),
 ]
 

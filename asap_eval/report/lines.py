@@ -16,8 +16,11 @@ MARK = "†"
 MEANS = (
     *("top1", "top5", "delta_top1", "delta_low", "delta_high"),
     *("mean_g", "method_g", "reduction_pct", "reduction_model_pct", "budget_evaluated"),
+    *("paper_pct", "paper_model_pct", "video_g", "video_method_g"),
     *("kept_mean", "layer_mean", "fired_mean"),
     *("fused_img_s", "matched_img_s", "method_img_s", "speedup", "share_of_ideal"),
+    *("fused_videos_s", "matched_videos_s", "method_videos_s", "decode_frames_s"),
+    *("fused_decoded_s", "matched_decoded_s", "method_decoded_s"),
 )
 """Columns that are averaged over seeds."""
 

@@ -69,7 +69,7 @@ def fits(entry: Entry, job: Job) -> bool:
         job.method == entry.method
         and job.seed == row.get("seed", 0)
         and job.bench == entry.bench
-        and _same_bench(_bench_of(entry), job.bench_params)
+        and _same_bench(_left_open(entry, _bench_of(entry)), _left_open(entry, job.bench_params))
         and (job.speed or not row.get("speed", False))
         and _options(job.method, job.params) == _options(entry.method, _given(entry, "method"))
         and _same_knob(entry, job)
@@ -92,6 +92,11 @@ def _same_bench(row: Mapping[str, Any], ran: Mapping[str, Any]) -> bool:
         return bool(asked == given)
 
     return all(same(name) for name in {*row, *ran})
+
+
+def _left_open(entry: Entry, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a benchmark, less those that the row leaves to the command line."""
+    return {name: value for name, value in values.items() if f"bench.{name}" not in entry.needs}
 
 
 def _same_knob(entry: Entry, job: Job) -> bool:

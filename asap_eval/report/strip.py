@@ -37,7 +37,7 @@ def save_strip(maps: Sequence[KeepMap], path: Path, side: int = 160) -> None:
     strip(maps, side).save(path)
 
 
-def save_animated(maps: Sequence[KeepMap], path: Path, side: int = 320, hold: int = 400) -> None:
+def save_animated(maps: Sequence[KeepMap], path: Path, side: int = 160, hold: int = 400) -> None:
     """Write the keep-maps one after the other.
 
     Args:

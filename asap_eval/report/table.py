@@ -30,6 +30,9 @@ LAYOUTS: dict[str, Sequence[Column]] = {
 }
 """Layout of each benchmark that has its own; the others show accuracy."""
 
+COMPARED = ("kinetics",)
+"""Those of them that show accuracy too, which an experiment sets beside published figures."""
+
 MORE: dict[str, Callable[[str, list[Row]], list[Table]]] = {
     "saliency": sink_tables,
     "vlm": task_tables,
@@ -47,16 +50,24 @@ def overview(records: Sequence[RunRecord]) -> list[Table]:
 
 
 def _tables(rows: list[Row]) -> list[Table]:
-    bench, title = rows[0]["bench"], _title(rows[0])
+    bench, title = rows[0]["bench"], title_of(rows[0])
     more = MORE[bench](title, rows) if bench in MORE else []
-    return [_table(title, LAYOUTS.get(bench, ACCURACY), rows), *more]
+    return [_table(title, layout_of(bench), rows), *more]
 
 
-def _title(first: Row) -> str:
+def layout_of(bench: str) -> Sequence[Column]:
+    """The columns of a benchmark's table."""
+    return LAYOUTS.get(bench, ACCURACY)
+
+
+def title_of(first: Row) -> str:
+    """What the rows of a group have in common, from any of them."""
     title = f"{first['model']} · {first['bench']} · {first['data']}"
     title += f" · {number(first['n'], '{:.0f}')} samples · {first['dtype']}"
     params = json.loads(first["bench_params"])
     given = {name: value for name, value in params.items() if value is not None}
+    if first["macs_convention"] != "full":
+        given["macs_convention"] = first["macs_convention"]
     texts = {k: ",".join(map(str, v)) if isinstance(v, list) else v for k, v in given.items()}
     return title + "".join(f" · {name}={value}" for name, value in texts.items())
 

@@ -72,7 +72,9 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
 def evaluated(calibration: Calibration, ready: Prepared, rows: Sequence[Row]) -> None:
     """Add what the knob came to on the evaluated images, with its 95 % interval."""
     assert ready.job.budget is not None
-    values = ready.bench.spent(ready.job.budget.kind, rows, ready.geometry)
+    values = ready.bench.spent(
+        ready.job.budget.kind, rows, ready.geometry, ready.job.macs_convention
+    )
     calibration.evaluated = sum(values) / len(values)
     calibration.evaluated_ci95 = list(mean_interval(values))
 
@@ -84,7 +86,7 @@ def _spent(ready: Prepared, batches: Sequence[Any], knob: float) -> list[float]:
     reducer = build(job.method, k=knob, **job.params)
     rows = ready.bench.evaluate(ready.loaded, reducer, batches, seed=job.seed)
     whole = [row for batch in rows for row in batch]
-    values = ready.bench.spent(job.budget.kind, whole, ready.geometry)
+    values = ready.bench.spent(job.budget.kind, whole, ready.geometry, job.macs_convention)
     if not values:
         raise BudgetError("None of the calibration images could be read.")
     return values

@@ -87,6 +87,7 @@ def prepare(job: Job) -> Prepared:
         )
     loaded = bench.adapted(load(job))
     bench.check(loaded)
+    bench.check_convention(loaded, job.macs_convention)
     samples = bench.open(data_address(job), loaded, limit=job.limit, sample=job.sample)
     ready = _prepared(job, bench, loaded, samples)
     if job.speed and len(samples) < bench.samples_per_batch(job.batch_size):

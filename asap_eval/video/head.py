@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from asap_eval.errors import WeightsError
+from asap_eval.errors import BadValueError, WeightsError
+from asap_eval.models import LoadedModel
 from asap_eval.models.weights import file_sha256
 
 
@@ -79,6 +80,35 @@ def load_head(path: Path) -> Head:
         json.loads(metadata.get("about", "{}")),
         file_sha256(path),
     )
+
+
+def check_head(
+    head: Head, encoder: LoadedModel, given: str, feature: str, width: int | None
+) -> None:
+    """Whether a head belongs to an encoder.
+
+    Args:
+        given: the head as the command line has it. feature: what of the encoder is read.
+        width: of that feature.
+
+    Raises:
+        BadValueError: it was trained on something else.
+    """
+    about = head.about
+    if head.weight.shape[1] != width:
+        raise BadValueError(
+            f"{given} reads {head.weight.shape[1]} features, and {encoder.name} has {width} with "
+            f"bench.feature={feature}."
+        )
+    if about.get("feature", feature) != feature:
+        raise BadValueError(
+            f"{given} was trained with bench.feature={about['feature']}, not {feature}."
+        )
+    if about.get("backbone", encoder.weights.sha256) != encoder.weights.sha256:
+        raise BadValueError(
+            f"{given} was trained on other weights ({about.get('backbone_name')}) than "
+            f"{encoder.weights.name}: give those as weights=, or train a head for these."
+        )
 
 
 def save_whole(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) -> None:
