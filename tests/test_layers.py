@@ -36,7 +36,7 @@ LAYERS = [
 ONLY = {
     "hosts": {"errors", "tokens", "trace", "packing", "method"},
     "video": {"errors", "models", "hosts"},
-    "report": {"errors", "record", "method", "options", "experiment"},
+    "report": {"errors", "record", "journal", "method", "options", "experiment", "bench"},
 }
 """Modules that may use less than all that lies below them."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +20,21 @@ from asap_eval.report.match import matched
 from asap_eval.report.render import Table, print_rich, save, to_markdown, to_rich
 from asap_eval.report.table import overview
 
+COMMANDS = {
+    "diff": "asap_eval.report.diff.command",
+    "html": "asap_eval.report.page.command",
+}
+"""First words that are another command, and the module that runs it: ``main(argv)``. Loaded when
+asked for; a folder of one of these names is given as ``./diff``."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print or write the tables; 2 where the folder is not there, 1 where nothing can be made."""
+    given = sys.argv[1:] if argv is None else list(argv)
+    if given and given[0] in COMMANDS:
+        return int(importlib.import_module(COMMANDS[given[0]]).main(given[1:]))
     parser = _parser()
-    args = parser.parse_args(argv)
+    args = parser.parse_args(given)
     if args.claims and args.format == "csv":
         parser.error("--claims has no csv form: use --format markdown")
     if args.claims and args.experiment:
@@ -96,7 +107,12 @@ def as_text(tables: Sequence[Table], form: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("asap-report", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "asap-report",
+        description=__doc__,
+        epilog="Also: asap-report diff A B (what moved between two folders), asap-report html "
+        "(everything as one page); each with --help.",
+    )
     parser.add_argument(
         "results", nargs="?", type=Path, default=Path("results"), help="folder of records"
     )
