@@ -1,0 +1,66 @@
+"""Pictures made from records: PNG and SVG, readable in black and white."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from asap_eval.errors import RecordError
+from asap_eval.record import read_records
+from asap_eval.report.pictures.figure import Figure, Found, Picture
+from asap_eval.report.pictures.knobs import ALPHA, HEAT_MAP
+from asap_eval.report.pictures.trade import MACS, SPEED
+
+__all__ = ["Drawn", "Figure", "Found", "Picture", "figures", "pictures"]
+
+PICTURES: tuple[Picture, ...] = (MACS, SPEED, HEAT_MAP, ALPHA)
+"""Every kind, in the order of a report."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What `pictures` did.
+
+    Attributes:
+        paths: files written. missing: a line for each kind of picture that lacked its records.
+        problems: a line for each file that is no whole record.
+    """
+
+    paths: list[Path]
+    missing: list[str]
+    problems: list[str]
+
+
+def figures(records: Sequence[Found]) -> list[Figure]:
+    """Every picture that these records allow, in a fixed order; the same records, the same bytes.
+
+    Args:
+        records: as `read_records` gives them: a picture may need what lies beside a record.
+
+    Raises:
+        RecordError: a file beside a record cannot be read.
+    """
+    return [figure for kind in PICTURES for figure in kind.draw(records)]
+
+
+def pictures(results: Path, out: Path) -> Drawn:
+    """Write every picture of a folder of records as ``<name>.svg`` and ``<name>.png``.
+
+    Raises:
+        RecordError: there is no record, or none that allows a picture; says what is needed.
+    """
+    records, problems = read_records(results)
+    if not records:
+        raise RecordError(f"No record in {results}: run asap-eval first.")
+    made = {kind: kind.draw(records) for kind in PICTURES}
+    missing = [f"{kind.name}: needs {kind.needs}" for kind, found in made.items() if not found]
+    if len(missing) == len(made):
+        raise RecordError(f"No picture can be made of {results}. " + "; ".join(missing) + ".")
+    out.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for figure in (figure for found in made.values() for figure in found):
+        for ending, content in (("svg", figure.svg), ("png", figure.png)):
+            paths.append(out / f"{figure.name}.{ending}")
+            paths[-1].write_bytes(content)
+    return Drawn(paths, missing, [str(problem) for problem in problems])

@@ -1,0 +1,197 @@
+"""Accuracy against what it costs: MACs, or throughput; controls apart, Pareto front marked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
+
+from asap_eval.method import methods
+from asap_eval.report.columns import Row, present
+from asap_eval.report.pictures.figure import (
+    COLOURS,
+    MARKERS,
+    Figure,
+    Found,
+    Picture,
+    finished,
+    styled,
+)
+from asap_eval.report.pictures.groups import Group, Line, groups
+
+CONTROL = "control"
+"""``Card.paper`` of the methods that a row has to beat."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A line in the picture: cost and accuracy, with the ends of their intervals."""
+
+    method: str
+    x: float
+    y: float
+    x_bar: tuple[float, float] | None
+    y_bar: tuple[float, float] | None
+
+
+def _by_macs(row: Row) -> tuple[float, tuple[float, float] | None] | None:
+    if not present(row["mean_g"]):
+        return None
+    return float(row["mean_g"] + row["method_g"]), None
+
+
+def _by_speed(row: Row) -> tuple[float, tuple[float, float] | None] | None:
+    if row["method"] == "none":
+        return 1.0, None
+    if not present(row["speedup"]):
+        return None
+    return float(row["speedup"]), (float(row["speedup_p10"]), float(row["speedup_p90"]))
+
+
+Cost = Callable[[Row], "tuple[float, tuple[float, float] | None] | None"]
+
+
+def by_macs(records: Sequence[Found]) -> list[Figure]:
+    """One figure for each group with an unpruned model and at least two other lines."""
+    return [
+        _figure(
+            group,
+            points,
+            name="accuracy-macs",
+            title="Accuracy against work",
+            x="GMACs per image, the method's own products included",
+            sign=-1,
+        )
+        for group, points in _groups(records, _by_macs)
+    ]
+
+
+def by_speed(records: Sequence[Found]) -> list[Figure]:
+    """As `by_macs`, of records with a measured speed."""
+    return [
+        _figure(
+            group,
+            points,
+            name="accuracy-throughput",
+            title="Accuracy against throughput",
+            x="images per second over those of the fastest unpruned model (bars: p10 to p90)",
+            sign=1,
+        )
+        for group, points in _groups(records, _by_speed)
+    ]
+
+
+def _groups(records: Sequence[Found], cost: Cost) -> list[tuple[Group, list[Point]]]:
+    found = []
+    for group in groups(records):
+        points = [point for line in group.lines if (point := _point(line, cost))]
+        if len(points) > 2 and any(point.method == "none" for point in points):
+            found.append((group, points))
+    return found
+
+
+def _point(line: Line, cost: Cost) -> Point | None:
+    row = line.row
+    there = cost(row)
+    if there is None or not present(row["top1"]):
+        return None
+    bar = None
+    if present(row["delta_low"]):
+        whole = row["top1"] - row["delta_top1"]
+        bar = (float(whole + row["delta_low"]), float(whole + row["delta_high"]))
+    return Point(str(row["method"]), there[0], float(row["top1"]), there[1], bar)
+
+
+def front(points: Sequence[Point], sign: int) -> list[Point]:
+    """Points that none other beats: less cost (``sign`` -1) or more speed (1), and no less accuracy.
+
+    Returns:
+        From the cheapest to the most accurate.
+    """
+    best: list[Point] = []
+    for point in sorted(points, key=lambda p: (-sign * p.x, -p.y)):
+        if not best or point.y > best[-1].y:
+            best.append(point)
+    return best
+
+
+def _figure(
+    group: Group, points: Sequence[Point], *, name: str, title: str, x: str, sign: int
+) -> Figure:
+    whole = next(point for point in points if point.method == "none")
+    best = front(points, sign)
+    with styled():
+        canvas = Canvas(figsize=(7.5, 5.2), layout="constrained")
+        axes = canvas.add_subplot()
+        axes.set_title(f"{title} · {group.title}")
+        handles = [_drawn(axes, name, same, at) for at, (name, same) in enumerate(_by(points))]
+        axes.plot(
+            [p.x for p in best], [p.y for p in best], color="black", lw=1, ls=(0, (4, 2)), zorder=1
+        )
+        axes.axhline(whole.y, color="0.5", lw=0.8, ls=":")
+        handles.append(Line2D([], [], color="black", lw=1, ls=(0, (4, 2)), label="Pareto front"))
+        handles.append(Line2D([], [], color="0.5", lw=0.8, ls=":", label="unpruned"))
+        axes.set_xlabel(x)
+        axes.set_ylabel("top-1 in % (bars: 95 % interval of the paired difference)")
+        right = axes.secondary_yaxis("right", functions=(lambda y: y - whole.y, lambda d: d + whole.y))
+        right.set_ylabel("difference to the unpruned model in points")
+        if sign < 0:
+            top = axes.secondary_xaxis(
+                "top", functions=(lambda g: 100 * (g / whole.x - 1), lambda p: whole.x * (p / 100 + 1))
+            )
+            top.set_xlabel("change of the MACs in %")
+        canvas.legend(handles=handles, loc="outside lower center", ncols=4)
+        on = ", ".join(dict.fromkeys(p.method for p in best if p.method != "none"))
+        return finished(
+            canvas,
+            f"{name}.{group.name}",
+            title=f"{title}: {group.title}",
+            caption=f"{title} on {group.title}. Each mark is one setting of a method, the mean over "
+            "its seeds; grey marks are controls. The dashed line joins what no other setting beats.",
+            alt=f"Scatter plot of {len(points)} settings of {len(_by(points))} methods. Unpruned: "
+            f"{whole.y:.2f} % top-1. On the Pareto front beside it: {on or 'nothing'}.",
+        )
+
+
+def _by(points: Sequence[Point]) -> list[tuple[str, list[Point]]]:
+    """Points of each method; controls last."""
+    names = sorted({p.method for p in points}, key=lambda name: (_is_control(name), name))
+    return [(name, [p for p in points if p.method == name]) for name in names]
+
+
+def _is_control(name: str) -> bool:
+    known = methods().get(name)
+    return known is not None and known.card.paper == CONTROL
+
+
+def _drawn(axes: Axes, name: str, points: Sequence[Point], at: int) -> Line2D:
+    """One method's marks; returns its entry of the legend."""
+    colour = "black" if _is_control(name) else COLOURS[at % len(COLOURS)]
+    marker = MARKERS[at % len(MARKERS)]
+    size, thin = (7.0, 0.9) if len(points) <= 6 else (4.5, 0.4)
+    fill = {"markerfacecolor": "0.75" if _is_control(name) else "white", "markeredgecolor": colour}
+    for point in points:
+        if point.y_bar:
+            axes.plot([point.x] * 2, point.y_bar, color=colour, lw=thin, alpha=0.7, zorder=2)
+        if point.x_bar:
+            axes.plot(point.x_bar, [point.y] * 2, color=colour, lw=thin, alpha=0.7, zorder=2)
+    axes.plot(
+        [p.x for p in points], [p.y for p in points], marker, ms=size, mew=1.1, zorder=3, **fill
+    )
+    label = name if len(points) == 1 else f"{name} ({len(points)} settings)"
+    return Line2D([], [], ls="", marker=marker, ms=6.5, mew=1.1, label=label, **fill)
+
+
+MACS = Picture(
+    "accuracy-macs",
+    "the unpruned model and at least two methods or settings on the same images",
+    by_macs,
+)
+SPEED = Picture(
+    "accuracy-throughput",
+    "records with a measured speed (speed=true) of at least two methods on the same images",
+    by_speed,
+)
