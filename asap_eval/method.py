@@ -125,7 +125,7 @@ class View:
     Attributes:
         block: from 1. images: ``[b]`` positions in the batch. size: ``[b, N]``, 0 = padding.
         prefix: number of prefix tokens.
-        note: ``note(name, images [b], values [b])`` keeps a value per image in the trace.
+        note: ``note(name, images [b], values [b] or [b, P])`` keeps them in the trace.
         image: ``[b, N]`` bool, tokens that hold image tokens; all patches in a vision tower.
     """
 

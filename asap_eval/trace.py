@@ -25,7 +25,8 @@ class Trace:
         fired: ``[B]`` first block (from 1) that reduced the image, 0 = never. An image resized at
             the input has fired at 1, the first block that ran on fewer tokens.
         source: ``[B, P]`` slot of each original patch in its image's sequence, -1 = dropped.
-        notes: what a method wants to show, per image, by name (``sink``: ``[B]``).
+        notes: what a method wants to show of each image, by name: a number (``sink``: ``[B]``), or
+            one of each original patch (``distance``: ``[B, P]``).
 
     In a vision-language model the images are crops, and there are also:
         sample: ``[B]`` sample that each crop belongs to.
@@ -96,10 +97,15 @@ class Trace:
         return ids
 
     def note(self, name: str, images: Tensor, values: Tensor) -> None:
-        """Keep one value per image; ``images`` and ``values`` are ``[b]``, absent ones read -1."""
+        """Keep a number of each image, ``values [b]``, or of each of its patches, ``[b, P]``.
+
+        ``images`` is ``[b]``; absent ones read -1.
+        """
         if name not in self.notes:
-            self.notes[name] = torch.full_like(self.fired, -1)
-        self.notes[name][images] = values.to(self.fired.dtype)
+            kind = values.dtype if values.is_floating_point() else self.fired.dtype
+            shape = (len(self.fired), *values.shape[1:])
+            self.notes[name] = torch.full(shape, -1, dtype=kind, device=self.fired.device)
+        self.notes[name][images] = values.to(self.notes[name])
 
     def _get(self, name: str) -> Tensor:
         if name not in self._values:

@@ -19,7 +19,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from asap_eval.cli.experiment import Row, check_files, rows_of
+from asap_eval.cli.experiment import Row, check_files, rows_of, rows_of_methods
 from asap_eval.cli.groups import GROUPS, TIMM, register_choices
 from asap_eval.cli.output import Result, show
 from asap_eval.cli.overrides import check, keys_of, names_a_run, parsed, values_of
@@ -81,7 +81,9 @@ def _complete(given: list[str], stack: ExitStack) -> None:
         added.append(f"model={TIMM}")
     if _runs(args) and not names_a_run(overrides):
         added.append("experiment=example")
-    if "experiment" in keys:
+    if {"experiment", "methods"} <= keys:
+        raise BadValueError("experiment= names its methods: choose one with method=.")
+    if keys & {"experiment", "methods"}:
         # Each row makes its own choices: their options are checked where the row is composed.
         forced = [_forced(override) for override in overrides]
         given[:] = _replaced(given, args.overrides, forced)
@@ -123,7 +125,9 @@ def _jobs(config: DictConfig) -> int:
     if context.mode == RunMode.MULTIRUN:
         say(f"Job {context.job.num}: {' '.join(given)}", style="bold")
     experiment = None
-    if config.rows is None:
+    if config.methods is not None:
+        rows = rows_of_methods(config, given)
+    elif config.rows is None:
         rows = [Row(given, settings_of(config, context.runtime.choices, keys_of(given)))]
     else:
         experiment, rows = rows_of(config, given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from asap_eval.cli.groups import GROUPS, subkeys
 from asap_eval.cli.overrides import check, keys_of, parsed
 from asap_eval.cli.settings import Settings, settings_of
-from asap_eval.errors import UnknownNameError, unknown
+from asap_eval.errors import BadValueError, UnknownNameError, unknown
 from asap_eval.experiment import Entry, Experiment, load, parse
 from asap_eval.experiment.file import FILE
+from asap_eval.experiment.rows import entries_of
 from asap_eval.paths import conf_dir
 
 DEFAULTS = {"method": "none", "bench": "imagenet", "budget": "none"}
@@ -88,6 +89,27 @@ def rows_of(config: DictConfig, given: Sequence[str]) -> tuple[Experiment, list[
     return experiment, [_row(entry, user) for entry in entries]
 
 
+def rows_of_methods(config: DictConfig, given: Sequence[str]) -> list[Row]:
+    """The same command line with each method of ``methods=[...]``, in its order.
+
+    Args:
+        given: overrides of the command line; an option of a method is for those that have it.
+
+    Raises:
+        AsapEvalError: no list of methods, a method beside it, or an option that none of them has.
+    """
+    user = {override.key_or_group: override for override in parsed(given)}
+    names = OmegaConf.to_container(config.methods) if OmegaConf.is_list(config.methods) else None
+    if not names or "method" in user:
+        raise BadValueError(
+            f"methods={config.methods}: give a list such as methods=[asap,tome], without method=."
+        )
+    del user["methods"]
+    entries = entries_of([{"method": str(name)} for name in names], {})
+    _check_options(entries, user)
+    return [replace(_row(entry, user), entry=None) for entry in entries]
+
+
 def _of_model(experiment: Experiment, user: Mapping[str, Override]) -> list[Entry]:
     if "model" not in user:
         return experiment.entries
@@ -112,8 +134,7 @@ def _check_options(entries: Sequence[Entry], user: Mapping[str, Override]) -> No
         if not any(_fits(key, entry, user) for entry in entries):
             named = ", ".join(sorted({entry.method for entry in entries}))
             raise UnknownNameError(
-                f"No row left of this experiment has the option {key} (methods: {named}): "
-                "leave it out."
+                f"None of the rows left has the option {key} (methods: {named}): leave it out."
             )
 
 

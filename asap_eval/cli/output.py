@@ -13,10 +13,11 @@ from asap_eval.experiment import Entry, Experiment
 from asap_eval.record import RunRecord, read_record, record_stem
 from asap_eval.report.experiment import experiment_tables
 from asap_eval.report.match import Found
+from asap_eval.report.pictures import DRAWN, write
 from asap_eval.report.render import print_rich, to_rich
 from asap_eval.report.table import overview
 from asap_eval.runner import Outcome
-from asap_eval.runner.progress import warn
+from asap_eval.runner.progress import say, warn
 
 SHOWN = 3
 """Failed samples named in a warning."""
@@ -53,11 +54,21 @@ def show(results: Sequence[Result], experiment: Experiment | None = None) -> Non
         else:
             sys.stdout.write(to_rich(table))
     sys.stdout.flush()
+    _draw(outcomes)
     for outcome in outcomes:
         for remark in remarks(outcome.record):
             warn(remark)
     for outcome in outcomes:
         print(outcome.path)
+
+
+def _draw(outcomes: Sequence[Outcome]) -> None:
+    """Pictures of benchmarks that are for looking at, beside the records."""
+    made = [(outcome.path, outcome.record) for outcome in outcomes]
+    for bench in {record.job.bench for _, record in made} & set(DRAWN):
+        for figure in DRAWN[bench](made):
+            for path in write(figure, made[0][0].parent / "pictures"):
+                say(f"Picture: {path}")
 
 
 def _found(results: Sequence[Result]) -> list[Found]:

@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from asap_eval.cli.groups import GROUPS, choices, root_keys, subkeys
 from asap_eval.errors import BadValueError, UnknownNameError, unknown
 
-WHAT = ("model", "method", "bench", "data", "experiment")
+WHAT = ("model", "method", "methods", "bench", "data", "images", "experiment")
 """Keys that say what to run; without any of them the bundled example runs."""
 
 

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from omegaconf import OmegaConf
-from PIL import Image
-from torch import Tensor
-from torchvision.transforms import Normalize
 
 import asap_eval  # noqa: F401  (registers the methods)
 from asap_eval.bench.saliency import fates_of
+from asap_eval.bench.seen import seen
 from asap_eval.errors import AsapEvalError, BadValueError
 from asap_eval.hosts import geometry_of, install
 from asap_eval.method import build
 from asap_eval.models import load_model
-from asap_eval.report.strip import KeepMap, save_animated, save_strip
+from asap_eval.report.keep_map import KeepMap
+from asap_eval.report.strip import save_animated, save_strip
 from asap_eval.runner.progress import say
 from asap_eval.video.decode import Frame, read_frames
 from asap_eval.video.loader import frame_id
@@ -80,11 +79,11 @@ def keep_maps(
         loaded.model(pixels)
     sinks = trace.notes.get("sink", torch.full((len(taken),), -1)).tolist()
     fates = fates_of(trace.source).tolist()
-    images = _seen(pixels, loaded.transform)
+    images = seen(pixels, loaded.transform)
     return [
-        KeepMap(image, grid, fate, sink if sink >= 0 else None, _title(frame, fate, fired))
-        for frame, image, fate, sink, fired in zip(
-            taken, images, fates, sinks, trace.fired.tolist(), strict=True
+        KeepMap(image, grid, fate, slots, sink if sink >= 0 else None, _title(frame, fate, fired))
+        for frame, image, fate, slots, sink, fired in zip(
+            taken, images, fates, trace.source.tolist(), sinks, trace.fired.tolist(), strict=True
         )
     ]
 
@@ -92,17 +91,6 @@ def keep_maps(
 def _title(frame: Frame, fates: Sequence[int], fired: int) -> str:
     when = f"block {fired}" if fired else "never"
     return f"#{frame.number}: {fates.count(0)} of {len(fates)}, {when}"
-
-
-def _seen(pixels: Tensor, transform: Callable[[Any], Tensor]) -> list[Image.Image]:
-    """What the model saw, as pictures: the transform's normalisation undone."""
-    steps = getattr(transform, "transforms", ())
-    for step in steps:
-        if isinstance(step, Normalize):
-            mean, std = (torch.as_tensor(v).view(-1, 1, 1) for v in (step.mean, step.std))
-            pixels = pixels * std + mean
-    values = (pixels.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
-    return [Image.fromarray(value.numpy()) for value in values]
 
 
 def _params(words: Sequence[str]) -> dict[str, Any]:

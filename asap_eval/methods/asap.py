@@ -243,6 +243,8 @@ class ASAP(Reducer):
         raw = self._distances(rows, sink, prefix)
         scaled = self._scaled(raw, sink)
         bins = (self.k * scaled).floor().clamp(max=math.ceil(self.k) - 1)
+        view.note("distance", images, raw)
+        view.note("bin", images, bins.long())
         at_sink = torch.nn.functional.one_hot(sink, raw.shape[1]).bool()
         background = (bins < self.m) | at_sink
         keep = self._budget(~background, bins, raw, rows, prefix)

@@ -1,65 +1,20 @@
-"""What became of every patch of the frames of a clip: a picture strip, and an animated file.
-
-Kept patches show the frame, pooled ones show it pale, dropped ones are dark; the method's sink, if
-it notes one, is framed in red.
-"""
+"""What became of every patch of the frames of a clip: a picture strip, and an animated file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
 from asap_eval.errors import BadValueError
-
-KEPT, POOLED, DROPPED = range(3)
-"""Fates of a patch."""
-
-PALE, DARK, RED = (190, 205, 235), (12, 12, 16), (230, 30, 30)
-SHARE = {POOLED: 0.65, DROPPED: 0.88}
-"""How much of a patch its colour covers."""
+from asap_eval.report.keep_map import KeepMap
 
 MARGIN, LINE = 6, 14
 """Pixels between pictures, and of a line of text."""
 
 ANIMATED = (".gif", ".webp", ".png")
 """Endings of animated files (``.png``: APNG)."""
-
-
-@dataclass(frozen=True)
-class KeepMap:
-    """One frame as the model saw it.
-
-    Attributes:
-        image: RGB, of the model's input size. grid: patches down and across.
-        fates: ``[P]`` of each patch, row by row. sink: place of the sink's patch, None without.
-        title: one line above it.
-    """
-
-    image: Image.Image
-    grid: tuple[int, int]
-    fates: Sequence[int]
-    sink: int | None = None
-    title: str = ""
-
-    def drawn(self, side: int) -> Image.Image:
-        """The frame with the fates of its patches, ``side`` pixels high."""
-        down, across = self.grid
-        height, width = side, round(side * self.image.width / self.image.height)
-        image = self.image.resize((width, height), Image.Resampling.BICUBIC)
-        for fate, share in SHARE.items():
-            cells = bytes(round(255 * share) if f == fate else 0 for f in self.fates)
-            mask = Image.frombytes("L", (across, down), cells)
-            colour = Image.new("RGB", image.size, PALE if fate == POOLED else DARK)
-            image.paste(colour, mask=mask.resize(image.size, Image.Resampling.NEAREST))
-        if self.sink is not None:
-            row, column = divmod(self.sink, across)
-            left, top = column * width / across, row * height / down
-            box = (left, top, left + width / across - 1, top + height / down - 1)
-            ImageDraw.Draw(image).rectangle(box, outline=RED, width=max(2, side // 80))
-        return image
 
 
 def strip(maps: Sequence[KeepMap], side: int = 160) -> Image.Image:

@@ -14,12 +14,18 @@ from asap_eval.record import RunRecord
 from asap_eval.report.accuracy import ACCURACY
 from asap_eval.report.columns import BELOW, Column, Row, name_of, number, present, settings, text
 from asap_eval.report.frame import GROUP, frame
+from asap_eval.report.keepmaps import KEEPMAPS
 from asap_eval.report.kinetics import KINETICS
 from asap_eval.report.render import Table
 from asap_eval.report.saliency import SALIENCY, sink_tables
 from asap_eval.report.walk import WALK, block_tables
 
-LAYOUTS: dict[str, Sequence[Column]] = {"kinetics": KINETICS, "saliency": SALIENCY, "walk": WALK}
+LAYOUTS: dict[str, Sequence[Column]] = {
+    "keepmaps": KEEPMAPS,
+    "kinetics": KINETICS,
+    "saliency": SALIENCY,
+    "walk": WALK,
+}
 """Layout of each benchmark that has its own; the others show accuracy."""
 
 MORE: dict[str, Callable[[str, list[Row]], list[Table]]] = {

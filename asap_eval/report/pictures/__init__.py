@@ -8,14 +8,32 @@ from pathlib import Path
 
 from asap_eval.errors import RecordError
 from asap_eval.record import read_records
+from asap_eval.report.pictures.chain import CHAIN
+from asap_eval.report.pictures.emergence import EMERGENCE
 from asap_eval.report.pictures.figure import Figure, Found, Picture
+from asap_eval.report.pictures.foreground import FOREGROUND
+from asap_eval.report.pictures.keepmaps import KEEP_MAPS
 from asap_eval.report.pictures.knobs import ALPHA, HEAT_MAP
+from asap_eval.report.pictures.tokens import TOKENS
 from asap_eval.report.pictures.trade import MACS, SPEED
 
-__all__ = ["Drawn", "Figure", "Found", "Picture", "figures", "pictures"]
+__all__ = ["DRAWN", "Drawn", "Figure", "Found", "Picture", "figures", "pictures", "write"]
 
-PICTURES: tuple[Picture, ...] = (MACS, SPEED, HEAT_MAP, ALPHA)
+PICTURES: tuple[Picture, ...] = (
+    MACS,
+    SPEED,
+    TOKENS,
+    HEAT_MAP,
+    ALPHA,
+    EMERGENCE,
+    CHAIN,
+    FOREGROUND,
+    KEEP_MAPS,
+)
 """Every kind, in the order of a report."""
+
+DRAWN = {"keepmaps": KEEP_MAPS.draw}
+"""What a run of a benchmark draws at its end, without being asked for a report."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +62,16 @@ def figures(records: Sequence[Found]) -> list[Figure]:
     return [figure for kind in PICTURES for figure in kind.draw(records)]
 
 
+def write(figure: Figure, folder: Path) -> list[Path]:
+    """Put a figure into a folder in both formats; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for ending, content in (("svg", figure.svg), ("png", figure.png)):
+        paths.append(folder / f"{figure.name}.{ending}")
+        paths[-1].write_bytes(content)
+    return paths
+
+
 def pictures(results: Path, out: Path) -> Drawn:
     """Write every picture of a folder of records as ``<name>.svg`` and ``<name>.png``.
 
@@ -57,10 +85,6 @@ def pictures(results: Path, out: Path) -> Drawn:
     missing = [f"{kind.name}: needs {kind.needs}" for kind, found in made.items() if not found]
     if len(missing) == len(made):
         raise RecordError(f"No picture can be made of {results}. " + "; ".join(missing) + ".")
-    out.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for figure in (figure for found in made.values() for figure in found):
-        for ending, content in (("svg", figure.svg), ("png", figure.png)):
-            paths.append(out / f"{figure.name}.{ending}")
-            paths[-1].write_bytes(content)
+    drawn = (figure for found in made.values() for figure in found)
+    paths = [path for figure in drawn for path in write(figure, out)]
     return Drawn(paths, missing, [str(problem) for problem in problems])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure as Canvas
+from PIL import Image
 
 from asap_eval.record import RunRecord
 
@@ -80,10 +81,21 @@ def styled() -> AbstractContextManager[None]:
     return matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE, "backend": "agg"})
 
 
-def finished(canvas: Canvas, name: str, *, title: str, caption: str, alt: str) -> Figure:
-    """The bytes of a drawing (call it inside `styled`)."""
+def finished(
+    canvas: Canvas, name: str, *, title: str, caption: str, alt: str, colours: int | None = None
+) -> Figure:
+    """The bytes of a drawing (call it inside `styled`).
+
+    Args:
+        colours: of the PNG, at most 256: photographs would make it large. None = all.
+    """
     svg, png = BytesIO(), BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):  # ids differ between pictures of one page
         canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
     canvas.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+    if colours is not None:
+        with Image.open(png) as whole:
+            few = whole.convert("RGB").quantize(colours, Image.Quantize.FASTOCTREE)
+        png = BytesIO()
+        few.save(png, "PNG", optimize=True)
     return Figure(name, title, caption, alt, svg.getvalue(), png.getvalue())

@@ -114,7 +114,7 @@ def _panel(
             cell = (across - 0.5, down - 0.5)
             axes.add_patch(Rectangle(cell, 1, 1, fill=False, hatch="///", ec="0.6", lw=0))
             continue
-        light = image.norm(value) > 0.55
+        light = image.norm(value) > 0.5
         axes.text(
             across,
             down,
@@ -132,9 +132,9 @@ def _panel(
 
 
 def _stretched(values: np.ndarray[Any, Any]) -> tuple[float, float]:
-    """Limits of the greys; equal values are in the middle of them."""
+    """Limits of the greys: none is so dark that neighbours look alike."""
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    return (low, high) if high > low else (low - 1, high + 1)
+    return low, high + (0.5 * (high - low) or 1)
 
 
 def _alphas(group: Group, series: Sequence[Sequence[Line]]) -> Figure:
@@ -160,14 +160,16 @@ def _alphas(group: Group, series: Sequence[Sequence[Line]]) -> Figure:
         lower.set_ylabel("change of the\nMACs in %")
         lower.set_xlabel("alpha")
         canvas.legend(loc="outside lower center", ncols=2)
-        found = [(float(x.row["delta_top1"]), x.record.job.params["alpha"]) for s in series for x in s]
+        found = [
+            (float(x.row["delta_top1"]), x.record.job.params["alpha"]) for s in series for x in s
+        ]
         return finished(
             canvas,
             f"alpha.{group.name}",
             title=f"alpha: {group.title}",
-            caption="What the share of attention in a step of the walk (alpha) does, the knob found "
-            f"anew for each on {group.title}. Bars: paired 95 % intervals. Below: the work that the "
-            "knobs came to on these images.",
+            caption="What the share of attention in a step of the walk (alpha) does, the knob "
+            f"found anew for each on {group.title}. Bars: paired 95 % intervals. Below: the work "
+            "that the knobs came to on these images. A budget that no knob meets has no mark.",
             alt=f"Lines over alpha. The smallest loss is {max(found)[0]:+.2f} points at "
             f"alpha={max(found)[1]:g}, the largest {min(found)[0]:+.2f} at {min(found)[1]:g}.",
         )
@@ -187,5 +189,7 @@ HEAT_MAP = Picture(
     heat_maps,
 )
 ALPHA = Picture(
-    "alpha", f"records of at least {LEAST} values of method.alpha at one budget (experiment=alpha)", alphas
+    "alpha",
+    f"records of at least {LEAST} values of method.alpha at one budget (experiment=alpha)",
+    alphas,
 )

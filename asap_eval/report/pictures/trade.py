@@ -106,7 +106,7 @@ def _point(line: Line, cost: Cost) -> Point | None:
 
 
 def front(points: Sequence[Point], sign: int) -> list[Point]:
-    """Points that none other beats: less cost (``sign`` -1) or more speed (1), and no less accuracy.
+    """Points that no other beats: less cost (``sign`` -1) or more speed (1), and more accuracy.
 
     Returns:
         From the cheapest to the most accurate.
@@ -136,11 +136,14 @@ def _figure(
         handles.append(Line2D([], [], color="0.5", lw=0.8, ls=":", label="unpruned"))
         axes.set_xlabel(x)
         axes.set_ylabel("top-1 in % (bars: 95 % interval of the paired difference)")
-        right = axes.secondary_yaxis("right", functions=(lambda y: y - whole.y, lambda d: d + whole.y))
+        right = axes.secondary_yaxis(
+            "right", functions=(lambda y: y - whole.y, lambda d: d + whole.y)
+        )
         right.set_ylabel("difference to the unpruned model in points")
         if sign < 0:
             top = axes.secondary_xaxis(
-                "top", functions=(lambda g: 100 * (g / whole.x - 1), lambda p: whole.x * (p / 100 + 1))
+                "top",
+                functions=(lambda g: 100 * (g / whole.x - 1), lambda p: whole.x * (p / 100 + 1)),
             )
             top.set_xlabel("change of the MACs in %")
         canvas.legend(handles=handles, loc="outside lower center", ncols=4)
@@ -149,8 +152,9 @@ def _figure(
             canvas,
             f"{name}.{group.name}",
             title=f"{title}: {group.title}",
-            caption=f"{title} on {group.title}. Each mark is one setting of a method, the mean over "
-            "its seeds; grey marks are controls. The dashed line joins what no other setting beats.",
+            caption=f"{title} on {group.title}. Each mark is one setting of a method, the mean "
+            "over its seeds; grey marks are controls. The dashed line joins what no other setting "
+            "beats.",
             alt=f"Scatter plot of {len(points)} settings of {len(_by(points))} methods. Unpruned: "
             f"{whole.y:.2f} % top-1. On the Pareto front beside it: {on or 'nothing'}.",
         )

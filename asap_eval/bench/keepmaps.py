@@ -1,0 +1,135 @@
+"""What became of every patch of single images: what keep-maps are drawn from.
+
+A row holds ``source``, the slot of each patch after the last block (-1 = dropped); ``fates``, the
+place of each in `saliency.FATES`; ``notes``, what the method shows of the image by name (of ASAP
+the ``sink``'s patch, the ``distance`` of each patch to it and its ``bin``; -1 where it never
+fired); and ``input``, the name of a PNG in the folder ``inputs`` beside the record: the image as
+the model saw it. Patches count from 0, row by row. Inputs are named by their content, so that the
+records of several methods share them.
+
+``analysis`` of a record: ``grid``, patches down and across; ``kept``, ``pooled`` and ``dropped``,
+the shares of patches, means over images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from asap_eval.bench.bench import register
+from asap_eval.bench.image_bench import ImageBench
+from asap_eval.bench.images import ImageBatch, ImageSet, Sample, chosen_images
+from asap_eval.bench.saliency import FATES, fates_of
+from asap_eval.bench.seen import seen
+from asap_eval.bench.stores import EXTENSIONS
+from asap_eval.errors import DataError
+from asap_eval.hosts import Geometry
+from asap_eval.journal import Row
+from asap_eval.models import LoadedModel
+from asap_eval.trace import Trace
+
+INPUTS = "inputs"
+"""Folder of the pictures beside the records."""
+
+
+@register("keepmaps", "Any images: which patches a method keeps, pools and drops, as pictures.")
+@dataclass
+class KeepMaps(ImageBench):
+    """Fates of the patches of single images. It has no options."""
+
+    accuracy = False
+    no_speed = "it is for looking at single images. Use bench=imagenet"
+
+    def __post_init__(self) -> None:
+        self._inputs: Path | None = None
+        self._transform: Callable[[Any], Tensor] | None = None
+
+    def open(
+        self, data: str, loaded: LoadedModel, *, limit: int | None, sample: Sample
+    ) -> ImageSet:
+        """The images of a folder, at any depth; nothing is read from their names."""
+        self._transform = loaded.transform
+        return chosen_images(lambda: LooseStore(data), data, limit=limit, sample=sample)
+
+    def begin(self, stem: Path, done: int) -> None:
+        self._inputs = stem.parent / INPUTS
+
+    def measure(self, batch: ImageBatch, output: Tensor, trace: Trace) -> list[dict[str, Any]]:
+        assert self._transform is not None
+        source = trace.source.cpu()
+        notes = {name: values.cpu().tolist() for name, values in sorted(trace.notes.items())}
+        return [
+            {
+                "source": slots,
+                "fates": fates,
+                "notes": {name: _short(values[at]) for name, values in notes.items()},
+                "input": self._kept(picture),
+            }
+            for at, (slots, fates, picture) in enumerate(
+                zip(
+                    source.tolist(),
+                    fates_of(source).tolist(),
+                    seen(batch.pixels, self._transform),
+                    strict=True,
+                )
+            )
+        ]
+
+    def unmeasured(self, label: int | None) -> dict[str, Any]:
+        return dict.fromkeys(("source", "fates", "notes", "input"))
+
+    def analysis(self, read: Sequence[Row], geometry: Geometry) -> dict[str, Any]:
+        shares = {
+            fate: statistics.fmean(row["fates"].count(at) / geometry.patches for row in read)
+            for at, fate in enumerate(FATES)
+        }
+        return {"grid": list(geometry.grid), **shares}
+
+    def _kept(self, picture: Image.Image) -> str:
+        """The name of a picture, written if it is not there yet; a budget's search writes none."""
+        content = BytesIO()
+        picture.save(content, "PNG")
+        name = f"{hashlib.sha256(picture.tobytes()).hexdigest()[:16]}.png"
+        if self._inputs is not None and not (self._inputs / name).exists():
+            self._inputs.mkdir(parents=True, exist_ok=True)
+            part = self._inputs / f".{name}.{os.getpid()}.part"
+            part.write_bytes(content.getvalue())
+            os.replace(part, self._inputs / name)
+        return name
+
+
+class LooseStore:
+    """Every image below a folder in sorted order, without labels; ids are relative to it.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+    """
+
+    def __init__(self, data: str) -> None:
+        self.root = Path(data).expanduser()
+        if not self.root.is_dir():
+            raise DataError(f"data={data} is no folder: give one that holds images, at any depth.")
+        files = (f for f in self.root.rglob("*") if f.suffix.lower() in EXTENSIONS)
+        self.ids = sorted(f.relative_to(self.root).as_posix() for f in files if f.is_file())
+        self.labels = [None] * len(self.ids)
+        if not self.ids:
+            raise DataError(f"data={data}: there is no image ({', '.join(EXTENSIONS)}) in it.")
+
+    def read(self, place: int) -> bytes:
+        return (self.root / self.ids[place]).read_bytes()
+
+
+def _short(value: Any) -> Any:
+    """Numbers with as many digits as a picture shows."""
+    if isinstance(value, list):
+        return [_short(one) for one in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
