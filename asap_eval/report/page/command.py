@@ -19,7 +19,7 @@ from pathlib import Path
 from asap_eval.errors import AsapEvalError, BadValueError, RecordError, unknown
 from asap_eval.record import read_records
 from asap_eval.report.claims import read_timing
-from asap_eval.report.page.content import KeepMapImage, content
+from asap_eval.report.page.content import Map, content
 from asap_eval.report.page.html import html
 from asap_eval.report.render import save
 
@@ -84,7 +84,7 @@ def _page(asked: Asked) -> str:
     )
 
 
-def gallery(folder: Path) -> list[KeepMapImage]:
+def gallery(folder: Path) -> list[Map]:
     """The PNG files of a folder, in order of their names.
 
     Raises:
@@ -95,7 +95,7 @@ def gallery(folder: Path) -> list[KeepMapImage]:
         raise BadValueError(
             f"maps={folder}: no folder with PNG files; leave it out for no gallery."
         )
-    found = [KeepMapImage(path.stem, path.read_bytes()) for path in paths]
+    found = [Map(path.stem, path.read_bytes()) for path in paths]
     for path, image in zip(paths, found, strict=True):
         if not image.png.startswith(PNG):
             raise BadValueError(f"{path} is named as a PNG file and is none.")

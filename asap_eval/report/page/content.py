@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asap_eval.errors import RecordError
 from asap_eval.experiment import Experiment, load
 from asap_eval.paths import conf_dir
 from asap_eval.record import RunRecord
@@ -17,18 +18,25 @@ from asap_eval.report.experiment import experiment_frame, experiment_tables
 from asap_eval.report.match import Found, matched
 from asap_eval.report.page.headline import Sentence, of_claims, of_saliency, of_table
 from asap_eval.report.page.provenance import Source, source_of
-from asap_eval.report.pictures import Figure, figures
+from asap_eval.report.pictures import PICTURES, Figure
+from asap_eval.report.pictures.keepmaps import KEEP_MAPS
 from asap_eval.report.table import overview
 
 Kept = tuple[Path, RunRecord]
 
 
 @dataclass(frozen=True)
-class KeepMapImage:
-    """One picture of the gallery: its file's name without ending, and its bytes."""
+class Map:
+    """One picture of the gallery.
 
-    name: str
+    Attributes:
+        title, caption, alt: what it shows, and in words. png: the file's bytes.
+    """
+
+    title: str
     png: bytes
+    caption: str = ""
+    alt: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Page:
     said: tuple[Sentence, ...]
     sections: tuple[Section, ...]
     pictures: tuple[Figure, ...]
-    maps: tuple[KeepMapImage, ...]
+    maps: tuple[Map, ...]
     sources: tuple[Source, ...]
     problems: tuple[str, ...]
 
@@ -66,7 +74,7 @@ def content(
     folder: Path,
     *,
     timing: Sequence[Mapping[str, Any]] = (),
-    maps: Sequence[KeepMapImage] = (),
+    maps: Sequence[Map] = (),
     problems: Sequence[str] = (),
 ) -> Page:
     """The page of some records.
@@ -105,14 +113,16 @@ def content(
             "records", "All records", "One table for what may be compared.", tuple(every), True
         ),
     )
+    drawn, undrawn = _drawn(kept)
+    sheets = [figure for figure in drawn if figure.name.startswith(KEEP_MAPS.name)]
     return Page(
         facts=_facts(records, models),
         said=tuple(said),
         sections=tuple(section for section in sections if section.sheets),
-        pictures=tuple(figures(kept)),
-        maps=tuple(maps),
+        pictures=tuple(figure for figure in drawn if figure not in sheets),
+        maps=(*(Map(f.title, f.png, f.caption, f.alt) for f in sheets), *maps),
         sources=tuple(source_of(record, path.relative_to(folder)) for path, record in kept),
-        problems=tuple(problems),
+        problems=(*problems, *undrawn),
     )
 
 
@@ -147,6 +157,18 @@ def _sheets(
     ]
     tables = experiment_tables(experiment, found, here)
     return [sheet_of(table, f"{name}-{at}") for at, table in enumerate(tables, 1)]
+
+
+def _drawn(kept: Sequence[Kept]) -> tuple[list[Figure], list[str]]:
+    """The pictures, and why a kind of them could not be drawn: the page is worth having without."""
+    found: list[Figure] = []
+    problems: list[str] = []
+    for kind in PICTURES:
+        try:
+            found += kind.draw(kept)
+        except RecordError as error:
+            problems.append(f"pictures {kind.name}: {error}")
+    return found, problems
 
 
 def _facts(records: Sequence[RunRecord], models: Sequence[str]) -> tuple[tuple[str, str], ...]:

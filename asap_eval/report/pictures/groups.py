@@ -94,5 +94,5 @@ def _name(first: Row, others: Sequence[Group]) -> str:
 
 
 def beside(path: Path, name: str) -> Path:
-    """A file that a record names."""
-    return path.with_name(name)
+    """A file that a record names; no file where it names none."""
+    return path.parent / name
