@@ -11,22 +11,24 @@ from PIL import Image
 
 from asap_eval.cli.strip import keep_maps, main
 from asap_eval.errors import BadValueError
-from asap_eval.report.strip import DROPPED, KEPT, POOLED, RED, KeepMap, save_animated, strip
+from asap_eval.report.keep_map import DROPPED, KEPT, POOLED, RED, KeepMap
+from asap_eval.report.strip import save_animated, strip
 
 
 def mean(image: Image.Image, row: int, column: int) -> np.ndarray:
-    """Colour of the middle of a patch of 40 pixels."""
-    box = (40 * column + 10, 40 * row + 10, 40 * column + 30, 40 * row + 30)
+    """Colour of a patch of 40 pixels, beside its dot."""
+    box = (40 * column + 4, 40 * row + 4, 40 * column + 12, 40 * row + 12)
     return np.asarray(image.crop(box), dtype=float).mean((0, 1))
 
 
 def test_fates_are_drawn_where_their_patches_are() -> None:
     frame = Image.new("RGB", (30, 20), (200, 100, 0))
-    one = KeepMap(frame, (2, 3), [KEPT, POOLED, DROPPED, DROPPED, KEPT, KEPT], sink=5)
+    fates = [KEPT, POOLED, DROPPED, DROPPED, KEPT, KEPT]
+    one = KeepMap(frame, (2, 3), fates, [1, 2, -1, -1, 3, 4], sink=5)
     drawn = one.drawn(80)
     assert drawn.size == (120, 80)
     assert mean(drawn, 0, 0).tolist() == mean(drawn, 1, 1).tolist() == [200, 100, 0]
-    assert mean(drawn, 0, 1) == pytest.approx([193.5, 168, 153], abs=2)
+    assert mean(drawn, 0, 1) == pytest.approx([195, 152.5, 117.5], abs=2)
     assert mean(drawn, 0, 2).max() < 40
     assert mean(drawn, 1, 0).max() < 40
     assert drawn.getpixel((80, 60)) == drawn.getpixel((119, 79)) == RED

@@ -13,7 +13,6 @@ from asap_eval.experiment import Entry, Experiment
 from asap_eval.record import RunRecord, read_record, record_stem
 from asap_eval.report.experiment import experiment_tables
 from asap_eval.report.match import Found
-from asap_eval.report.pictures import DRAWN, write
 from asap_eval.report.render import print_rich, to_rich
 from asap_eval.report.table import overview
 from asap_eval.runner import Outcome
@@ -64,6 +63,8 @@ def show(results: Sequence[Result], experiment: Experiment | None = None) -> Non
 
 def _draw(outcomes: Sequence[Outcome]) -> None:
     """Pictures of benchmarks that are for looking at, beside the records."""
+    from asap_eval.report.pictures import DRAWN, write  # matplotlib takes its time
+
     made = [(outcome.path, outcome.record) for outcome in outcomes]
     for bench in {record.job.bench for _, record in made} & set(DRAWN):
         for figure in DRAWN[bench](made):

@@ -1,4 +1,4 @@
-"""``asap-report``: the records of a folder as tables."""
+"""``asap-report``: the records of a folder as tables; ``asap-report pictures``: as pictures."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from asap_eval.report.table import overview
 COMMANDS = {
     "diff": "asap_eval.report.diff.command",
     "html": "asap_eval.report.page.command",
+    "pictures": "asap_eval.report.pictures.command",
 }
 """First words that are another command, and the module that runs it: ``main(argv)``. Loaded when
 asked for; a folder of one of these names is given as ``./diff``."""
@@ -110,8 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "asap-report",
         description=__doc__,
-        epilog="Also: asap-report diff A B (what moved between two folders), asap-report html "
-        "(everything as one page); each with --help.",
+        epilog="Also: asap-report diff A B (what moved between two folders), asap-report pictures "
+        "and asap-report html (everything as one page), each with results= and out=.",
     )
     parser.add_argument(
         "results", nargs="?", type=Path, default=Path("results"), help="folder of records"

@@ -1,7 +1,7 @@
 """A picture of what became of every patch of one image.
 
 Kept patches show the image. Pooled ones show the mean colour of their token, paled, with a dot, and
-lines between tokens. Dropped ones are dark. The method's sink, if it notes one, is framed in red
+lines between tokens. Dropped ones are dark with a light dot. The method's sink, if it notes one, is framed in red
 and white. So nothing hangs on colour alone.
 """
 
@@ -19,8 +19,8 @@ KEPT, POOLED, DROPPED = range(3)
 PALE, DARK, RED, WHITE = (190, 205, 235), (12, 12, 16), (230, 30, 30), (255, 255, 255)
 SHARE = {POOLED: 0.5, DROPPED: 0.88}
 """How much of a patch its colour covers."""
-LINES = (70, 70, 80)
-"""Of dots and lines."""
+LINES, LIGHT = (70, 70, 80), (190, 190, 190)
+"""Of lines, and of dots on pooled and on dropped patches."""
 
 
 @dataclass(frozen=True)
@@ -92,16 +92,17 @@ class KeepMap:
         return painted
 
     def _draw_tokens(self, image: Image.Image) -> None:
-        """A dot on every pooled patch, and lines between neighbours of different tokens."""
+        """A dot on every patch that is not kept, and lines between neighbouring tokens."""
         down, across = self.grid
         pen = ImageDraw.Draw(image)
         for patch, fate in enumerate(self.fates):
-            if fate != POOLED:
+            if fate == KEPT:
                 continue
             left, top, right, bottom = self.box(patch, image.size)
             middle, dot = ((left + right) // 2, (top + bottom) // 2), (right - left) // 10
             pen.rectangle(
-                (middle[0] - dot, middle[1] - dot, middle[0] + dot, middle[1] + dot), fill=LINES
+                (middle[0] - dot, middle[1] - dot, middle[0] + dot, middle[1] + dot),
+                fill=LIGHT if fate == DROPPED else LINES,
             )
             row, column = divmod(patch, across)
             if column + 1 < across and self._apart(patch, patch + 1):
@@ -110,4 +111,6 @@ class KeepMap:
                 pen.line((left, bottom - 1, right - 1, bottom - 1), fill=LINES)
 
     def _apart(self, patch: int, other: int) -> bool:
-        return self.fates[other] == POOLED and self.slots[patch] != self.slots[other]
+        """Whether both are pooled, into different tokens."""
+        both = self.fates[patch] == self.fates[other] == POOLED
+        return both and self.slots[patch] != self.slots[other]

@@ -93,6 +93,7 @@ def _name(first: Row, others: Sequence[Group]) -> str:
     return name if name not in taken else next(n for n in numbered if n not in taken)
 
 
-def beside(path: Path, name: str) -> Path:
-    """A file that a record names; no file where it names none."""
-    return path.parent / name
+def beside(path: Path, name: str | None) -> Path | None:
+    """The file beside a record that it names; None where it names none or it is not there."""
+    file = path.with_name(name) if name else None
+    return file if file is not None and file.is_file() else None

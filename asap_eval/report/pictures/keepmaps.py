@@ -32,7 +32,7 @@ COLOURS = 256
 """Of the PNG."""
 ACROSS = 4
 """Panels in a row."""
-WORDS = 22
+WORDS = 28
 """Characters of a line above a panel."""
 BESIDE = (("distance", "distance to the sink"), ("bin", "bins of it"))
 """Notes drawn beside a map, and what they are."""
@@ -73,7 +73,9 @@ def keep_maps(records: Sequence[Found]) -> list[Figure]:
 def _rows(line: Line) -> list[dict[str, Any]]:
     """Rows of the line's first seed."""
     path, record = line.found[0]
-    file = beside(path, record.samples or "")
+    file = beside(path, record.samples)
+    if file is None:
+        raise RecordError(f"The samples of {path} are not beside it. Run the job again.")
     try:
         return [json.loads(text) for text in file.read_text("utf-8").splitlines()]
     except (OSError, ValueError) as error:
@@ -164,7 +166,9 @@ def _counts(row: dict[str, Any]) -> str:
 def _field(axes: Axes, column: Column, name: str, grid: tuple[int, int]) -> None:
     """A number of each patch, with the sink framed."""
     values = np.array(column.notes[name], dtype=float).reshape(grid)
-    axes.imshow(values, cmap="Greys_r", interpolation="nearest", vmin=0)
+    sink = int(column.notes["sink"])
+    others = np.delete(values.ravel(), sink)  # its own 0 would take most of the greys
+    axes.imshow(values, cmap="Greys_r", interpolation="nearest", vmin=others.min())
     if name == "bin":
         for (row, across), value in np.ndenumerate(values):
             light = value > 0.6 * values.max()
@@ -177,10 +181,10 @@ def _field(axes: Axes, column: Column, name: str, grid: tuple[int, int]) -> None
                 fontsize=4,
                 color="black" if light else "white",
             )
-    row, across = divmod(int(column.notes["sink"]), grid[1])
+    row, across = divmod(sink, grid[1])
     axes.add_patch(Rectangle((across - 0.5, row - 0.5), 1, 1, fill=False, ec="red", lw=1.5))
     what = dict(BESIDE)[name]
-    span = f"{values.min():.2g} to {values.max():.2g}"
+    span = f"{others.min():.2g} to {others.max():.2g}"
     axes.set_title(f"{what}\n{span}" if name == "distance" else what, fontsize=7)
 
 
@@ -198,7 +202,7 @@ def _legend() -> list[Any]:
             mew=0.5,
             label="pooled: dots, colour of its token",
         ),
-        Patch(fc="0.05", ec="black", label="dropped: dark"),
+        Patch(fc="0.05", ec="black", label="dropped: dark, light dots"),
         Patch(fill=False, ec="red", lw=1.5, label="sink: framed"),
     ]
 

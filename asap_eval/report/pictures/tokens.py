@@ -39,8 +39,8 @@ def _counts(line: Line) -> list[int]:
     """
     counts: list[int] = []
     for path, record in line.found:
-        file = beside(path, record.samples or "")
-        if record.samples is None or not file.is_file():
+        file = beside(path, record.samples)
+        if file is None:
             return []
         try:
             rows = [json.loads(text) for text in file.read_text("utf-8").splitlines()]

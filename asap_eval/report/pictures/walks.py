@@ -57,8 +57,8 @@ class Walk:
             RecordError: the file is there and cannot be read.
         """
         path, record = self.found
-        file = beside(path, record.arrays or "")
-        if record.arrays is None or not file.is_file():
+        file = beside(path, record.arrays)
+        if file is None:
             return None
         try:
             return dict(load_file(file))
