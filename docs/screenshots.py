@@ -18,8 +18,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the browser of t
 from browser import ABSENT, browser, look, opened
 
 SIZES = {"wide": (1280, 1500), "narrow": (375, 1500)}
-COLOURS = 128
-"""Of a picture's palette: text and flat areas need few, and the files stay small."""
 
 
 def main(page: Path, folder: Path) -> None:
@@ -32,7 +30,7 @@ def main(page: Path, folder: Path) -> None:
                 opened(driver, page)
                 image = Image.open(BytesIO(driver.get_screenshot_as_png())).convert("RGB")
                 path = folder / f"page-{name}-{scheme}.png"
-                image.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+                image.save(path, optimize=True)
                 print(path, f"{path.stat().st_size / 1000:.0f} kB")
 
 

@@ -41,7 +41,7 @@ ONLY = {
     "paper": {"errors"},
     "audit": {"errors", "paper", "bench", "hosts", "models"},
     "report": {
-        *("errors", "record", "journal", "method", "options", "experiment", "bench"),
+        *("errors", "paths", "record", "journal", "method", "options", "experiment", "bench"),
         *("paper", "audit"),
     },
 }

@@ -25,6 +25,8 @@ HOSTILE = (
     "</style></script><script>document.title='owned'</script><img src=x onerror=\"alert(1)\">"
     "' onmouseover='alert(2)' javascript:alert(3) {{ 7*7 }} &amp; https://example.org/a.png"
 )
+OVERVIEW = "#records-1 table"
+"""The table of all records; it stands behind a fold."""
 needs_browser = pytest.mark.skipif(ABSENT is not None, reason=str(ABSENT))
 
 
@@ -82,6 +84,7 @@ def shown(chromium: Chrome, page: Path) -> Chrome:
     requests(chromium)
     look(chromium, width=1280)
     opened(chromium, page)
+    js(chromium, "document.querySelector(arguments[0]).closest('details').open = true", OVERVIEW)
     return chromium
 
 
@@ -90,18 +93,19 @@ def js(driver: Chrome, script: str, *arguments: Any) -> Any:
 
 
 def column(driver: Chrome, head: str) -> list[str]:
-    """Cells of the first table's column, as shown."""
+    """Cells of a column of the overview, as shown."""
     return list(
         js(
             driver,
             """
-        const table = document.querySelector(".sheet table");
+        const table = document.querySelector(arguments[1]);
         const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
         const at = heads.findIndex((cell) => cell.innerText.trim() === arguments[0]);
         return [...table.tBodies].flatMap((body) => [...body.rows])
             .map((row) => row.cells[at].innerText.trim());
     """,
             head,
+            OVERVIEW,
         )
     )
 
@@ -110,10 +114,11 @@ def button(driver: Chrome, head: str) -> Any:
     return js(
         driver,
         """
-        return [...document.querySelectorAll(".sheet table")[0].querySelectorAll("th button")]
+        return [...document.querySelector(arguments[1]).querySelectorAll("th button")]
             .find((button) => button.innerText.trim() === arguments[0]);
     """,
         head,
+        OVERVIEW,
     )
 
 
@@ -215,10 +220,8 @@ def test_numbers_sort_as_numbers_and_dashes_last(
     press(shown, "top-1 %")
     down = column(shown, "top-1 %")
     assert down == [*up[: len(values)][::-1], *up[len(values) :]]
-    sorts = (
-        "return [...document.querySelectorAll('.sheet table')[0].querySelectorAll('th[aria-sort]')]"
-    )
-    assert js(shown, sorts + ".map((h) => h.ariaSort)").count("descending") == 1
+    heads = f"[...document.querySelector('{OVERVIEW}').querySelectorAll('[aria-sort]')]"
+    assert js(shown, f"return {heads}.map((head) => head.ariaSort)").count("descending") == 1
     press(shown, "top-1 %")
     assert column(shown, "top-1 %") == before
 
@@ -230,6 +233,22 @@ def test_the_whole_row_moves_and_words_sort_too(shown: Chrome) -> None:
     methods = column(shown, "method")
     assert methods == sorted(methods, key=str.casefold)
     assert set(zip(methods, column(shown, "top-1 %"), strict=True)) == rows
+
+
+@needs_browser
+def test_rows_stay_in_their_section(shown: Chrome) -> None:
+    """The paper's Table 1 has a section for each model: sorting orders inside them."""
+    sections = """
+        return [...document.querySelector("#table1 table").tBodies]
+            .map((body) => [...body.rows].map((row) => row.innerText));
+    """
+    before = js(shown, sections)
+    assert len(before) > 2
+    js(shown, "document.querySelector('#table1 thead tr:last-child button').click()")
+    after = js(shown, sections)
+    assert after != before
+    assert [body[0] for body in after] == [body[0] for body in before]
+    assert [sorted(body) for body in after] == [sorted(body) for body in before]
 
 
 @needs_browser

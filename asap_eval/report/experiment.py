@@ -51,7 +51,7 @@ def experiment_tables(
     own = [f for f in found if f.entry.bench in LAYOUTS]
     tables = _own_tables(own)
     found = [f for f in found if f.entry.bench not in LAYOUTS]
-    for group in _groups(experiment, found, records) if found else []:
+    for group in groups_of(experiment, found, records) if found else []:
         tables.append(_table(experiment.about, group))
         firsts = [line[0] for line in group.found]
         if experiment.about.layout == "grid" and any(f.entry.swept for f in firsts):
@@ -79,11 +79,11 @@ def experiment_frame(
     experiment: Experiment, found: Sequence[Found], records: Sequence[RunRecord]
 ) -> pd.DataFrame:
     """The lines of all tables as numbers, nothing rounded."""
-    groups = _groups(experiment, found, records)
+    groups = groups_of(experiment, found, records)
     return pd.DataFrame([line for group in groups for line in group.lines])
 
 
-def _groups(
+def groups_of(
     experiment: Experiment, found: Sequence[Found], records: Sequence[RunRecord]
 ) -> list[Group]:
     if experiment.compares:

@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asap_eval.audit import audit
 from asap_eval.errors import RecordError
 from asap_eval.experiment import Experiment, load
+from asap_eval.paper import TABLES, paper_table
 from asap_eval.paths import conf_dir
 from asap_eval.record import RunRecord
+from asap_eval.report.audit import audit_sheet
 from asap_eval.report.claims import claims, verdicts
 from asap_eval.report.document import Sheet, sheet_of
 from asap_eval.report.experiment import experiment_frame, experiment_tables
 from asap_eval.report.match import Found, matched
 from asap_eval.report.page.headline import Sentence, of_claims, of_saliency, of_table
 from asap_eval.report.page.provenance import Source, source_of
+from asap_eval.report.paper_command import table_sheet
 from asap_eval.report.pictures import PICTURES, Figure
 from asap_eval.report.pictures.keepmaps import KEEP_MAPS
 from asap_eval.report.table import overview
@@ -86,11 +90,13 @@ def content(
     records = [record for _, record in kept]
     done = [record for record in records if record.status == "done"]
     said: list[Sentence] = []
-    paper, ours = [], []
+    tables = {paper_table(name).experiment: paper_table(name) for name in TABLES}
+    paper, ours = [table_sheet(table, records) for table in tables.values()], []
     for name in _experiments():
         for experiment, found in _with_records(load(name), records):
-            sheets = _sheets(name, experiment, found, records)
-            (paper if experiment.about.paper else ours).extend(sheets)
+            if name not in tables:
+                sheets = _sheets(name, experiment, found, records)
+                (paper if experiment.about.paper else ours).extend(sheets)
             if experiment.compares:
                 lines = experiment_frame(experiment, found, records).to_dict("records")
                 said += of_table(experiment.about.paper or name, lines)
@@ -102,13 +108,23 @@ def content(
         sheet_of(table, f"claims-{model}")
         for model, table in zip(models, claims(records, timing), strict=True)
     ]
+    ran = [sheet for sheet in paper if any(line.commands for line in sheet.rows)]
+    left = [sheet for sheet in paper if sheet not in ran]
     every = [sheet_of(table, f"records-{at}") for at, table in enumerate(overview(records), 1)]
     sections = (
         Section(
-            "paper", "Against the paper", "Published figures beside measured ones.", tuple(paper)
+            "paper", "Against the paper", "Published figures beside measured ones.", tuple(ran)
         ),
+        Section("open", "Not run here", "Published figures alone.", tuple(left), True),
         Section("claims", "Claims about the walk", "One verdict each.", tuple(judged)),
         Section("ours", "Our own questions", "Tables that the paper does not have.", tuple(ours)),
+        Section(
+            "audit",
+            "The paper against itself",
+            "Every derived figure recomputed, every figure printed twice compared.",
+            (audit_sheet(audit()),),
+            True,
+        ),
         Section(
             "records", "All records", "One table for what may be compared.", tuple(every), True
         ),
