@@ -131,7 +131,9 @@ def test_everything_is_there(shown: Chrome) -> None:
     assert titles[:2] == ["What was found", "Against the paper"]
     assert titles[-3:] == ["Pictures", "Keep-maps", "Provenance"]
     said = js(shown, "return document.querySelector('.said').textContent")
-    assert "Table 1 on deit_tiny, 500 images: 1 of 2 published rows reproduced." in said
+    assert (
+        "Table 1 on deit_tiny, 500 images: 1 of 2 rows with a published figure reproduced." in said
+    )
     assert "-69.70 points [-74.00, -65.00], published -0.62: differs" in said
     assert len(js(shown, "return document.querySelectorAll('.sources > details')")) == 6
     loaded = "return [...document.images].every((i) => i.complete && i.naturalWidth > 0)"

@@ -12,14 +12,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from asap_eval.bench.distribution import share_interval
 from asap_eval.bench.statistics import mean_interval, paired
 from asap_eval.record import RunRecord
 
-BEYOND, WITHIN, UNKNOWN = "beyond noise", "within noise", "cannot tell"
 Verdict = Literal["beyond noise", "within noise", "cannot tell"]
+BEYOND: Final = "beyond noise"
+WITHIN: Final = "within noise"
+UNKNOWN: Final = "cannot tell"
 
 P = 0.05
 """McNemar's p below which right and wrong answers moved beyond noise."""

@@ -91,7 +91,8 @@ def content(
     done = [record for record in records if record.status == "done"]
     said: list[Sentence] = []
     tables = {paper_table(name).experiment: paper_table(name) for name in TABLES}
-    paper, ours = [table_sheet(table, records) for table in tables.values()], []
+    paper = [table_sheet(table, records) for table in tables.values()]
+    ours: list[Sheet] = []
     for name in _experiments():
         for experiment, found in _with_records(load(name), records):
             if name not in tables:
@@ -130,13 +131,13 @@ def content(
         ),
     )
     drawn, undrawn = _drawn(kept)
-    sheets = [figure for figure in drawn if figure.name.startswith(KEEP_MAPS.name)]
+    kept_maps = [figure for figure in drawn if figure.name.startswith(KEEP_MAPS.name)]
     return Page(
         facts=_facts(records, models),
         said=tuple(said),
         sections=tuple(section for section in sections if section.sheets),
-        pictures=tuple(figure for figure in drawn if figure not in sheets),
-        maps=(*(Map(f.title, f.png, f.caption, f.alt) for f in sheets), *maps),
+        pictures=tuple(figure for figure in drawn if figure not in kept_maps),
+        maps=(*(Map(f.title, f.png, f.caption, f.alt) for f in kept_maps), *maps),
         sources=tuple(source_of(record, path.relative_to(folder)) for path, record in kept),
         problems=(*problems, *undrawn),
     )

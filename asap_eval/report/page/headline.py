@@ -45,7 +45,9 @@ def of_table(paper: str, lines: Sequence[Row]) -> list[Sentence]:
         first = judged[0]
         where = f"{paper} on {first['model']}, {first['n']:.0f} images"
         ordered = sorted(judged, key=lambda line: (_word(line) == DIFFERS, -abs(_gap(line))))
-        text = f"{where}: {same} of {_count(len(judged), 'published row')} reproduced."
+        text = (
+            f"{where}: {same} of {_count(len(judged), 'row')} with a published figure reproduced."
+        )
         said.append(Sentence(tone, text, tuple(map(_against, ordered))))
     below = [line for line in lines if line["below_random"]]
     if below:
