@@ -12,14 +12,24 @@ DATA ?=
 WEIGHTS ?=
 SPEED_ARGS ?=
 ARGS ?=
+ONLY ?=
+SHARED ?= ../shared
+RESULTS ?= results
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 
+# One target for each file in conf/experiment; what it needs to be installed, its text says.
+EXPERIMENTS := $(filter-out example,$(basename $(notdir $(wildcard conf/experiment/*.yaml))))
+extra = $(if $(shell grep -l llava conf/experiment/$1.yaml),vlm,$(if $(shell grep -l kinetics conf/experiment/$1.yaml),video,core))
+
 .DEFAULT_GOAL := help
-.PHONY: help example video vlm speed speed-methods speed-video tables table1 table2 table3 table5 table6 table7 table10 table11 fig6 fig8 alpha readings controls pictures dev test lint types check format clean
+.PHONY: $(EXPERIMENTS) help example video vlm speed speed-methods speed-video tables pictures smoke report screenshots dev test lint types check format clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Experiments: DATA=<folder> [WEIGHTS=<file>] [ARGS=...]"
+	@awk '/^ *title: / { name = FILENAME; sub(/.*\//, "", name); sub(/[.]yaml/, "", name); sub(/^ *title: /, ""); \
+		printf "  make %-13s %s\n", name, $$0; nextfile }' $(EXPERIMENTS:%=conf/experiment/%.yaml)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -28,16 +38,12 @@ $(VENV)/.core: pyproject.toml | $(BIN)/python
 	$(PIP_INSTALL) -e .
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(PIP_INSTALL) -e '.[dev]'
+$(VENV)/.dev $(VENV)/.video $(VENV)/.vlm: $(VENV)/.%: pyproject.toml | $(BIN)/python
+	$(PIP_INSTALL) -e '.[$*]'
 	@touch $@ $(VENV)/.core
 
 example: $(VENV)/.core ## install, then compare four methods on the bundled example (offline)
 	$(BIN)/asap-eval
-
-$(VENV)/.video: pyproject.toml | $(BIN)/python
-	$(PIP_INSTALL) -e '.[video]'
-	@touch $@ $(VENV)/.core
 
 video: $(VENV)/.video ## make clips of moving shapes, train a head on them, run table3 (offline)
 	test -d build/shapes/val || $(BIN)/python examples/moving_shapes.py --out build/shapes
@@ -47,10 +53,6 @@ video: $(VENV)/.video ## make clips of moving shapes, train a head on them, run 
 		bench.head=$$head limit=96 sample=spread speed=true $(ARGS)
 	$(BIN)/asap-eval-strip build/shapes/val/ring/0000.mp4 --model digits_vit --method asap --k 3 \
 		--side 96 --out build/video/ring.png --animate build/video/ring.gif
-
-$(VENV)/.vlm: pyproject.toml | $(BIN)/python
-	$(PIP_INSTALL) -e '.[vlm]'
-	@touch $@ $(VENV)/.core
 
 vlm: $(VENV)/.vlm ## make questions about drawn shapes, answer them with a small untrained LLaVA (offline)
 	test -d build/questions || $(BIN)/python examples/vlm_questions.py --out build/questions
@@ -62,40 +64,22 @@ speed: $(VENV)/.core ## cost of the walk, share of the ideal, peak memory: DATA=
 	$(if $(DATA),,$(error give DATA=<folder with one folder per class>))
 	$(BIN)/python benchmarks/speed.py --data $(DATA) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(SPEED_ARGS)
 
-define EXPERIMENT
+.SECONDEXPANSION:
+$(EXPERIMENTS): $(VENV)/.$$(call extra,$$@)
 	$(if $(DATA),,$(error give DATA=<folder with one folder per class>))
 	$(BIN)/asap-eval experiment=$@ data=$(DATA) $(if $(WEIGHTS),weights=$(WEIGHTS)) $(ARGS)
-endef
 
-table1: $(VENV)/.core ## every method of the paper's Table 1, and controls: DATA=<folder> [WEIGHTS=<file>] [ARGS=...]
-	$(EXPERIMENT)
+smoke: $(VENV)/.dev ## every experiment that can run here, on a few samples, into build/smoke: [SHARED=../shared] [ONLY=...]
+	OMP_NUM_THREADS=1 $(BIN)/python examples/smoke.py --out build/smoke --shared $(SHARED) $(ONLY)
 
-table2: $(VENV)/.core ## a random anchor against the sink: DATA=...
-	$(EXPERIMENT)
+report: $(VENV)/.core ## tables, pictures and one page of RESULTS=results, into build/report
+	$(BIN)/asap-report pictures results=$(RESULTS) out=build/report/pictures
+	$(BIN)/asap-report $(RESULTS) --format markdown --out build/report/tables.md
+	$(BIN)/asap-report html results=$(RESULTS) out=build/report/index.html \
+		clustering=benchmarks/clustering-cpu-float32.json
 
-table3: $(VENV)/.video ## Kinetics-400, CLIP ViT-L/14: DATA=<folder> ARGS=bench.head=<file>
-	$(EXPERIMENT)
-
-table5 table6 table10 table11: $(VENV)/.vlm ## LLaVA-1.5 and LLaVA-NeXT: DATA=<folder or hub> ARGS="device=cuda"
-	$(EXPERIMENT)
-
-table7: $(VENV)/.core ## what the walk costs in time: DATA=...
-	$(EXPERIMENT)
-
-fig6: $(VENV)/.core ## bins K and threshold tau, DeiT-Base: DATA=...
-	$(EXPERIMENT)
-
-fig8: $(VENV)/.core ## bins K and threshold tau, ViT-AugReg: DATA=...
-	$(EXPERIMENT)
-
-alpha: $(VENV)/.core ## the walk's alpha (Appendix J): DATA=...
-	$(EXPERIMENT)
-
-readings: $(VENV)/.core ## every reading of ASAP's open choices: DATA=... ARGS=model=<name>
-	$(EXPERIMENT)
-
-controls: $(VENV)/.core ## controls at one MACs budget: DATA=... ARGS=model=<name>
-	$(EXPERIMENT)
+screenshots: report $(VENV)/.dev ## pictures of that page for docs/ (needs Chromium)
+	$(BIN)/python docs/screenshots.py build/report/index.html docs
 
 tables: $(VENV)/.core ## the tables in results/, from the records in results/
 	for name in table1 table2 readings controls fig6 alpha; do \

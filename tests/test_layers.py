@@ -21,6 +21,7 @@ LAYERS = [
     {"scorer", "learned"},
     {"methods", "hosts"},
     {"paths", "record", "journal"},
+    {"paper"},
     {"experiment"},
     {"models", "authors"},
     {""},  # asap_eval/__init__.py: the Python API
@@ -28,6 +29,7 @@ LAYERS = [
     {"bench"},
     {"budget"},
     {"runner"},
+    {"audit"},
     {"report", "train"},
     {"ls", "cli"},
 ]
@@ -37,7 +39,12 @@ ONLY = {
     "hosts": {"errors", "tokens", "trace", "packing", "method"},
     "video": {"errors", "models", "hosts"},
     "vlm": {"errors"},
-    "report": {"errors", "record", "journal", "method", "options", "experiment"},
+    "paper": {"errors"},
+    "audit": {"errors", "paper", "bench", "hosts", "models"},
+    "report": {
+        *("errors", "paths", "record", "journal", "method", "options", "experiment", "bench"),
+        *("paper", "audit"),
+    },
 }
 """Modules that may use less than all that lies below them."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from asap_eval.errors import BadValueError, unknown
+from asap_eval.paper import paper_table
 
 ROUNDING = 0.011
 """Points by which a printed difference may miss that of the two printed accuracies."""
@@ -17,7 +18,8 @@ class Published:
     """Facts of one published row; whatever the paper does not print stays None.
 
     Attributes:
-        row: the row's name in the paper.
+        row: the row's name in the paper. table, section: where it stands there (`asap_eval.paper`),
+            for rows whose figures are cited; None where the figures are given.
         baseline, acc: top-1 in percent of the unpruned model and of the row.
         delta: their difference in points.
         macs, throughput: change in percent.
@@ -41,6 +43,8 @@ class Published:
     avg: float | None = None
     rel: float | None = None
     not_comparable: str | None = None
+    table: str | None = None
+    section: str | None = None
 
     @property
     def change(self) -> float | None:
@@ -50,7 +54,18 @@ class Published:
         return self.delta
 
 
-TEXTS = ("row", "not_comparable")
+TEXTS = ("row", "not_comparable", "table", "section")
+
+CITED = {
+    "baseline_acc": "baseline",
+    "acc": "acc",
+    "acc_delta": "delta",
+    "flops_delta_pct": "macs",
+    "throughput_delta_pct": "throughput",
+    "flops_g": "gmacs",
+    "throughput_img_s": "img_s",
+}
+"""Name here of a column of the paper's tables."""
 
 
 def published_from(value: Any, where: str) -> Published:
@@ -61,6 +76,7 @@ def published_from(value: Any, where: str) -> Published:
     """
     if not isinstance(value, Mapping) or not value:
         raise BadValueError(f"{where}: published={value!r}: give what the paper prints, by name.")
+    value = _with_cited(value, where)
     known = [fact.name for fact in fields(Published)]
     for name, fact in value.items():
         if name not in known:
@@ -95,6 +111,29 @@ def _converted(fact: Any) -> Any:
     if isinstance(fact, Mapping):
         return {str(task): float(score) for task, score in fact.items()}
     return fact if isinstance(fact, str) else float(fact)
+
+
+def _with_cited(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """With ``table`` (and ``section``, ``row``): that row's figures, beside what else is given.
+
+    Raises:
+        AsapEvalError: the paper has no such row, or a figure is given that it prints itself.
+    """
+    if "table" not in value:
+        return value
+    table = paper_table(str(value["table"]))
+    cited = table.row(str(value.get("row")), value.get("section"))
+    figures = {
+        name: figure
+        for column, name in CITED.items()
+        if (figure := cited.value(column)) is not None
+    }
+    if twice := [name for name in figures if name in value]:
+        raise BadValueError(
+            f"{where}: published.{twice[0]} stands in the row that table={table.name} cites: drop "
+            "it here."
+        )
+    return {**value, **figures, "table": table.name, "section": cited.section}
 
 
 def _is_number(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,14 +21,24 @@ from asap_eval.report.match import matched
 from asap_eval.report.render import Table, print_rich, save, to_markdown, to_rich
 from asap_eval.report.table import overview
 
+COMMANDS = {
+    "diff": "asap_eval.report.diff.command",
+    "html": "asap_eval.report.page.command",
+    "pictures": "asap_eval.report.pictures.command",
+}
+"""First words that are another command, and the module that runs it: ``main(argv)``. Loaded when
+asked for; a folder of one of these names is given as ``./diff``."""
+PAPER = "asap_eval.report.paper_command"
+"""What runs ``all``, ``audit`` and ``table=``; loaded when asked for, as it knows the models."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print or write the tables; 2 where the folder is not there, 1 where nothing can be made."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    if given[:1] == ["pictures"]:
-        from asap_eval.report.pictures.command import main as draw  # matplotlib takes its time
-
-        return draw(given[1:])
+    given = sys.argv[1:] if argv is None else list(argv)
+    if given and given[0] in COMMANDS:
+        return int(importlib.import_module(COMMANDS[given[0]]).main(given[1:]))
+    if asks_for_paper(given):
+        return int(importlib.import_module(PAPER).main(given))
     parser = _parser()
     args = parser.parse_args(given)
     if args.claims and args.format == "csv":
@@ -80,6 +91,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def asks_for_paper(words: Sequence[str]) -> bool:
+    """Whether a command line begins with a verb of the paper's, or has ``key=value``.
+
+    A folder of such a name is given as ``./all``; one with a sign of equality is a folder.
+    """
+    settings = (w for w in words if w.partition("=")[0].isidentifier() and "=" in w)
+    return words[:1] in (["all"], ["audit"]) or any(not Path(w).exists() for w in settings)
+
+
 def tables_of(records: Sequence[RunRecord], experiment: Experiment | None) -> list[Table]:
     """The overview of all records, or an experiment's own tables of those that are its rows."""
     if experiment is None:
@@ -109,7 +129,15 @@ def as_text(tables: Sequence[Table], form: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("asap-report", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "asap-report",
+        description=__doc__,
+        epilog="Also: asap-report diff A B (what moved between two folders), asap-report pictures "
+        "and asap-report html (everything as one page), each with results= and out=; asap-report "
+        "table=1 (or 2 to 11, alpha), all, audit: the paper's own tables beside the records, and "
+        "what of the paper does not recompute; with results=<folder> "
+        "format=rich|markdown|csv|latex out=<file> model=<name>.",
+    )
     parser.add_argument(
         "results", nargs="?", type=Path, default=Path("results"), help="folder of records"
     )

@@ -60,7 +60,7 @@ def experiment_tables(
     tables = _own_tables(own)
     left = {id(f) for f in own}
     found = [f for f in found if id(f) not in left]
-    for group in _groups(experiment, found, records) if found else []:
+    for group in groups_of(experiment, found, records) if found else []:
         table = _task_tables if group.tasks else _table
         tables += table(experiment.about, group)
         firsts = [line[0] for line in group.found]
@@ -89,11 +89,11 @@ def experiment_frame(
     experiment: Experiment, found: Sequence[Found], records: Sequence[RunRecord]
 ) -> pd.DataFrame:
     """The lines of all tables as numbers, nothing rounded."""
-    groups = _groups(experiment, found, records)
+    groups = groups_of(experiment, found, records)
     return pd.DataFrame([line for group in groups for line in group.lines])
 
 
-def _groups(
+def groups_of(
     experiment: Experiment, found: Sequence[Found], records: Sequence[RunRecord]
 ) -> list[Group]:
     if experiment.compares:

@@ -1,0 +1,187 @@
+"""``asap-report diff A B``: what moved from one folder of results to another.
+
+Records are matched by their job, whatever version of the code ran it. Exit code 0: nothing moved
+beyond noise; 1: something did, or a job done in A failed in B; 2: nothing could be compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from asap_eval.errors import RecordError
+from asap_eval.journal import Journal
+from asap_eval.record import read_records
+from asap_eval.report.columns import number
+from asap_eval.report.diff.match import Kept, Pairs, label, pairs
+from asap_eval.report.diff.numbers import BEYOND, EQUAL, UNKNOWN, WITHIN, Move, P, Samples, moves
+from asap_eval.report.render import DASH, Table, print_rich, save, to_markdown, to_rich
+
+HEADS = ("job", "number", "verdict", "A", "B", "B − A [95 %]", "McNemar p", "rests on")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two folders compared.
+
+    Attributes:
+        pairs: which jobs they share. moved: label of a job and a number of it, in order.
+        ended: jobs that are done in one folder alone, and how they ended in the other.
+        same: jobs of which no number moved. undone: jobs that are done in neither.
+    """
+
+    pairs: Pairs
+    moved: list[tuple[str, Move]]
+    ended: list[tuple[str, str, str]]
+    same: int
+    undone: int
+
+    @property
+    def worse(self) -> bool:
+        """Whether a number moved beyond noise, or a job that was done is no longer."""
+        lost = any(before == "done" for _, before, _ in self.ended)
+        return lost or any(move.verdict == BEYOND for _, move in self.moved)
+
+
+def compare(a: Sequence[Kept], b: Sequence[Kept]) -> Difference:
+    """Compare the records of two folders.
+
+    Raises:
+        RecordError: a per-sample file beside a record is broken.
+    """
+    found = pairs(a, b)
+    moved: list[tuple[str, Move]] = []
+    ended: list[tuple[str, str, str]] = []
+    same = undone = 0
+    for left, right in found.both:
+        before, after = left[1], right[1]
+        if before.status != after.status:
+            ended.append((label(before), before.status, after.status))
+        elif before.status == "done":
+            changes = moves(before, after, _samples(left), _samples(right))
+            moved += [(label(before), change) for change in changes]
+            same += not changes
+        else:
+            undone += 1
+    return Difference(found, moved, ended, same, undone)
+
+
+def tables(difference: Difference, a: str, b: str) -> list[Table]:
+    """What moved, and which jobs only one of the folders has."""
+    count = Counter(move.verdict for _, move in difference.moved)
+    both = difference.pairs.both
+    undone = f"; {difference.undone} are done in neither" if difference.undone else ""
+    notes = [
+        f"{len(both)} jobs in both folders; in {difference.same} of them no number moved by more "
+        f"than {EQUAL:g} of itself{undone}",
+        ", ".join(f"{count[verdict]} {verdict}" for verdict in (BEYOND, WITHIN, UNKNOWN)),
+        f"{BEYOND}: McNemar's exact p below {P:g} where samples are right or wrong, elsewhere an "
+        "interval of B − A without 0; of many numbers one in twenty may be so by chance",
+    ]
+    if difference.pairs.older:
+        notes.append(f"{difference.pairs.older} earlier records of a job with a later one left out")
+    rows = [_row(name, move) for name, move in difference.moved]
+    found = [
+        Table(
+            title=f"A = {a} · B = {b} · what moved",
+            columns=HEADS if rows else ("nothing moved",),
+            rows=rows,
+            notes=notes,
+            numbers_from=3 if difference.moved else None,
+        )
+    ]
+    if difference.ended:
+        rows = [[name, before, after] for name, before, after in difference.ended]
+        found.append(Table("jobs that ended otherwise", ["job", "A", "B"], rows))
+    for side, folder, only in (
+        ("A", a, difference.pairs.only_a),
+        ("B", b, difference.pairs.only_b),
+    ):
+        if only:
+            rows = [[label(record), record.status, path.name] for path, record in only]
+            found.append(Table(f"only in {side} = {folder}", ["job", "status", "file"], rows))
+    return found
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print or write the comparison; the exit codes are those of the module's first lines."""
+    args = _parser().parse_args(argv)
+    try:
+        a, b = _read(args.a), _read(args.b)
+        found = compare(a, b)
+    except RecordError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    made = tables(found, str(args.a), str(args.b))
+    if args.out is not None:
+        try:
+            save(_text(made, args.format), args.out)
+        except OSError as error:
+            print(f"{args.out} cannot be written: {error.strerror}.", file=sys.stderr)
+            return 2
+    elif args.format == "rich" and sys.stdout.isatty():
+        for table in made:
+            print_rich(table, Console())
+    else:
+        sys.stdout.write(_text(made, args.format))
+    if not found.pairs.both:
+        print(
+            f"error: {args.a} and {args.b} have no job in common: nothing to compare. Jobs match "
+            "by model, method, options, images, weights and precision.",
+            file=sys.stderr,
+        )
+        return 2
+    return int(found.worse)
+
+
+def _row(name: str, move: Move) -> list[str]:
+    change = f"{move.after - move.before:+.4g}"
+    if move.low is not None:
+        change += f" [{move.low:+.4g}, {move.high:+.4g}]"
+    p = DASH if move.p is None else "<0.001" if move.p < 0.001 else number(move.p, "{:.3f}")
+    numbers = [f"{move.before:.6g}", f"{move.after:.6g}", change, p, move.basis]
+    return [name, move.name, move.verdict, *numbers]
+
+
+def _read(folder: Path) -> list[Kept]:
+    if not folder.is_dir():
+        raise RecordError(f"No folder {folder}: give two folders that results went to.")
+    found, problems = read_records(folder)
+    for problem in problems:
+        print(f"skipped: {problem}", file=sys.stderr)
+    if not found:
+        raise RecordError(f"No record in {folder}: run asap-eval with results={folder} first.")
+    return found
+
+
+def _samples(kept: Kept) -> Samples | None:
+    """Samples by id; None where they were not kept (records are often copied without them)."""
+    path, record = kept
+    beside = path.parent / record.samples if record.samples else None
+    if beside is None or not beside.is_file():
+        return None
+    return {row["id"]: row for row in Journal(beside).read()}
+
+
+def _text(made: Sequence[Table], form: str) -> str:
+    one = {"rich": to_rich, "markdown": to_markdown}[form]
+    return "\n".join(one(table) for table in made)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "asap-report diff",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("a", type=Path, metavar="A", help="folder of records: before")
+    parser.add_argument("b", type=Path, metavar="B", help="folder of records: after")
+    parser.add_argument("--format", choices=("rich", "markdown"), default="rich")
+    parser.add_argument("--out", type=Path, help="file to write instead of the terminal")
+    return parser

@@ -1,0 +1,197 @@
+"""The numbers of one job in two folders: how far each moved, and what noise explains of it.
+
+Where both runs kept their samples, they are compared sample by sample: McNemar's exact p for right
+and wrong, a paired bootstrap for the rest. Where they did not, the interval of the difference is
+put together from the two runs' own intervals as if they were independent (Newcombe's square-and-add
+rule), which on equal samples is too wide rather than too narrow. A number without any interval
+cannot be told from noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from asap_eval.bench.distribution import share_interval
+from asap_eval.bench.statistics import mean_interval, paired
+from asap_eval.record import RunRecord
+
+Verdict = Literal["beyond noise", "within noise", "cannot tell"]
+BEYOND: Final = "beyond noise"
+WITHIN: Final = "within noise"
+UNKNOWN: Final = "cannot tell"
+
+P = 0.05
+"""McNemar's p below which right and wrong answers moved beyond noise."""
+EQUAL = 1e-9
+"""Relative difference up to which two numbers are the same number, added up in another order."""
+
+Samples = Mapping[str, Mapping[str, Any]]
+"""Rows of a per-sample file by id."""
+
+FLAGS = {"top-1 %": "correct", "top-5 %": "top5"}
+"""Right or wrong, by sample: name of the number, key of the row."""
+MEANS = {
+    "GMACs, model": ("model_macs", 1e-9),
+    "GMACs, method's own": ("method_macs", 1e-9),
+    "tokens kept, mean": ("tokens", 1.0),
+    "tokens over blocks, mean": ("layer_mean", 1.0),
+}
+"""Means over samples: name of the number, key of the row, factor to the number's unit."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with what it may vary by; no bounds = nobody said."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Move:
+    """One number that is not the same in both runs.
+
+    Attributes:
+        name: with its unit. before, after: in A and in B. low, high: 95 % interval of after −
+            before, None = none. p: McNemar's. basis: what the verdict rests on.
+    """
+
+    name: str
+    before: float
+    after: float
+    low: float | None
+    high: float | None
+    p: float | None
+    basis: str
+    verdict: Verdict
+
+
+def moves(a: RunRecord, b: RunRecord, a_rows: Samples | None, b_rows: Samples | None) -> list[Move]:
+    """Every number of a job that moved from one record to the other.
+
+    Args:
+        a_rows, b_rows: their samples by id; None where a run kept none.
+    """
+    both = a_rows is not None and b_rows is not None and set(a_rows) == set(b_rows)
+    before, after = dict(_numbers(a)), dict(_numbers(b))
+    found = []
+    for name in before:
+        if name not in after or _same(before[name].value, after[name].value):
+            continue
+        move = None
+        if both:
+            assert a_rows is not None
+            assert b_rows is not None
+            move = _paired(name, before[name].value, after[name].value, a_rows, b_rows)
+        found.append(move or _unpaired(name, before[name], after[name], a, b))
+    return found
+
+
+def _paired(name: str, before: float, after: float, a: Samples, b: Samples) -> Move | None:
+    """Sample by sample; None where the samples do not hold this number."""
+    if name in FLAGS:
+        right = [(a[i].get(FLAGS[name]), b[i].get(FLAGS[name])) for i in sorted(a)]
+        if any(value is None for pair in right for value in pair):
+            return None
+        found = paired([bool(x) for x, _ in right], [bool(y) for _, y in right])
+        verdict: Verdict = BEYOND if found.mcnemar_p < P else WITHIN
+        basis = f"{len(right)} samples, paired"
+        return Move(name, before, after, *found.ci95, found.mcnemar_p, basis, verdict)
+    if name not in MEANS:
+        return None
+    key, factor = MEANS[name]
+    pairs = [(a[i].get(key), b[i].get(key)) for i in sorted(a)]
+    changes = [factor * (y - x) for x, y in pairs if x is not None and y is not None]
+    if not changes:
+        return None
+    low, high = mean_interval(changes)
+    return Move(
+        name, before, after, low, high, None, f"{len(changes)} samples, paired", _verdict(low, high)
+    )
+
+
+def _unpaired(name: str, x: Estimate, y: Estimate, a: RunRecord, b: RunRecord) -> Move:
+    timed = name.startswith(TIMED)
+    if timed and a.provenance.machine != b.provenance.machine:
+        return Move(name, x.value, y.value, None, None, None, "other machine", UNKNOWN)
+    if x.low is None or x.high is None or y.low is None or y.high is None:
+        return Move(name, x.value, y.value, None, None, None, "no interval", UNKNOWN)
+    change = y.value - x.value
+    low = change - math.hypot(y.value - y.low, x.high - x.value)
+    high = change + math.hypot(y.high - y.value, x.value - x.low)
+    basis = "10 % to 90 % of the rounds" if timed else "two intervals"
+    return Move(name, x.value, y.value, low, high, None, basis, _verdict(low, high))
+
+
+def _verdict(low: float, high: float) -> Verdict:
+    return WITHIN if low <= 0 <= high else BEYOND
+
+
+def _same(x: float, y: float) -> bool:
+    return math.isclose(x, y, rel_tol=EQUAL, abs_tol=1e-12)
+
+
+TIMED = ("speed-up", "ms, ")
+"""How names begin of numbers that compare on one machine only."""
+
+
+def _numbers(record: RunRecord) -> Iterator[tuple[str, Estimate]]:
+    """All numbers of a record that may be compared, with their intervals."""
+    if record.metrics is not None:
+        yield "top-1 %", _share(record.metrics.top1, record.metrics.n)
+        if record.metrics.top5 is not None:
+            yield "top-5 %", _share(record.metrics.top5, record.metrics.n)
+        yield "failed samples", Estimate(float(record.metrics.failed))
+    for task, found in sorted((record.tasks or {}).items()):
+        for metric, value in found.items():
+            if _is_number(value):
+                yield f"{task}: {metric}", Estimate(float(value))
+    if record.macs is not None:
+        yield "GMACs, model", Estimate(record.macs.mean_g)
+        yield "GMACs, method's own", Estimate(record.macs.method_g)
+    if record.tokens is not None:
+        yield "tokens kept, mean", Estimate(record.tokens.kept_mean)
+        yield "tokens over blocks, mean", Estimate(record.tokens.layer_mean)
+        if record.tokens.llm_layer_mean is not None:
+            yield "tokens over the language model's layers", Estimate(record.tokens.llm_layer_mean)
+    if record.provenance.calibration is not None:
+        yield "knob found by the budget", Estimate(record.provenance.calibration.knob)
+    if record.speed is not None and isinstance(record.speed.get("speedup"), Mapping):
+        yield "speed-up", _spread(record.speed["speedup"])
+    for phase, times in (record.latency_ms or {}).items():
+        yield f"ms, {phase}", _spread(times)
+    for phase, peak in (record.memory_gb or {}).items():
+        yield f"GB, {phase}", Estimate(peak)
+    yield from _analysis(record.analysis or {}, "")
+
+
+def _share(percent: float, n: int) -> Estimate:
+    low, high = share_interval(round(percent * n / 100), n)
+    return Estimate(percent, 100 * low, 100 * high)
+
+
+def _spread(found: Mapping[str, float]) -> Estimate:
+    return Estimate(found["median"], found.get("p10"), found.get("p90"))
+
+
+def _analysis(value: Any, name: str, bounds: Any = None) -> Iterator[tuple[str, Estimate]]:
+    """Numbers of nested blocks and lists; ``<name>_ci95`` beside ``<name>`` is its interval."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not str(key).endswith("_ci95"):
+                yield from _analysis(inner, f"{name} {key}".strip(), value.get(f"{key}_ci95"))
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for at, inner in enumerate(value):
+            one = bounds[at] if isinstance(bounds, Sequence) and at < len(bounds) else None
+            yield from _analysis(inner, f"{name} [{at + 1}]", one)
+    elif _is_number(value):
+        known = isinstance(bounds, Sequence) and len(bounds) == 2 and all(map(_is_number, bounds))
+        yield name, Estimate(float(value), *(map(float, bounds) if known else ()))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,213 @@
+"""What stands on the page, gathered from records; the template decides how it looks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asap_eval.audit import audit
+from asap_eval.errors import RecordError
+from asap_eval.experiment import Experiment, load
+from asap_eval.paper import TABLES, paper_table
+from asap_eval.paths import conf_dir
+from asap_eval.record import RunRecord
+from asap_eval.report.audit import audit_sheet
+from asap_eval.report.claims import claims, verdicts
+from asap_eval.report.document import Sheet, sheet_of
+from asap_eval.report.experiment import experiment_frame, experiment_tables
+from asap_eval.report.match import Found, matched
+from asap_eval.report.page.headline import Sentence, of_claims, of_saliency, of_table
+from asap_eval.report.page.provenance import Source, source_of
+from asap_eval.report.paper_command import table_sheet
+from asap_eval.report.pictures import PICTURES, Figure
+from asap_eval.report.pictures.keepmaps import KEEP_MAPS
+from asap_eval.report.table import overview
+
+Kept = tuple[Path, RunRecord]
+
+
+@dataclass(frozen=True)
+class Map:
+    """One picture of the gallery.
+
+    Attributes:
+        title, caption, alt: what it shows, and in words. png: the file's bytes.
+    """
+
+    title: str
+    png: bytes
+    caption: str = ""
+    alt: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Tables under one heading, open at once or behind a fold."""
+
+    name: str
+    title: str
+    lead: str
+    sheets: tuple[Sheet, ...]
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything on the page, in order.
+
+    Attributes:
+        facts: name and text of what the page stands on. said: the headline. sections: tables.
+        pictures: of the records. maps: the gallery. sources: of every record. problems: files that
+            are no whole record.
+    """
+
+    facts: tuple[tuple[str, str], ...]
+    said: tuple[Sentence, ...]
+    sections: tuple[Section, ...]
+    pictures: tuple[Figure, ...]
+    maps: tuple[Map, ...]
+    sources: tuple[Source, ...]
+    problems: tuple[str, ...]
+
+
+def content(
+    kept: Sequence[Kept],
+    folder: Path,
+    *,
+    timing: Sequence[Mapping[str, Any]] = (),
+    maps: Sequence[Map] = (),
+    problems: Sequence[str] = (),
+) -> Page:
+    """The page of some records.
+
+    Args:
+        kept: at least one, with paths below ``folder``. timing: rows for the claim on clustering.
+        maps, problems: shown as they are.
+    """
+    records = [record for _, record in kept]
+    done = [record for record in records if record.status == "done"]
+    said: list[Sentence] = []
+    tables = {paper_table(name).experiment: paper_table(name) for name in TABLES}
+    paper = [table_sheet(table, records) for table in tables.values()]
+    ours: list[Sheet] = []
+    for name in _experiments():
+        for experiment, found in _with_records(load(name), records):
+            if name not in tables:
+                sheets = _sheets(name, experiment, found, records)
+                (paper if experiment.about.paper else ours).extend(sheets)
+            if experiment.compares:
+                lines = experiment_frame(experiment, found, records).to_dict("records")
+                said += of_table(experiment.about.paper or name, lines)
+    models = sorted({record.job.model for record in records})
+    for model in models:
+        said += of_claims(model, verdicts(model, records, timing))
+    said += of_saliency(done)
+    judged = [
+        sheet_of(table, f"claims-{model}")
+        for model, table in zip(models, claims(records, timing), strict=True)
+    ]
+    ran = [sheet for sheet in paper if any(line.commands for line in sheet.rows)]
+    left = [sheet for sheet in paper if sheet not in ran]
+    every = [sheet_of(table, f"records-{at}") for at, table in enumerate(overview(records), 1)]
+    sections = (
+        Section(
+            "paper", "Against the paper", "Published figures beside measured ones.", tuple(ran)
+        ),
+        Section("open", "Not run here", "Published figures alone.", tuple(left), True),
+        Section("claims", "Claims about the walk", "One verdict each.", tuple(judged)),
+        Section("ours", "Our own questions", "Tables that the paper does not have.", tuple(ours)),
+        Section(
+            "audit",
+            "The paper against itself",
+            "Every derived figure recomputed, every figure printed twice compared.",
+            (audit_sheet(audit()),),
+            True,
+        ),
+        Section(
+            "records", "All records", "One table for what may be compared.", tuple(every), True
+        ),
+    )
+    drawn, undrawn = _drawn(kept)
+    kept_maps = [figure for figure in drawn if figure.name.startswith(KEEP_MAPS.name)]
+    return Page(
+        facts=_facts(records, models),
+        said=tuple(said),
+        sections=tuple(section for section in sections if section.sheets),
+        pictures=tuple(figure for figure in drawn if figure not in kept_maps),
+        maps=(*(Map(f.title, f.png, f.caption, f.alt) for f in kept_maps), *maps),
+        sources=tuple(source_of(record, path.relative_to(folder)) for path, record in kept),
+        problems=(*problems, *undrawn),
+    )
+
+
+def _experiments() -> list[str]:
+    """Names of the experiments with tables: the paper's tables, its figures, others."""
+    names = [path.stem for path in (conf_dir() / "experiment").glob("*.yaml")]
+    return sorted((name for name in names if name not in ("claims", "example")), key=_place)
+
+
+def _place(name: str) -> tuple[int, int, str]:
+    kind, number = re.fullmatch(r"(\D*)(\d*).*", name).groups()  # type: ignore[union-attr]
+    return ("table", "fig", kind).index(kind), int(number or 0), name
+
+
+def _with_records(
+    experiment: Experiment, records: Sequence[RunRecord]
+) -> list[tuple[Experiment, list[Found]]]:
+    """The experiment on each model that has finished rows of it."""
+    models = sorted({f.record.job.model for f in matched(experiment, records) if f.record})
+    on = [experiment.on(model) for model in models]
+    return [
+        (each, matched(each, [r for r in records if r.job.model == model]))
+        for model, each in zip(models, on, strict=True)
+    ]
+
+
+def _sheets(
+    name: str, experiment: Experiment, found: Sequence[Found], records: Sequence[RunRecord]
+) -> list[Sheet]:
+    here = [
+        r for r in records if any(f.record and f.record.job.model == r.job.model for f in found)
+    ]
+    tables = experiment_tables(experiment, found, here)
+    return [sheet_of(table, f"{name}-{at}") for at, table in enumerate(tables, 1)]
+
+
+def _drawn(kept: Sequence[Kept]) -> tuple[list[Figure], list[str]]:
+    """The pictures, and why a kind of them could not be drawn: the page is worth having without."""
+    found: list[Figure] = []
+    problems: list[str] = []
+    for kind in PICTURES:
+        try:
+            found += kind.draw(kept)
+        except RecordError as error:
+            problems.append(f"pictures {kind.name}: {error}")
+    return found, problems
+
+
+def _facts(records: Sequence[RunRecord], models: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    status = {
+        word: sum(r.status == word for r in records) for word in ("done", "failed", "running")
+    }
+    counts = [f"{n} {word}" for word, n in status.items() if n]
+    machines = sorted({_machine(record) for record in records})
+    started = sorted(record.provenance.started for record in records)
+    torch = sorted({record.provenance.packages.get("torch", "") for record in records} - {""})
+    facts = [
+        ("records", ", ".join(counts)),
+        ("models", ", ".join(models)),
+        ("benchmarks", ", ".join(sorted({record.job.bench for record in records}))),
+        ("run", " to ".join(dict.fromkeys((started[0][:10], started[-1][:10])))),
+        ("machines", "; ".join(machines)),
+        ("torch", ", ".join(torch)),
+    ]
+    return tuple((name, text) for name, text in facts if text)
+
+
+def _machine(record: RunRecord) -> str:
+    about = record.provenance.machine
+    parts = [about.get("gpu") or about.get("cpu"), about.get("cores") and f"{about['cores']} cores"]
+    return ", ".join(str(part) for part in parts if part)

@@ -1,0 +1,129 @@
+"""What the tool found, in sentences composed from verdicts and figures."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from asap_eval.record import RunRecord
+from asap_eval.report.claims import Verdict
+from asap_eval.report.columns import Row, name_of, present
+from asap_eval.report.frame import frame
+from asap_eval.report.verdict import DIFFERS, REPRODUCED
+
+Tone = Literal["agrees", "differs", "mixed", "open"]
+"""Of a sentence about the paper: for its mark, which never stands without the words."""
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One finding.
+
+    Attributes:
+        tone: how it stands to the paper. text: the finding. details: its parts, one a line.
+    """
+
+    tone: Tone
+    text: str
+    details: tuple[str, ...] = ()
+
+
+def of_table(paper: str, lines: Sequence[Row]) -> list[Sentence]:
+    """What the rows of one experiment on one model say of their published figures.
+
+    Args:
+        paper: which table of the paper. lines: of `experiment_frame`.
+    """
+    said: list[Sentence] = []
+    judged = [line for line in lines if _word(line) in (REPRODUCED, DIFFERS)]
+    if judged:
+        same = sum(_word(line) == REPRODUCED for line in judged)
+        tone: Tone = "agrees" if same == len(judged) else "mixed" if same else "differs"
+        first = judged[0]
+        where = f"{paper} on {first['model']}, {first['n']:.0f} images"
+        ordered = sorted(judged, key=lambda line: (_word(line) == DIFFERS, -abs(_gap(line))))
+        text = (
+            f"{where}: {same} of {_count(len(judged), 'row')} with a published figure reproduced."
+        )
+        said.append(Sentence(tone, text, tuple(map(_against, ordered))))
+    below = [line for line in lines if line["below_random"]]
+    if below:
+        names = tuple(
+            f"{name_of(line)}: {line['top1']:.2f} % against {_random(line)}" for line in below
+        )
+        model, n = below[0]["model"], below[0]["n"]
+        of = _count(len(below), "row")
+        said.append(
+            Sentence(
+                "differs",
+                f"Below random patches at the same work ({paper}, {model}, {n:.0f} images): {of}.",
+                names,
+            )
+        )
+    return said
+
+
+def of_claims(model: str, verdicts: Iterable[Verdict]) -> list[Sentence]:
+    """How the claims about the walk fared on one model; nothing where none could be decided."""
+    judged = [v for v in verdicts if v.n is not None]
+    if not judged:
+        return []
+    count = Counter(v.verdict for v in judged)
+    parts = [f"{count[word]} {word}" for word in sorted(count, key=lambda w: (-count[w], w))]
+    tone: Tone = "mixed"
+    if len(count) == 1 and "supported" in count:
+        tone = "agrees"
+    elif "supported" not in count:
+        tone = "differs"
+    text = f"Of {len(judged)} claims about the walk decided on {model}: {', '.join(parts)}."
+    lines = tuple(f"{v.claim}: {v.verdict} — {v.measured}" for v in judged)
+    return [Sentence(tone, text, lines)]
+
+
+def of_saliency(records: Sequence[RunRecord]) -> list[Sentence]:
+    """Which methods tell foreground from background, on each model and set of photographs."""
+    found: dict[tuple[str, str], list[tuple[float, str]]] = {}
+    done = [r for r in records if r.status == "done" and r.job.bench == "saliency" and r.analysis]
+    for row in frame(done).to_dict("records") if done else []:
+        j = json.loads(row["analysis"]).get("youden_j")
+        if present(j) and row["method"] != "none":
+            place = (row["model"], f"{row['n']:.0f} photographs")
+            found.setdefault(place, []).append((j, f"J = {j:+.2f}, {name_of(row)}"))
+    said = []
+    for (model, where), rows in sorted(found.items()):
+        ordered = sorted(rows, key=lambda row: (-row[0], row[1]))
+        best = ordered[0][1]
+        text = (
+            f"Telling foreground from background ({model}, {where}; 0 is chance): best is {best}."
+        )
+        said.append(Sentence("open", text, tuple(line for _, line in ordered)))
+    return said
+
+
+def _word(line: Row) -> str:
+    """A verdict without its mark or reason."""
+    return str(line["verdict"] or "").split(" †")[0].split(":")[0]
+
+
+def _gap(line: Row) -> float:
+    return float(line["difference"]) if present(line["difference"]) else 0.0
+
+
+def _against(line: Row) -> str:
+    row = line["published_row"] or line["method"]
+    return (
+        f"{row} ({name_of(line)}): {line['delta_top1']:+.2f} points "
+        f"[{line['delta_low']:+.2f}, {line['delta_high']:+.2f}], "
+        f"published {line['published_change']:+.2f}: {_word(line)}"
+    )
+
+
+def _random(line: Row) -> str:
+    return f"{line['random_top1']:.2f} %" if present(line["random_top1"]) else "random's"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -1,0 +1,201 @@
+"""``asap-report diff``: which records are one job, what counts as noise, the exit codes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from records import AT_35, make, put
+
+from asap_eval import record as rec
+from asap_eval.report.cli import main
+from asap_eval.report.diff.match import identity, label, pairs
+from asap_eval.report.diff.numbers import BEYOND, UNKNOWN, WITHIN, Move, moves
+
+N = 200
+
+
+def with_samples(folder: Path, right: int, *, macs: float = 1e9, **changes: Any) -> rec.RunRecord:
+    """A record of which the first ``right`` of 200 samples are right, and its samples."""
+    record = make(top1=100 * right / N, n=N, **changes)
+    record = replace(record, samples=f"{record.stem}.samples.jsonl")
+    put(folder, record)
+    rows = [
+        {"id": f"{i:03}", "correct": i < right, "model_macs": macs + i, "tokens": 90}
+        for i in range(N)
+    ]
+    (folder / str(record.samples)).write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return record
+
+
+def by_name(found: list[Move]) -> dict[str, Move]:
+    return {move.name: move for move in found}
+
+
+def rows_of(folder: Path) -> dict[str, dict[str, Any]]:
+    (path,) = folder.glob("*.samples.jsonl")
+    return {row["id"]: row for row in map(json.loads, path.read_text().splitlines())}
+
+
+@pytest.mark.parametrize(("lost", "verdict"), [(5, WITHIN), (6, BEYOND)])
+def test_samples_that_both_kept_are_compared_one_by_one(
+    tmp_path: Path, lost: int, verdict: str
+) -> None:
+    """Five losses and no win have p = 2/2^5, six 2/2^6; unpaired, six of 200 are noise."""
+    a = with_samples(tmp_path / "a", 150)
+    b = with_samples(tmp_path / "b", 150 - lost)
+    move = by_name(moves(a, b, rows_of(tmp_path / "a"), rows_of(tmp_path / "b")))["top-1 %"]
+    assert move.p == 2 / 2**lost
+    assert move.verdict == verdict
+    assert move.after - move.before == pytest.approx(-lost / 2)
+    assert move.basis == "200 samples, paired"
+
+    unpaired = by_name(moves(a, b, None, rows_of(tmp_path / "b")))["top-1 %"]
+    assert (unpaired.verdict, unpaired.p) == (WITHIN, None)
+    assert unpaired.low is not None
+    assert unpaired.low < -lost / 2
+
+
+def test_without_samples_the_interval_is_newcombes() -> None:
+    """56/70 against 48/80: Newcombe (1998), method 10, gives 0.0524 to 0.3339."""
+    a, b = make(top1=60.0, n=80), make(top1=80.0, n=70)
+    move = by_name(moves(a, b, None, None))["top-1 %"]
+    assert (move.low, move.high) == pytest.approx((5.24, 33.39), abs=0.01)
+    assert move.verdict == BEYOND
+
+
+def test_means_over_samples_use_the_pairs(tmp_path: Path) -> None:
+    """Every image does 1 % more work: the images differ among each other far more than that."""
+    a = with_samples(tmp_path / "a", 150)
+    b = with_samples(tmp_path / "b", 150, macs=1.01e9)
+    a.macs.mean_g, b.macs.mean_g = 1.0, 1.01
+    (move,) = moves(a, b, rows_of(tmp_path / "a"), rows_of(tmp_path / "b"))
+    assert move.name == "GMACs, model"
+    assert (move.low, move.high) == pytest.approx((0.01, 0.01))
+    assert move.verdict == BEYOND
+    (alone,) = moves(a, b, None, None)
+    assert (alone.verdict, alone.basis) == (UNKNOWN, "no interval")
+
+
+def test_equal_numbers_did_not_move() -> None:
+    a, b = make(), make()
+    b.macs.mean_g *= 1 + 1e-12  # another order of adding up
+    assert moves(a, b, None, None) == []
+
+
+@pytest.mark.parametrize(
+    ("after", "verdict"),
+    [
+        ({"j": 0.13, "j_ci95": [0.08, 0.18]}, WITHIN),
+        ({"j": 0.20, "j_ci95": [0.17, 0.23]}, BEYOND),
+        ({"j": 0.20}, UNKNOWN),
+    ],
+)
+def test_intervals_of_an_analysis_are_used(after: dict[str, Any], verdict: str) -> None:
+    """[0.05, 0.15] and [0.17, 0.23] overlap in neither reading; [0.08, 0.18] does."""
+    a = make(analysis={"by": [{"j": 0.10, "j_ci95": [0.05, 0.15]}]})
+    (move,) = moves(a, make(analysis={"by": [after]}), None, None)
+    assert (move.name, move.verdict) == ("by [1] j", verdict)
+
+
+def test_speed_compares_on_one_machine_only() -> None:
+    def timed(median: float, cpu: str) -> rec.RunRecord:
+        record = make(
+            speed={"speedup": {"median": median, "p10": median - 0.02, "p90": median + 0.02}}
+        )
+        record.provenance.machine = {"cpu": cpu}
+        return record
+
+    here = timed(1.2, "x")
+    assert [m.verdict for m in moves(here, timed(1.22, "x"), None, None)] == [WITHIN]
+    assert [m.verdict for m in moves(here, timed(1.3, "x"), None, None)] == [BEYOND]
+    assert [m.basis for m in moves(here, timed(1.3, "y"), None, None)] == ["other machine"]
+
+
+def test_a_job_is_the_same_whatever_code_and_place() -> None:
+    old = make("asap", params={"tau": 1.7, "reduce": "pool"}, key="1" * 64)
+    new = make("asap", params={"tau": 1.7, "added_later": 1}, key="2" * 64, data="/elsewhere")
+    new.provenance.sources = "t"
+    assert identity(old) != identity(new)
+    new = make("asap", params={"tau": 1.7}, key="2" * 64, data="/elsewhere")
+    assert identity(old) == identity(new)
+    for other in (
+        make("mass"),
+        make(k=2.0),
+        make(params={"tau": 1.4}),
+        make(seed=1),
+        make(budget=AT_35),
+        make(model="deit_small"),
+    ):
+        assert identity(other) != identity(old)
+
+
+def test_the_latest_of_one_job_counts_and_a_finished_one_first() -> None:
+    def at(day: int, status: str = "done") -> tuple[Path, rec.RunRecord]:
+        record = replace(make(key=str(day)), status=status)
+        record.provenance.started = f"2026-01-{day:02}T00:00:00+00:00"
+        return Path(f"{day}.json"), record
+
+    found = pairs([at(1), at(2), at(3, "failed")], [at(4)])
+    assert [(a.key, b.key) for (_, a), (_, b) in found.both] == [("2", "4")]
+    assert found.older == 2
+
+
+def test_the_label_says_what_is_not_at_its_default() -> None:
+    record = make(params={"tau": 1.7, "alpha": 0.5}, budget=AT_35, seed=3)
+    assert label(record) == "deit_tiny · imagenet (500 samples) · asap tau=1.7 macs -35 seed=3"
+
+
+def test_exit_codes_and_what_is_only_in_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    with_samples(a, 150)
+    with_samples(b, 150)
+    put(a, make("mass"))
+    put(b, make("random"))
+    assert main(["diff", str(a), str(b), "--format", "markdown"]) == 0
+    out = capsys.readouterr().out
+    assert "nothing moved" in out
+    assert "### only in A" in out
+    assert out.index("mass") < out.index("only in B") < out.index("random")
+
+    with_samples(b, 100)
+    assert main(["diff", str(a), str(b)]) == 1
+    out = capsys.readouterr().out
+    assert "beyond noise" in out
+    assert "-25 [" in out
+
+    put(b, replace(make("mass"), status="failed", error="x"))
+    with_samples(b, 150)
+    assert main(["diff", str(a), str(b)]) == 1, "a job that was done and is no longer"
+    assert "ended otherwise" in capsys.readouterr().out
+    assert main(["diff", str(b), str(a)]) == 0
+
+
+def test_bad_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = put(tmp_path / "a", make()), put(tmp_path / "b", make("mass"))
+    assert main(["diff", str(one), str(tmp_path / "absent")]) == 2
+    assert "No folder" in capsys.readouterr().err
+    assert main(["diff", str(one), str(other)]) == 2
+    assert "no job in common" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main(["diff", str(one), str(tmp_path / "empty")]) == 2
+    assert "No record" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["rich", "markdown"])
+def test_same_folders_same_bytes(tmp_path: Path, form: str) -> None:
+    put(tmp_path / "a", make(), make("mass"), make("random"))
+    put(tmp_path / "b", make("random", top1=1.0), make("mass", top1=2.0))
+    texts = []
+    for name in ("1", "2"):
+        out = tmp_path / name
+        main(
+            ["diff", str(tmp_path / "a"), str(tmp_path / "b"), "--format", form, "--out", str(out)]
+        )
+        texts.append(out.read_bytes())
+    assert texts[0] == texts[1]
