@@ -8,6 +8,7 @@ import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,17 +106,23 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
 
 
 def _block(cls: type[Any], value: Mapping[str, Any], where: str) -> Any:
-    hints = typing.get_type_hints(cls)
+    hints, needed = _fields(cls)
     if extra := sorted(set(value) - set(hints)):
         raise RecordError(f"{where}: unknown {', '.join(extra)}.")
-    needed = {
-        f.name
-        for f in dataclasses.fields(cls)
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    }
     if missing := sorted(needed - set(value)):
         raise RecordError(f"{where}: {', '.join(missing)} is missing.")
     try:
         return cls(**{name: _typed(hints[name], v, f"{where}.{name}") for name, v in value.items()})
     except BadValueError as error:
         raise RecordError(f"{where}: {error}") from error
+
+
+@cache
+def _fields(cls: type[Any]) -> tuple[dict[str, Any], frozenset[str]]:
+    """Types of a block's keys, and the keys that it may not lack; looked up once a class."""
+    needed = (
+        f.name
+        for f in dataclasses.fields(cls)
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    )
+    return typing.get_type_hints(cls), frozenset(needed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,13 +13,16 @@ from asap_eval.record import RunRecord
 from asap_eval.report.claims import claims
 from asap_eval.report.columns import BELOW, Row, name_of, present
 from asap_eval.report.experiment_columns import EXPERIMENT
-from asap_eval.report.frame import FIELDS, comparable, frame
+from asap_eval.report.frame import CONTROL, FIELDS, comparable, frame
 from asap_eval.report.grid import grid
 from asap_eval.report.lines import images_note, line_of
 from asap_eval.report.match import Found
 from asap_eval.report.render import Table
 from asap_eval.report.table import LAYOUTS, overview
 from asap_eval.report.verdict import NOT_COMPARABLE
+
+OTHERS = ("none", CONTROL)
+"""Methods whose records say something of other rows."""
 
 TEXT_COLUMNS = 4
 """Columns of text at the left of the table."""
@@ -89,13 +93,19 @@ def groups_of(
     if experiment.compares:
         found = [_trained(f) for f in found]
         records = [record for record in records if record.provenance.weights.get("trained")]
-    done = [record for record in records if record.status == "done"]
+    done: dict[tuple[str, ...], list[RunRecord]] = defaultdict(list)
+    for record in records:
+        if record.status == "done":
+            done[comparable(record)].append(record)
+    used = {f.record.key for f in found if f.record}
+    keys = _keys(found)
+    shown = [r for key in keys for r in done[key] if r.key in used or r.job.method in OTHERS]
     rows: dict[str, Row] = {}
-    if done:
-        rows = {str(row["key"]): row for row in frame(done).to_dict("records")}
+    if shown:
+        rows = {str(row["key"]): row for row in frame(shown).to_dict("records")}
     groups = []
-    for key, model in _keys(found).items():
-        here = [r for r in done if comparable(r) == key]
+    for key, model in keys.items():
+        here = done[key]
         lines = _lines(found, key, model)
         if not any(f[0].entry.method == "none" for f in lines):
             unpruned = [r for r in here if r.job.method == "none"]
