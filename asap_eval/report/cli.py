@@ -21,7 +21,7 @@ from asap_eval.report.render import Table, print_rich, save, to_markdown, to_ric
 from asap_eval.report.table import overview
 
 PAPER = "asap_eval.report.paper_command"
-"""What runs ``all``, ``audit`` and ``table=``; loaded when asked for, as it knows the models."""
+"""What runs ``all``, ``audit`` and ``table=``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -268,4 +268,5 @@ def _notes(
 
 def portable(words: str) -> str:
     """A command or a head without the folders of one machine: of an absolute path its last name."""
-    return re.sub(r"(?<![^\s=:·'\"])/(?:[^\s/=]+/)+(?=[^\s/])", "…/", words)
+    quoted = re.sub(r"(['\"])/(?:[^/'\"]+/)+(?=[^/'\"])", r"\1…/", words)
+    return re.sub(r"(?<![^\s=])/(?:[^\s/=]+/)+(?=[^\s/])", "…/", quoted)
