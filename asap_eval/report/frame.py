@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -159,14 +159,14 @@ def _at(value: Any, path: Iterable[str]) -> Any:
 def changed_options(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a row that differ from the method's defaults; all of an unknown method's."""
     cls = methods().get(method)
-    same = _defaults(cls) if cls else {}
+    same = _defaults(cast(Hashable, cls)) if cls else {}
     return {k: v for k, v in params.items() if k not in same or same[k] != v}
 
 
 @cache
-def _defaults(cls: type[Reducer]) -> dict[str, Any]:
-    """A method's options as JSON holds them."""
-    found = {name: default for name, _, default in options(cls)}
+def _defaults(cls: Hashable) -> dict[str, Any]:
+    """The options of a method's class as JSON holds them."""
+    found = {name: default for name, _, default in options(cast(type[Reducer], cls))}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
 
 
@@ -182,10 +182,11 @@ def _control(table: pd.DataFrame) -> list[float | None]:
     means = []
     for row in rows:
         group = tuple(row[name] for name in GROUP)
-        work = (row["budget"], row["target"], None if row["target"] else row["reduction_pct"])
-        if (*group, *work) not in known:
-            known[(*group, *work)] = _mean_at_budget(by_group.get(group, ()), row)
-        means.append(known[(*group, *work)])
+        same = None if row["target"] else row["reduction_pct"]
+        work = (*group, row["budget"], row["target"], same)
+        if work not in known:
+            known[work] = _mean_at_budget(by_group.get(group, ()), row)
+        means.append(known[work])
     return means
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from asap_eval.experiment import Entry, Experiment, bench_defaults
 from asap_eval.method import Reducer, methods
@@ -108,12 +108,12 @@ def _options(method: str, given: Mapping[str, Any]) -> Any:
 
 def _defaults(method: str) -> dict[str, Any]:
     cls = methods().get(method)
-    return _options_of(cls) if cls else {}
+    return _options_of(cast(Hashable, cls)) if cls else {}
 
 
 @cache
-def _options_of(cls: type[Reducer]) -> dict[str, Any]:
-    return {name: default for name, _, default in options(cls)}
+def _options_of(cls: Hashable) -> dict[str, Any]:
+    return {name: default for name, _, default in options(cast(type[Reducer], cls))}
 
 
 def _knob(method: str) -> str:
