@@ -7,7 +7,7 @@ import json
 import os
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -108,7 +108,7 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
 
 
 def _block(cls: type[Any], value: Mapping[str, Any], where: str) -> Any:
-    hints, needed = _fields(cls)
+    hints, needed = _fields(typing.cast(Hashable, cls))
     if extra := sorted(set(value) - set(hints)):
         raise RecordError(f"{where}: unknown {', '.join(extra)}.")
     if missing := sorted(needed - set(value)):
@@ -125,11 +125,11 @@ def _parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 @cache
-def _fields(cls: type[Any]) -> tuple[dict[str, Any], frozenset[str]]:
+def _fields(cls: Hashable) -> tuple[dict[str, Any], frozenset[str]]:
     """Types of a block's keys, and the keys that it may not lack; looked up once a class."""
     needed = (
         f.name
-        for f in dataclasses.fields(cls)
+        for f in dataclasses.fields(typing.cast(Any, cls))
         if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     )
     return typing.get_type_hints(cls), frozenset(needed)
