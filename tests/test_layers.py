@@ -40,7 +40,9 @@ ONLY = {
     "video": {"errors", "models", "hosts"},
     "paper": {"errors"},
     "audit": {"errors", "paper", "bench", "hosts", "models"},
-    "report": {"errors", "record", "method", "options", "experiment", "paper", "audit"},
+    "report": {
+        *("errors", "record", "method", "options", "experiment", "paths", "paper", "audit"),
+    },
 }
 """Modules that may use less than all that lies below them."""
 
