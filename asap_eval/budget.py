@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from asap_eval.errors import UnreachableError
@@ -45,6 +45,7 @@ def search(
     target: float,
     *,
     whole: bool = False,
+    values: Sequence[float] | None = None,
     name: str = "knob",
     unit: str = "%",
 ) -> Found:
@@ -55,23 +56,29 @@ def search(
     Args:
         quantity: what the budget counts, as a function of the knob.
         interval: where the knob is searched, both ends included. whole: only integers.
+        values: the only ones the knob takes, ascending, in place of the interval.
 
     Raises:
         UnreachableError: the target is outside what the ends of the interval reach.
     """
     seen: dict[float, float] = {}
+    if values is not None:  # bisected by their places
+        interval, whole = (0, len(values) - 1), True
 
-    def at(knob: float) -> float:
-        if knob not in seen:
-            seen[knob] = quantity(knob)
-        return seen[knob]
+    def knob_at(place: float) -> float:
+        return place if values is None else values[round(place)]
+
+    def at(place: float) -> float:
+        if place not in seen:
+            seen[place] = quantity(knob_at(place))
+        return seen[place]
 
     low, high = (round(end) if whole else end for end in interval)
     reach = sorted((at(low), at(high)))
     if not reach[0] - TOLERANCE <= target <= reach[1] + TOLERANCE:
         raise UnreachableError(
-            f"The target {target:g} {unit} cannot be met: with {name} from {low:g} to {high:g} "
-            f"this method reaches {reach[0]:.2f} to {reach[1]:.2f} {unit}. "
+            f"The target {target:g} {unit} cannot be met: with {name} from {knob_at(low):g} to "
+            f"{knob_at(high):g} this method reaches {reach[0]:.2f} to {reach[1]:.2f} {unit}. "
             "Choose a target inside, or change the method's other options."
         )
     rising = at(high) >= at(low)
@@ -85,15 +92,16 @@ def search(
             low = middle
         else:
             high = middle
-    knob = min(seen, key=lambda value: (abs(seen[value] - target), value))
-    missed = abs(seen[knob] - target)
+    best = min(seen, key=lambda place: (abs(seen[place] - target), place))
+    missed = abs(seen[best] - target)
     note = None
     if missed > PROMISE:
-        sides = f"{name}={low:.6g} gives {at(low):.2f}, {name}={high:.6g} gives {at(high):.2f}"
+        ends = [f"{name}={knob_at(end):.6g} gives {at(end):.2f}" for end in (low, high)]
+        sides = ", ".join(ends)
         note = (
             f"the method's steps are too coarse: {sides} {unit}; the target was {target:g} {unit}"
         )
-    return Found(knob, seen[knob], reach[0], reach[1], len(seen), note)
+    return Found(knob_at(best), seen[best], reach[0], reach[1], len(seen), note)
 
 
 def whole_knob(reducer: Reducer) -> bool:

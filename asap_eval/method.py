@@ -20,7 +20,7 @@ position ids.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, Literal, TypeVar
@@ -289,6 +289,10 @@ class Reducer:
     def knob_range(self, batch: Batch) -> tuple[float, float]:
         """The interval in which a budget searches the knob."""
         raise BadValueError(f"Method '{self.name}' has no knob for a budget to turn.")
+
+    def knob_values(self, batch: Batch) -> Sequence[float] | None:
+        """The only values the knob takes, ascending; None = the whole of `knob_range`."""
+        return None
 
 
 M = TypeVar("M", bound=type[Reducer])

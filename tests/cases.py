@@ -47,9 +47,14 @@ class Case:
 
     @property
     def params(self) -> dict[str, Any]:
+        return self.params_for(32, 2)
+
+    def params_for(self, width: int, heads: int) -> dict[str, Any]:
+        """Options, with predictors made for a model of this shape where the method has them."""
         if not self.places:
             return self.options
-        made = checkpoint(self.places, self.method, self.options.get("history", 2))
+        history = self.options.get("history", 2)
+        made = checkpoint(self.places, self.method, history, width, heads)
         return {**self.options, "checkpoint": made}
 
     def build(self) -> Reducer:
@@ -60,16 +65,18 @@ _FOLDER = tempfile.TemporaryDirectory(prefix="asap_eval_test_")
 
 
 @functools.cache
-def checkpoint(places: int, method: str = "dynamicvit", history: int = 2) -> str:
-    """A file of random predictors for the tiny hosts, 32 wide; removed with the process."""
-    values = {"dynamicvit": (32,), "spot": (32, 6 * 2 * history)}[method]
+def checkpoint(
+    places: int, method: str = "dynamicvit", history: int = 2, width: int = 32, heads: int = 2
+) -> str:
+    """A file of random predictors, by default for the tiny hosts; removed with the process."""
+    values = {"dynamicvit": (width,), "spot": (width, 6 * heads * history)}[method]
     inputs = (torch.ones(1, 1), *(torch.zeros(1, 1, size) for size in values))
     g = torch.Generator().manual_seed(places)
     predictors = {place: trainable(method).untrained(inputs) for place in range(places)}
     for predictor in predictors.values():
         for value in predictor.parameters():
             value.data = torch.randn(value.shape, generator=g)
-    path = f"{_FOLDER.name}/{method}{places}{history}.safetensors"
+    path = f"{_FOLDER.name}/{method}{places}-{history}-{width}.safetensors"
     tensors = {
         f"score_predictor.{place}.{key}": value
         for place, predictor in predictors.items()
@@ -119,6 +126,19 @@ CASES = (
     Case(
         "asap",
         {"k": 4.0, "tau": 2.2, "never": "block:3", "n": 9, "stage2": "algorithm2"},
+        conserves=False,
+    ),
+    Case(
+        "asap",
+        {
+            "k": 4.0,
+            "tau": 2.2,
+            "never": "block:3",
+            "n": 10,
+            "stage2": "vispruner",
+            "importance": "cls_attention",
+            "redundancy": "features",
+        },
         conserves=False,
     ),
     Case("tome", {"r": 0}, effect="nothing"),

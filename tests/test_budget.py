@@ -13,7 +13,7 @@ from pictures import picture_folder
 from asap_eval.bench import bench
 from asap_eval.bench.imagenet import ImageNet
 from asap_eval.budget import PROMISE, TOLERANCE, search, whole_knob
-from asap_eval.errors import BudgetError
+from asap_eval.errors import BudgetError, UnreachableError
 from asap_eval.method import build
 from asap_eval.record import Budget, Job
 from asap_eval.runner import Outcome, run
@@ -195,3 +195,20 @@ def test_a_token_budget_counts_what_the_rows_say(
     assert found.reached == found.evaluated == 20
     assert found.range == [1, 100]
     assert found.evaluated_ci95 == [20, 20]
+
+
+def test_a_knob_with_a_list_of_values() -> None:
+    """Nothing between them is ever tried; messages name values, not places."""
+    values, tried = [1, 4, 9, 16, 25], []
+
+    def quantity(knob: float) -> float:
+        tried.append(knob)
+        return knob
+
+    found = search(quantity, (0, 0), 10, values=values, name="k", unit="tokens")
+    assert (found.knob, found.reached) == (9, 9)
+    assert set(tried) <= set(values)
+    assert found.note is not None
+    assert "k=9 gives 9.00, k=16 gives 16.00" in found.note
+    with pytest.raises(UnreachableError, match="with k from 1 to 25 this method reaches"):
+        search(quantity, (0, 0), 30, values=values, name="k", unit="tokens")

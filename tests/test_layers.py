@@ -25,7 +25,7 @@ LAYERS = [
     {"experiment"},
     {"models", "authors"},
     {""},  # asap_eval/__init__.py: the Python API
-    {"video"},
+    {"video", "vlm"},
     {"bench"},
     {"budget"},
     {"runner"},
@@ -40,8 +40,19 @@ ONLY = {
     "video": {"errors", "models", "hosts"},
     "paper": {"errors"},
     "audit": {"errors", "paper", "bench", "hosts", "models"},
+    "vlm": {"errors"},
     "report": {
-        *("errors", "record", "method", "options", "experiment", "paths", "paper", "audit"),
+        *(
+            "errors",
+            "record",
+            "journal",
+            "method",
+            "options",
+            "experiment",
+            "paths",
+            "paper",
+            "audit",
+        ),
     },
 }
 """Modules that may use less than all that lies below them."""

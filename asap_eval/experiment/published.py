@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from asap_eval.errors import BadValueError, unknown
 from asap_eval.paper import paper_table
+from asap_eval.paper.columns import TASKS
 
 ROUNDING = 0.011
 """Points by which a printed difference may miss that of the two printed accuracies."""
@@ -24,6 +25,9 @@ class Published:
         delta: their difference in points.
         macs, throughput: change in percent.
         gmacs: work. img_s: images per second.
+        tokens: handed to the language model.
+        tasks: score by the name of a vision-language task. avg: their printed mean. rel: that
+            mean as a percentage of the unpruned model's, as printed.
         not_comparable: why no verdict is possible, where none is.
     """
 
@@ -35,6 +39,10 @@ class Published:
     throughput: float | None = None
     gmacs: float | None = None
     img_s: float | None = None
+    tokens: float | None = None
+    tasks: dict[str, float] = field(default_factory=dict)
+    avg: float | None = None
+    rel: float | None = None
     not_comparable: str | None = None
     table: str | None = None
     section: str | None = None
@@ -57,6 +65,10 @@ CITED = {
     "throughput_delta_pct": "throughput",
     "flops_g": "gmacs",
     "throughput_img_s": "img_s",
+    "tokens": "tokens",
+    "avg": "avg",
+    "rel_pct": "rel",
+    "avg_rel_pct": "rel",
 }
 """Name here of a column of the paper's tables."""
 
@@ -74,11 +86,10 @@ def published_from(value: Any, where: str) -> Published:
     for name, fact in value.items():
         if name not in known:
             raise unknown(f"published figure of {where}", str(name), known)
-        right = isinstance(fact, str) if name in TEXTS else _is_number(fact)
+        kind, right = _kind(str(name), fact)
         if not right:
-            kind = "text" if name in TEXTS else "a number"
             raise BadValueError(f"{where}: published.{name}={fact!r}: give {kind}.")
-    given: dict[str, Any] = {n: v if n in TEXTS else float(v) for n, v in value.items()}
+    given: dict[str, Any] = {n: _converted(v) for n, v in value.items()}
     found = Published(**given)
     if found.delta is not None and found.acc is not None and found.baseline is not None:
         apart = found.acc - found.baseline
@@ -101,7 +112,7 @@ def _with_cited(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
         return value
     table = paper_table(str(value["table"]))
     cited = table.row(str(value.get("row")), value.get("section"))
-    figures = {
+    figures: dict[str, Any] = {
         name: figure
         for column, name in CITED.items()
         if (figure := cited.value(column)) is not None
@@ -111,7 +122,26 @@ def _with_cited(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
             f"{where}: published.{twice[0]} stands in the row that table={table.name} cites: drop "
             "it here."
         )
+    tasks = {name: cited.value(column) for column, name in TASKS.items()}
+    if scores := {name: score for name, score in tasks.items() if score is not None}:
+        figures["tasks"] = scores
     return {**value, **figures, "table": table.name, "section": cited.section}
+
+
+def _kind(name: str, fact: Any) -> tuple[str, bool]:
+    """What a figure has to be, and whether it is."""
+    if name in TEXTS:
+        return "text", isinstance(fact, str)
+    if name == "tasks":
+        right = isinstance(fact, Mapping) and all(map(_is_number, fact.values()))
+        return "{task: number}", bool(fact) and right
+    return "a number", _is_number(fact)
+
+
+def _converted(fact: Any) -> Any:
+    if isinstance(fact, Mapping):
+        return {str(task): float(score) for task, score in fact.items()}
+    return fact if isinstance(fact, str) else float(fact)
 
 
 def _is_number(value: Any) -> bool:

@@ -12,10 +12,11 @@ from asap_eval.errors import BadValueError, unknown
 from asap_eval.experiment.published import Published, published_from
 from asap_eval.record import Job
 
-OWN = ("published", "sweep", "needs")
+OWN = ("published", "reading", "sweep", "needs")
 """Keys of a row that are not overrides."""
 
-KEYS = {key.name for key in fields(Job)} - {"params", "model_params", "bench_params"} | {"target"}
+KEYS = {key.name for key in fields(Job)} - {"params", "model_params", "bench_params"}
+KEYS |= {"target", "tasks"}
 """What a row may set: all that decides the numbers of a job."""
 
 GROUPS = ("model", "method", "bench", "budget")
@@ -29,7 +30,8 @@ class Entry:
         overrides: its keys and values, those of ``common`` included.
         named: whether the row itself names its model; otherwise any model may take it.
         published: what the paper prints for it. needs: by key, what the row cannot run without.
-        swept: values it got from its row's sweep.
+        swept: values it got from its row's sweep. reading: what we took where the paper leaves it
+            open.
     """
 
     overrides: dict[str, Any]
@@ -37,6 +39,7 @@ class Entry:
     published: Published | None = None
     needs: dict[str, str] = field(default_factory=dict)
     swept: dict[str, Any] = field(default_factory=dict)
+    reading: str | None = None
 
     @property
     def method(self) -> str:
@@ -45,6 +48,11 @@ class Entry:
     @property
     def bench(self) -> str:
         return str(self.overrides.get("bench", "imagenet"))
+
+    @property
+    def names_tasks(self) -> bool:
+        """Whether its scores are those of several tasks."""
+        return "tasks" in self.overrides or bool(self.published and self.published.tasks)
 
     def describe(self) -> str:
         """The row as a command line has it."""
@@ -110,10 +118,13 @@ def _entries(
     values = [narrowed.get(key, listed) for key, listed in sweep.items()]
     published = published_from(row["published"], where) if "published" in row else None
     needs = _needs(row.get("needs", {}), where)
+    if not isinstance(reading := row.get("reading", ""), str):
+        raise BadValueError(f"{where}: reading={reading!r}: give text.")
     for chosen in itertools.product(*values):
         swept = dict(zip(sweep, chosen, strict=True))
         named = "model" in own or "model" in swept
-        yield Entry({**common, **own, **swept}, named, published, needs, swept)
+        merged = {**common, **own, **swept}
+        yield Entry(merged, named, published, needs, swept, reading or None)
 
 
 def _sweep(value: Any, own: Mapping[str, Any], where: str) -> dict[str, list[Any]]:

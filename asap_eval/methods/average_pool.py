@@ -51,6 +51,10 @@ class AveragePool(Reducer):
     def knob_range(self, batch: Batch) -> tuple[float, float]:
         return 1, batch.patches
 
+    def knob_values(self, batch: Batch) -> list[int]:
+        down, across = batch.grid
+        return sorted({r * c for r in range(1, down + 1) for c in range(1, across + 1)})
+
 
 def cells(k: int, grid: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of ``k`` cells: the most even pair that fits the grid, rows the fewer.

@@ -92,7 +92,7 @@ class Spot(Learned):
         if self.place(view.block) not in state.keep:
             return None
         dynamics = torch.cat(state.seen, -1)
-        return weight, view.features[:, view.prefix :].float(), dynamics
+        return weight, view.features[:, view.prefix :].float(), dynamics.float()
 
     def untrained(self, inputs: Inputs) -> Predictor:
         _, patches, statistics = inputs

@@ -52,6 +52,8 @@ FIELDS = {
     "kept_mean": "tokens.kept_mean",
     "kept_max": "tokens.kept_max",
     "layer_mean": "tokens.layer_mean",
+    "handed_to_llm": "tokens.handed_to_llm",
+    "llm_layer_mean": "tokens.llm_layer_mean",
     "fired_mean": "fired.mean",
     "fired_never": "fired.never",
     "fused_img_s": "speed.fused_img_s",
@@ -123,6 +125,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
         **row,
         **_params(record),
         "k": record.knob,
+        "tasks": None if record.tasks is None else json.dumps(record.tasks),
         "analysis": None if record.analysis is None else json.dumps(record.analysis),
         "options": json.dumps(changed, sort_keys=True),
     }

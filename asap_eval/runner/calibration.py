@@ -50,6 +50,7 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
             reducer.knob_range(ready.batch()),
             job.budget.target,
             whole=whole_knob(reducer),
+            values=reducer.knob_values(ready.batch()),
             name=name,
             unit=unit,
         )
