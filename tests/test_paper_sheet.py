@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from paper_records import GOLDEN, TABLES, name, records, report, row
-from records import put
+from paper_records import GOLDEN, TABLES, name, records, report, resolved, row
+from records import make, put
 
+from asap_eval.experiment import bench_defaults
 from asap_eval.paper import TABLES as ALL_TABLES
 from asap_eval.paper import paper_table
 from asap_eval.record import RunRecord, write_record
@@ -94,6 +95,34 @@ def test_a_row_says_what_the_record_holds() -> None:
     assert cell("verdict", "ZeroTPrune zero_tprune").startswith("not run: 50 % of A_b")
     assert cell("top-1: measured %", "— random") == "72.12"
     assert found[("DeiT-Base", "DynamicViT dynamicvit", "top-1: published %", 0)].text == "81.30"
+
+
+SCORES = {"gqa": 57.0, "mme": 1700.0, "pope": 83.0, "scienceqa_img": 68.0, "vizwiz_vqa_val": 54.0}
+
+
+def test_scores_of_tasks_stand_in_table_5_and_avg_only_over_all_of_them() -> None:
+    def sheet_cells(scores: dict[str, float]) -> dict[str, str]:
+        bench = {**bench_defaults("vlm"), "tasks": sorted(scores)}
+        made = make("visionzip", model="llava15_7b", k=128.0, params=resolved("visionzip"))
+        job = replace(made.job, bench="vlm", bench_params=bench)
+        tasks = {t: {"score": v, "baseline": 1.02 * v, "n": 100} for t, v in scores.items()}
+        record = replace(made, job=job, metrics=None, paired=None, tasks=tasks)
+        sheet = table_sheet(paper_table("5"), [record])
+        (line,) = [line for line in sheet.rows if line.commands]
+        assert line.section == "128 tokens"
+        heads = [head.full for head in sheet.columns]
+        return dict(zip(heads, (cell.text for cell in line.cells), strict=True))
+
+    some = sheet_cells(SCORES)
+    assert (some["row of the paper"], some["n"]) == ("VisionZip", "500")
+    assert (some["GQA: published %"], some["GQA: measured %"]) == ("57.6", "57.0")
+    assert some["GQA: difference %"] == "-0.6"
+    assert (some["VQAv2: measured %"], some["Avg: measured"], some["Rel: measured %"]) == (
+        *("—",) * 3,
+    )
+    whole = sheet_cells({**SCORES, "vqav2_val": 75.0, "mmbench_en_dev_static": 62.0})
+    assert whole["Avg: measured"] == "69.1"  # 484 / 7, MME as 85
+    assert whole["Rel: measured %"] == "98.0"  # 69.1 / 70.5
 
 
 @pytest.mark.parametrize("table", ALL_TABLES)

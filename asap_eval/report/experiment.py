@@ -116,7 +116,7 @@ def groups_of(
         if not any(f[0].entry.method == "none" for f in lines):
             unpruned = [r for r in here if r.job.method == "none"]
             lines = [[Found(Entry({"method": "none"}), r)] for r in unpruned] + lines
-        samples = _images(experiment.about)
+        samples = images_of(experiment.about)
         cells = [line_of(f, rows, samples, _blank(model)) for f in lines]
         if tasks := tasks_of([f for line in lines for f in line], here):
             _add_tasks(experiment.about, cells, lines, tasks, here)
@@ -124,7 +124,7 @@ def groups_of(
     return groups
 
 
-def _images(about: About) -> int | None:
+def images_of(about: About) -> int | None:
     """Images behind all published figures alike."""
     return about.samples if isinstance(about.samples, int) else None
 
@@ -241,7 +241,7 @@ def _notes(about: About, group: Group) -> list[str]:
     notes += about.notes
     notes.append("settings: every option not at its default (asap-eval-ls --options)")
     found = [f for line in group.found for f in line]
-    if note := images_note(found, _images(about)):
+    if note := images_note(found, images_of(about)):
         notes.append(note)
     if any(line["trained"] is False for line in group.lines):
         notes.append("random weights, not comparable")

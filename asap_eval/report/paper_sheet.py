@@ -18,7 +18,7 @@ from asap_eval.record import RunRecord
 from asap_eval.report.columns import BELOW, METHOD, Row, present, text
 from asap_eval.report.costs import COSTS, cost_cells
 from asap_eval.report.document import EMPTY, Cell, Head, Line, Sheet
-from asap_eval.report.experiment import Group, groups_of
+from asap_eval.report.experiment import Group, groups_of, images_of
 from asap_eval.report.experiment_columns import EXPERIMENT
 from asap_eval.report.lines import MARK, images_note
 from asap_eval.report.match import NO_RECORD, matched
@@ -254,7 +254,7 @@ def _notes(
     yield from experiment.about.notes
     lines = [line for group in groups for line in group.lines]
     images = (
-        images_note([f for line in group.found for f in line], experiment.about.samples)
+        images_note([f for line in group.found for f in line], images_of(experiment.about))
         for group in groups
     )
     yield from dict.fromkeys(note for note in images if note)
