@@ -15,6 +15,8 @@ ARGS ?=
 ONLY ?=
 SHARED ?= ../shared
 RESULTS ?= results
+OUT ?= results
+FORMAT ?= markdown
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 
@@ -23,7 +25,7 @@ EXPERIMENTS := $(filter-out example,$(basename $(notdir $(wildcard conf/experime
 extra = $(if $(shell grep -l llava conf/experiment/$1.yaml),vlm,$(if $(shell grep -l kinetics conf/experiment/$1.yaml),video,core))
 
 .DEFAULT_GOAL := help
-.PHONY: $(EXPERIMENTS) help example video vlm speed speed-methods speed-video tables pictures smoke report screenshots dev test lint types check format clean
+.PHONY: $(EXPERIMENTS) help example video vlm speed speed-methods speed-video tables check-tables paper audit pictures smoke report screenshots dev test lint types check format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,15 +86,26 @@ screenshots: report $(VENV)/.dev ## pictures of that page for docs/ (needs Chrom
 tables: $(VENV)/.core ## the tables in results/, from the records in results/
 	for name in table1 table2 readings controls fig6 alpha; do \
 		$(BIN)/asap-report results/deit_tiny --experiment $$name --model deit_tiny \
-			--format markdown --out results/$$name.md || exit 1; done
+			--format markdown --out $(OUT)/$$name.md || exit 1; done
 	for name in fig7 spearman; do \
 		$(BIN)/asap-report results/walk --experiment $$name --model deit_tiny \
-			--format markdown --out results/$$name.md || exit 1; done
+			--format markdown --out $(OUT)/$$name.md || exit 1; done
 	$(BIN)/asap-report results/video --experiment table3 --model digits_vit \
-		--format markdown --out results/table3.md
-	$(BIN)/asap-report results/saliency --format markdown --out results/saliency.md
+		--format markdown --out $(OUT)/table3.md
+	$(BIN)/asap-report results/saliency --format markdown --out $(OUT)/saliency.md
 	$(BIN)/asap-report results/walk --claims --clustering benchmarks/clustering-cpu-float32.json \
-		--format markdown --out results/claims.md
+		--format markdown --out $(OUT)/claims.md
+
+paper: $(VENV)/.core ## the paper's tables beside the records: RESULTS=<folder> OUT=<folder> FORMAT=markdown|csv|latex
+	$(BIN)/asap-report all results=$(RESULTS) format=$(FORMAT) out=$(OUT)/paper
+
+audit: $(VENV)/.core ## what of the paper does not recompute, or contradicts itself
+	$(BIN)/asap-report audit
+
+check-tables: $(VENV)/.core ## fails where a table in results/ is not what its records give
+	new=$$(mktemp -d) && trap 'rm -rf "$$new"' EXIT && $(MAKE) --no-print-directory tables OUT="$$new" && \
+	for table in "$$new"/*.md; do cmp "$$table" "results/$$(basename "$$table")" || \
+		{ echo "results/$$(basename "$$table") is stale: run make tables and commit it"; exit 1; }; done
 
 pictures: $(VENV)/.core ## the pictures in docs/figures, from the records in results/
 	$(BIN)/asap-report pictures results=results out=docs/figures
@@ -118,7 +131,7 @@ lint: $(VENV)/.dev ## rules and layout of the code (ruff)
 types: $(VENV)/.dev ## types (mypy)
 	$(BIN)/mypy
 
-check: lint types test ## what CI runs: lint, types, tests
+check: lint types check-tables test ## what CI runs: lint, types, tables as committed, tests
 
 format: $(VENV)/.dev ## rewrite the code in the agreed layout
 	$(BIN)/ruff check --fix .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,7 +110,11 @@ def load(name: str) -> Experiment:
 
 def bench_defaults(bench: str) -> dict[str, Any]:
     """Options of a benchmark with their defaults; {} where it has none or is unknown."""
-    path = conf_dir() / "bench" / f"{bench}.yaml"
+    return dict(_bench_file(conf_dir() / "bench" / f"{bench}.yaml"))
+
+
+@cache
+def _bench_file(path: Path) -> dict[str, Any]:
     content = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
     return {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from asap_eval.errors import BadValueError, unknown
 from asap_eval.paper import paper_table
+from asap_eval.paper.columns import TASKS
 
 ROUNDING = 0.011
 """Points by which a printed difference may miss that of the two printed accuracies."""
@@ -64,6 +65,10 @@ CITED = {
     "throughput_delta_pct": "throughput",
     "flops_g": "gmacs",
     "throughput_img_s": "img_s",
+    "tokens": "tokens",
+    "avg": "avg",
+    "rel_pct": "rel",
+    "avg_rel_pct": "rel",
 }
 """Name here of a column of the paper's tables."""
 
@@ -97,6 +102,32 @@ def published_from(value: Any, where: str) -> Published:
     return found
 
 
+def _with_cited(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """With ``table`` (and ``section``, ``row``): that row's figures, beside what else is given.
+
+    Raises:
+        AsapEvalError: the paper has no such row, or a figure is given that it prints itself.
+    """
+    if "table" not in value:
+        return value
+    table = paper_table(str(value["table"]))
+    cited = table.row(str(value.get("row")), value.get("section"))
+    figures: dict[str, Any] = {
+        name: figure
+        for column, name in CITED.items()
+        if (figure := cited.value(column)) is not None
+    }
+    if twice := [name for name in figures if name in value]:
+        raise BadValueError(
+            f"{where}: published.{twice[0]} stands in the row that table={table.name} cites: drop "
+            "it here."
+        )
+    tasks = {name: cited.value(column) for column, name in TASKS.items()}
+    if scores := {name: score for name, score in tasks.items() if score is not None}:
+        figures["tasks"] = scores
+    return {**value, **figures, "table": table.name, "section": cited.section}
+
+
 def _kind(name: str, fact: Any) -> tuple[str, bool]:
     """What a figure has to be, and whether it is."""
     if name in TEXTS:
@@ -111,29 +142,6 @@ def _converted(fact: Any) -> Any:
     if isinstance(fact, Mapping):
         return {str(task): float(score) for task, score in fact.items()}
     return fact if isinstance(fact, str) else float(fact)
-
-
-def _with_cited(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """With ``table`` (and ``section``, ``row``): that row's figures, beside what else is given.
-
-    Raises:
-        AsapEvalError: the paper has no such row, or a figure is given that it prints itself.
-    """
-    if "table" not in value:
-        return value
-    table = paper_table(str(value["table"]))
-    cited = table.row(str(value.get("row")), value.get("section"))
-    figures = {
-        name: figure
-        for column, name in CITED.items()
-        if (figure := cited.value(column)) is not None
-    }
-    if twice := [name for name in figures if name in value]:
-        raise BadValueError(
-            f"{where}: published.{twice[0]} stands in the row that table={table.name} cites: drop "
-            "it here."
-        )
-    return {**value, **figures, "table": table.name, "section": cited.section}
 
 
 def _is_number(value: Any) -> bool:

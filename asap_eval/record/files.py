@@ -7,7 +7,8 @@ import json
 import os
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,9 +79,9 @@ def read_records(folder: Path) -> tuple[list[tuple[Path, RunRecord]], list[Recor
 
 def _typed(hint: Any, value: Any, where: str) -> Any:
     """JSON data as the declared type, or a `RecordError` that says where it differs."""
-    origin, arms = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
+    if hint is Any or type(value) is hint:
         return value
+    origin, arms = _parts(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arms:
             return None
@@ -93,6 +94,8 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
             return _block(typing.cast("type[Any]", hint), value, where)
     elif origin is dict:
         if isinstance(value, Mapping):
+            if arms[1] is Any:
+                return dict(value)
             return {key: _typed(arms[1], item, f"{where}.{key}") for key, item in value.items()}
     elif origin is list:
         if isinstance(value, Sequence) and not isinstance(value, str):
@@ -105,17 +108,28 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
 
 
 def _block(cls: type[Any], value: Mapping[str, Any], where: str) -> Any:
-    hints = typing.get_type_hints(cls)
+    hints, needed = _fields(typing.cast(Hashable, cls))
     if extra := sorted(set(value) - set(hints)):
         raise RecordError(f"{where}: unknown {', '.join(extra)}.")
-    needed = {
-        f.name
-        for f in dataclasses.fields(cls)
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    }
     if missing := sorted(needed - set(value)):
         raise RecordError(f"{where}: {', '.join(missing)} is missing.")
     try:
         return cls(**{name: _typed(hints[name], v, f"{where}.{name}") for name, v in value.items()})
     except BadValueError as error:
         raise RecordError(f"{where}: {error}") from error
+
+
+@cache
+def _parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    return typing.get_origin(hint), typing.get_args(hint)
+
+
+@cache
+def _fields(cls: Hashable) -> tuple[dict[str, Any], frozenset[str]]:
+    """Types of a block's keys, and the keys that it may not lack; looked up once a class."""
+    needed = (
+        f.name
+        for f in dataclasses.fields(typing.cast(Any, cls))
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    )
+    return typing.get_type_hints(cls), frozenset(needed)

@@ -29,7 +29,7 @@ COMMANDS = {
 """First words that are another command, and the module that runs it: ``main(argv)``. Loaded when
 asked for; a folder of one of these names is given as ``./diff``."""
 PAPER = "asap_eval.report.paper_command"
-"""What runs ``all``, ``audit`` and ``table=``; loaded when asked for, as it knows the models."""
+"""What runs ``all``, ``audit`` and ``table=``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,7 @@ from asap_eval.record import RunRecord
 from asap_eval.report.claims import claims
 from asap_eval.report.columns import BELOW, Row, name_of, present
 from asap_eval.report.experiment_columns import experiment_layout
-from asap_eval.report.frame import FIELDS, comparable, frame
+from asap_eval.report.frame import CONTROL, FIELDS, comparable, frame
 from asap_eval.report.grid import grid
 from asap_eval.report.lines import images_note, line_of
 from asap_eval.report.match import Found
@@ -21,6 +22,9 @@ from asap_eval.report.table import COMPARED, LAYOUTS, layout_of, overview, title
 from asap_eval.report.task_table import changes, notes, scores
 from asap_eval.report.tasks import task_columns, tasks_of
 from asap_eval.report.verdict import NOT_COMPARABLE
+
+OTHERS = ("none", CONTROL)
+"""Methods whose records say something of other rows."""
 
 TEXT_COLUMNS = 4
 """Columns of text at the left of the table."""
@@ -99,18 +103,24 @@ def groups_of(
     if experiment.compares:
         found = [_trained(f) for f in found]
         records = [record for record in records if record.provenance.weights.get("trained")]
-    done = [record for record in records if record.status == "done"]
+    done: dict[tuple[str, ...], list[RunRecord]] = defaultdict(list)
+    for record in records:
+        if record.status == "done":
+            done[comparable(record)].append(record)
+    used = {f.record.key for f in found if f.record}
+    keys = _keys(found)
+    shown = [r for key in keys for r in done[key] if r.key in used or r.job.method in OTHERS]
     rows: dict[str, Row] = {}
-    if done:
-        rows = {str(row["key"]): row for row in frame(done).to_dict("records")}
+    if shown:
+        rows = {str(row["key"]): row for row in frame(shown).to_dict("records")}
     groups = []
-    for key, model in _keys(found).items():
-        here = [r for r in done if comparable(r) == key]
+    for key, model in keys.items():
+        here = done[key]
         lines = _lines(found, key, model)
         if not any(f[0].entry.method == "none" for f in lines):
             unpruned = [r for r in here if r.job.method == "none"]
             lines = [[Found(Entry({"method": "none"}), r)] for r in unpruned] + lines
-        samples = _images(experiment.about)
+        samples = images_of(experiment.about)
         cells = [line_of(f, rows, samples, _blank(model)) for f in lines]
         if tasks := tasks_of([f for line in lines for f in line], here):
             _add_tasks(experiment.about, cells, lines, tasks, here)
@@ -118,7 +128,7 @@ def groups_of(
     return groups
 
 
-def _images(about: About) -> int | None:
+def images_of(about: About) -> int | None:
     """Images behind all published figures alike."""
     return about.samples if isinstance(about.samples, int) else None
 
@@ -233,7 +243,7 @@ def _notes(about: About, group: Group) -> list[str]:
     notes += about.notes
     notes.append("settings: every option not at its default (asap-eval-ls --options)")
     found = [f for line in group.found for f in line]
-    if note := images_note(found, _images(about)):
+    if note := images_note(found, images_of(about)):
         notes.append(note)
     if any(line["trained"] is False for line in group.lines):
         notes.append("random weights, not comparable")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import statistics
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
+from functools import cache
+from typing import Any, cast
 
 import pandas as pd
 
-from asap_eval.method import methods
+from asap_eval.method import Reducer, methods
 from asap_eval.options import options
 from asap_eval.record import RunRecord
 
@@ -80,6 +83,8 @@ FIELDS = {
 }
 """Column of the frame: where a record holds it."""
 
+PATHS = {column: tuple(path.split(".")) for column, path in FIELDS.items()}
+
 GROUP = [
     "model",
     "model_params",
@@ -118,15 +123,13 @@ def frame(records: Sequence[RunRecord]) -> pd.DataFrame:
 
 
 def _row(record: RunRecord) -> dict[str, Any]:
-    body = dataclasses.asdict(record)
-    row = {column: _at(body, path.split(".")) for column, path in FIELDS.items()}
+    row = {column: _at(record, path) for column, path in PATHS.items()}
     changed = changed_options(record.job.method, record.job.params)
     if record.metrics is None and record.status == "done":
         row["failed"] = len(record.provenance.failures)
     return {
         **row,
-        "model_params": json.dumps(record.job.model_params, sort_keys=True),
-        "bench_params": json.dumps(record.job.bench_params, sort_keys=True),
+        **_params(record),
         "k": record.knob,
         "tasks": None if record.tasks is None else json.dumps(record.tasks),
         "analysis": None if record.analysis is None else json.dumps(record.analysis),
@@ -136,14 +139,24 @@ def _row(record: RunRecord) -> dict[str, Any]:
 
 def comparable(record: RunRecord) -> tuple[str, ...]:
     """Equal for records that may stand in one table."""
-    row = _row(record)
-    return tuple(str(row[name]) for name in GROUP)
+    params = _params(record)
+    known = (params[n] if n in params else _at(record, PATHS[n]) for n in GROUP)
+    return tuple(map(str, known))
+
+
+def _params(record: RunRecord) -> dict[str, str]:
+    return {
+        "model_params": json.dumps(record.job.model_params, sort_keys=True),
+        "bench_params": json.dumps(record.job.bench_params, sort_keys=True),
+    }
 
 
 def _at(value: Any, path: Iterable[str]) -> Any:
-    """What lies at a path of keys and positions; None where a step of it is missing."""
+    """What lies at a path of names, keys and positions; None where a step of it is missing."""
     for step in path:
-        if isinstance(value, Mapping):
+        if is_dataclass(value):
+            value = getattr(value, step)
+        elif isinstance(value, Mapping):
             value = value.get(step)
         elif isinstance(value, Sequence) and not isinstance(value, str):
             value = value[int(step)] if int(step) < len(value) else None
@@ -155,26 +168,46 @@ def _at(value: Any, path: Iterable[str]) -> Any:
 def changed_options(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a row that differ from the method's defaults; all of an unknown method's."""
     cls = methods().get(method)
-    defaults = {name: default for name, _, default in options(cls)} if cls else {}
-    same = {name: list(v) if isinstance(v, tuple) else v for name, v in defaults.items()}
+    same = _defaults(cast(Hashable, cls)) if cls else {}
     return {k: v for k, v in params.items() if k not in same or same[k] != v}
+
+
+@cache
+def _defaults(cls: Hashable) -> dict[str, Any]:
+    """The options of a method's class as JSON holds them."""
+    found = {name: default for name, _, default in options(cast(type[Reducer], cls))}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
 
 
 def _control(table: pd.DataFrame) -> list[float | None]:
     """Mean top-1 of the random controls that did each row's work."""
-    controls = table[(table["method"] == CONTROL) & table["top1"].notna()]
-    by_group = dict(iter(controls.groupby(GROUP, dropna=False)))
-    means: list[float | None] = []
-    for _, row in table.iterrows():
-        rivals = by_group.get(tuple(row[GROUP]))
-        means.append(None if rivals is None else _mean_at_budget(rivals, row))
+    names = [*GROUP, "method", "top1", "budget", "target", "reduction_pct"]
+    rows = table[names].astype(object).where(table[names].notna(), None).to_dict("records")
+    by_group: dict[tuple[Any, ...], list[dict[Any, Any]]] = defaultdict(list)
+    for row in rows:
+        if row["method"] == CONTROL and row["top1"] is not None:
+            by_group[tuple(row[name] for name in GROUP)].append(row)
+    known: dict[tuple[Any, ...], float | None] = {}
+    means = []
+    for row in rows:
+        group = tuple(row[name] for name in GROUP)
+        same = None if row["target"] else row["reduction_pct"]
+        work = (*group, row["budget"], row["target"], same)
+        if work not in known:
+            known[work] = _mean_at_budget(by_group.get(group, ()), row)
+        means.append(known[work])
     return means
 
 
-def _mean_at_budget(controls: pd.DataFrame, row: pd.Series[Any]) -> float | None:
+def _mean_at_budget(controls: Sequence[Mapping[Any, Any]], row: Mapping[Any, Any]) -> float | None:
     """Mean top-1 of controls with the row's budget, or of those within `SAME_WORK` of its work."""
-    named = (controls["budget"] == row["budget"]) & (controls["target"] == row["target"])
-    if pd.isna(row["target"]):
-        named = (controls["reduction_pct"] - row["reduction_pct"]).abs() <= SAME_WORK
-    same = controls["top1"][named.fillna(False)]
-    return float(same.mean()) if len(same) else None
+
+    def same(control: Mapping[Any, Any]) -> bool:
+        if row["target"] is not None:
+            named = (control["budget"], control["target"])
+            return named == (row["budget"], row["target"])
+        works = (control["reduction_pct"], row["reduction_pct"])
+        return None not in works and abs(works[0] - works[1]) <= SAME_WORK
+
+    found = [float(control["top1"]) for control in controls if same(control)]
+    return statistics.fmean(found) if found else None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
 from asap_eval.experiment import Entry, Experiment, bench_defaults
-from asap_eval.method import methods
+from asap_eval.method import Reducer, methods
 from asap_eval.options import options
 from asap_eval.record import Job, RunRecord
 from asap_eval.report.frame import comparable
@@ -45,10 +47,13 @@ def matched(experiment: Experiment, records: Sequence[RunRecord]) -> list[Found]
     and precision are what the tables are grouped by.
     """
     found = []
+    alike: dict[tuple[str, str, int], list[RunRecord]] = defaultdict(list)
+    # A finished run counts before one that is not, then the later one.
+    for record in sorted(records, key=lambda r: (r.status == "done", r.provenance.started, r.key)):
+        alike[record.job.method, record.job.bench, record.job.seed].append(record)
     for entry in experiment.entries:
         latest: dict[tuple[Any, ...], RunRecord] = {}
-        # A finished run counts before one that is not, then the later one.
-        for record in sorted(records, key=lambda r: (r.status == "done", r.provenance.started)):
+        for record in alike[entry.method, entry.bench, entry.overrides.get("seed", 0)]:
             if experiment.takes(entry, record.job.model) and fits(entry, record.job):
                 latest[comparable(record)] = record
         for record in latest.values():
@@ -127,7 +132,12 @@ def _options(method: str, given: Mapping[str, Any]) -> Any:
 
 def _defaults(method: str) -> dict[str, Any]:
     cls = methods().get(method)
-    return {name: default for name, _, default in options(cls)} if cls else {}
+    return _options_of(cast(Hashable, cls)) if cls else {}
+
+
+@cache
+def _options_of(cls: Hashable) -> dict[str, Any]:
+    return {name: default for name, _, default in options(cast(type[Reducer], cls))}
 
 
 def _knob(method: str) -> str:

@@ -8,13 +8,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from asap_eval.audit import audit
 from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError, unknown
 from asap_eval.experiment import Experiment, load
 from asap_eval.paper import TABLES, PaperTable, paper_table
 from asap_eval.paths import conf_dir
 from asap_eval.record import RunRecord, read_records
-from asap_eval.report.audit import audit_sheet
 from asap_eval.report.document import Sheet
 from asap_eval.report.paper_sheet import paper_sheet
 from asap_eval.report.render import print_rich, save
@@ -79,6 +77,9 @@ def sheets_of(given: Mapping[str, str]) -> list[Sheet]:
         AsapEvalError: there is no folder of records, or an experiment file is wrong.
     """
     if given["table"] == "audit":
+        from asap_eval.audit import audit  # it builds models; the tables do not
+        from asap_eval.report.audit import audit_sheet
+
         return [audit_sheet(audit())]
     records = _records(Path(given.get("results", "results")))
     model = given.get("model")

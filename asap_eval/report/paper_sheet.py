@@ -18,7 +18,7 @@ from asap_eval.record import RunRecord
 from asap_eval.report.columns import BELOW, METHOD, Row, present, text
 from asap_eval.report.costs import COSTS, cost_cells
 from asap_eval.report.document import EMPTY, Cell, Head, Line, Sheet
-from asap_eval.report.experiment import Group, groups_of
+from asap_eval.report.experiment import Group, groups_of, images_of
 from asap_eval.report.experiment_columns import SETTINGS_OF_SEEDS as SETTINGS
 from asap_eval.report.lines import MARK, images_note
 from asap_eval.report.match import NO_RECORD, matched
@@ -252,7 +252,7 @@ def _notes(
     yield from experiment.about.notes
     lines = [line for group in groups for line in group.lines]
     images = (
-        images_note([f for line in group.found for f in line], experiment.about.samples)
+        images_note([f for line in group.found for f in line], images_of(experiment.about))
         for group in groups
     )
     yield from dict.fromkeys(note for note in images if note)
@@ -266,4 +266,5 @@ def _notes(
 
 def portable(words: str) -> str:
     """A command or a head without the folders of one machine: of an absolute path its last name."""
-    return re.sub(r"(?<![^\s=:·'\"])/(?:[^\s/=]+/)+(?=[^\s/])", "…/", words)
+    quoted = re.sub(r"(['\"])/(?:[^/'\"]+/)+(?=[^/'\"])", r"\1…/", words)
+    return re.sub(r"(?<![^\s=])/(?:[^\s/=]+/)+(?=[^\s/])", "…/", quoted)

@@ -2,27 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from asap_eval.experiment import Entry, Published
+from asap_eval.experiment.published import CITED
 from asap_eval.paper import PaperRow, PaperTable
 from asap_eval.paper.columns import TASKS
-
-FIGURES = {
-    "baseline_acc": "baseline",
-    "acc": "acc",
-    "acc_delta": "delta",
-    "flops_delta_pct": "macs",
-    "throughput_delta_pct": "throughput",
-    "flops_g": "gmacs",
-    "throughput_img_s": "img_s",
-    "tokens": "tokens",
-    "avg": "avg",
-    "rel_pct": "rel",
-    "avg_rel_pct": "rel",
-}
-"""Name in ``published`` of a column of the paper."""
 
 
 def place_of(entry: Entry, table: PaperTable) -> PaperRow | None:
@@ -43,12 +26,11 @@ def place_of(entry: Entry, table: PaperTable) -> PaperRow | None:
 
 def contradictions(published: Published, row: PaperRow) -> list[str]:
     """Figures given by hand that are not those of a row of the paper."""
-    tasks: Mapping[str, Any] = getattr(published, "tasks", None) or {}
     wrong = []
     for column in row.printed:
-        given = getattr(published, FIGURES[column], None) if column in FIGURES else None
+        given = getattr(published, CITED[column]) if column in CITED else None
         if column in TASKS:
-            given = tasks.get(TASKS[column])
+            given = published.tasks.get(TASKS[column])
         printed = row.value(column)
         if given is not None and printed is not None and given != printed:
             wrong.append(f"{column}: {given:g}, printed {row.printed[column]}")
