@@ -130,9 +130,9 @@ OWN: dict[str, list[tuple[Any, str, str]]] = {
 """Parts of a method's own decision; what is in none of them is ``decision``."""
 
 
+@torch.no_grad()
 def main() -> None:
     options = _options()
-    torch.set_grad_enabled(False)
     tower = _tower(options)
     pixels = _pixels(options, tower)
     rows = contenders(options.budget, tower.geometry.patches)
@@ -183,8 +183,8 @@ def _tower(options: argparse.Namespace) -> Backbone:
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
     config = CLIPVisionConfig(**model_specs()[options.model].kwargs["vision"])
-    model: Any = CLIPVisionModel._from_config(config, attn_implementation="sdpa").eval()
-    fill(model, SEED, PEAK)
+    model: Any = CLIPVisionModel._from_config(config, attn_implementation="sdpa")
+    fill(model.eval().requires_grad_(False), SEED, PEAK)
     return backbone_of(model.to(options.device, getattr(torch, options.dtype)))
 
 
