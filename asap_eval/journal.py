@@ -20,26 +20,27 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def resume(self, ids: Sequence[str], batch_size: int) -> list[Row]:
+    def resume(self, ids: Sequence[str], ends: Sequence[int]) -> list[Row]:
         """The rows of whole batches; whatever follows them is cut off the file.
 
         Args:
-            ids: all samples of the run in order. batch_size: samples per batch.
+            ids: all samples of the run in order. ends: samples done after each whole batch.
         """
         if not self.path.exists():
             return []
         rows: list[Row] = []
-        ends = [0]
+        bytes_at = [0]
         with self.path.open("rb") as file:
             for line, expected in zip(file, ids, strict=False):
                 row = _row(line)
                 if row is None or row["id"] != expected:
                     break
                 rows.append(row)
-                ends.append(ends[-1] + len(line))
-        whole = len(rows) if len(rows) == len(ids) else len(rows) // batch_size * batch_size
+                bytes_at.append(bytes_at[-1] + len(line))
+        before = [0, *ends, len(ids)]
+        whole = max(end for end in before if end <= len(rows))
         with self.path.open("rb+") as file:
-            file.truncate(ends[whole])
+            file.truncate(bytes_at[whole])
         return rows[:whole]
 
     def append(self, rows: Sequence[Row]) -> None:

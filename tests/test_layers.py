@@ -24,7 +24,7 @@ LAYERS = [
     {"experiment"},
     {"models", "authors"},
     {""},  # asap_eval/__init__.py: the Python API
-    {"video"},
+    {"video", "vlm"},
     {"bench"},
     {"budget"},
     {"runner"},
@@ -36,6 +36,7 @@ LAYERS = [
 ONLY = {
     "hosts": {"errors", "tokens", "trace", "packing", "method"},
     "video": {"errors", "models", "hosts"},
+    "vlm": {"errors"},
     "report": {"errors", "record", "method", "options", "experiment"},
 }
 """Modules that may use less than all that lies below them."""

@@ -229,6 +229,7 @@ def test_a_missing_record_is_named(tmp_path: Path) -> None:
 # The per-sample file
 
 IDS = [f"{place}.png" for place in range(7)]
+BY_THREE = range(3, 8, 3)
 
 
 def rows_of(*places: int) -> list[dict[str, Any]]:
@@ -237,11 +238,11 @@ def rows_of(*places: int) -> list[dict[str, Any]]:
 
 def test_rows_come_back_exactly(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "new" / "x.samples.jsonl")
-    assert journal.resume(IDS, 3) == []
+    assert journal.resume(IDS, BY_THREE) == []
     journal.append(rows_of(0, 1, 2))
     journal.append(rows_of(3, 4, 5))
     journal.append(rows_of(6))
-    assert journal.read() == journal.resume(IDS, 3) == rows_of(*range(7))
+    assert journal.read() == journal.resume(IDS, BY_THREE) == rows_of(*range(7))
 
 
 @pytest.mark.parametrize(
@@ -262,7 +263,7 @@ def test_only_whole_batches_count_after_a_stop(tmp_path: Path, tail: bytes, whol
     journal.append(rows_of(0, 1, 2))
     with journal.path.open("ab") as file:
         file.write(tail)
-    rows = journal.resume(IDS, 3)
+    rows = journal.resume(IDS, BY_THREE)
     assert [row["id"] for row in rows] == IDS[:whole]
     assert journal.read() == rows  # what was cut off is gone from the file, too
     if whole < 7:

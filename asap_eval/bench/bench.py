@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from asap_eval.bench.macs import unpruned_macs
+from asap_eval.bench.statistics import paired
 from asap_eval.bench.work import macs_change
 from asap_eval.errors import AsapEvalError, unknown
-from asap_eval.hosts import Geometry
+from asap_eval.hosts import Geometry, geometry_of
 from asap_eval.journal import Row
 from asap_eval.method import Reducer
-from asap_eval.models import LoadedModel
 from asap_eval.options import checked, options
-from asap_eval.record import Fired, Macs, Metrics, Tokens
+from asap_eval.record import Baseline, Fired, Macs, Metrics, Paired, RunRecord, Tokens
 
 
 class Samples(Protocol):
@@ -51,6 +52,7 @@ class Summary:
     tokens: Tokens
     fired: Fired
     metrics: Metrics | None = None
+    tasks: dict[str, dict[str, Any]] | None = None
     analysis: dict[str, Any] | None = None
 
 
@@ -59,7 +61,8 @@ B = TypeVar("B")
 
 
 class Bench(ABC, Generic[S, B]):
-    """Base of every benchmark; S is its samples, B one batch of them.
+    """Base of every benchmark; S is its samples, B one batch of them. ``loaded`` is a `LoadedModel`
+    (or `LoadedVlm`), ``geometry`` what `geometry` makes of it.
 
     A row is one sample: ``id`` and ``error`` (None, or why it could not be read) are always there;
     where ``budget=macs`` is served so are ``model_macs`` and ``method_macs``, and ``handed_to_llm``
@@ -81,7 +84,14 @@ class Bench(ABC, Generic[S, B]):
     no_training: ClassVar[str | None] = "it measures models as they are"
     """Why ``stage=train`` is refused; None where the benchmark trains a head (`runner.head`)."""
 
-    def adapted(self, loaded: LoadedModel) -> LoadedModel:
+    vlm: ClassVar[bool] = False
+    """Whether it takes vision-language models (`LoadedVlm`) in place of image models."""
+    own_data: ClassVar[str | None] = None
+    """What ``data`` is where it is left out; None where it has to be given."""
+    strict: ClassVar[bool] = False
+    """Whether the command line ends with an error where samples failed; the record is whole."""
+
+    def adapted(self, loaded: Any) -> Any:
         """The model as this benchmark runs it: the given one, which must stay as it is."""
         return loaded
 
@@ -90,11 +100,32 @@ class Bench(ABC, Generic[S, B]):
         """Images that go through the model for one sample; ``batch_size`` counts images."""
         return 1
 
+    def geometry(self, loaded: Any) -> Any:
+        """What of the model decides its work."""
+        return geometry_of(loaded.model)
+
+    def seen(self, geometry: Any, method: type[Reducer]) -> Geometry:
+        """What a method sees of the model: the part it acts in."""
+        own: Geometry = geometry
+        return own
+
+    def planned(self, loaded: Any, geometry: Any, samples: S) -> str:
+        """What the unpruned model would do, in a few words."""
+        work = unpruned_macs(geometry) / 1e9
+        whole = work * len(samples) * self.images_per_sample
+        return f"{work:.3f} GMACs per image unpruned, {whole:.0f} GMACs in all"
+
+    def ends(self, samples: S, batch_size: int) -> Sequence[int]:
+        """Samples that are done after each whole batch but the last: an interrupted run goes on
+        behind one of them."""
+        size = self.samples_per_batch(batch_size)
+        return range(size, len(samples) + 1, size)
+
     def samples_per_batch(self, batch_size: int) -> int:
         """Samples in one batch of `batches`: as many as fill it, and at least one."""
         return max(1, batch_size // self.images_per_sample)
 
-    def check(self, loaded: LoadedModel) -> None:
+    def check(self, loaded: Any) -> None:
         """Raise `BadValueError` where the options do not fit, with each other or the model."""
 
     def accepts(self, reducer: Reducer) -> None:
@@ -104,7 +135,7 @@ class Bench(ABC, Generic[S, B]):
         """Called before the first batch: a file for what rows cannot hold is named ``stem`` and an
         ending of its own; ``done`` samples are in the per-sample file already (0 = a new run)."""
 
-    def finish(self, rows: Sequence[Row], geometry: Geometry) -> str | None:
+    def finish(self, rows: Sequence[Row], geometry: Any) -> str | None:
         """Called when all rows are there: puts away what `begin` spoke of.
 
         May be called again after a stop. Returns the name of the file for the record's ``arrays``.
@@ -112,13 +143,13 @@ class Bench(ABC, Generic[S, B]):
         return None
 
     @abstractmethod
-    def open(self, data: str, loaded: LoadedModel, *, limit: int | None, sample: Any) -> S:
+    def open(self, data: str, loaded: Any, *, limit: int | None, sample: Any) -> S:
         """The samples of an address: the first ``limit``, or as many spread over all."""
 
     @abstractmethod
     def batches(
         self,
-        loaded: LoadedModel,
+        loaded: Any,
         samples: S,
         *,
         batch_size: int,
@@ -129,11 +160,11 @@ class Bench(ABC, Generic[S, B]):
 
     @abstractmethod
     def evaluate(
-        self, loaded: LoadedModel, reducer: Reducer, batches: Iterable[B], *, seed: int
+        self, loaded: Any, reducer: Reducer, batches: Iterable[B], *, seed: int
     ) -> Generator[list[Row], None, None]:
         """Rows of one batch after the other; the method is in the model until it is closed."""
 
-    def spent(self, kind: str, rows: Sequence[Row], geometry: Geometry) -> list[float]:
+    def spent(self, kind: str, rows: Sequence[Row], geometry: Any) -> list[float]:
         """What a budget counts of each readable sample: ``macs`` = total change in percent, the
         method's own work included; ``tokens`` = tokens handed to the language model."""
         if kind == "macs":
@@ -141,12 +172,26 @@ class Bench(ABC, Generic[S, B]):
         return [float(row["handed_to_llm"]) for row in rows if row["error"] is None]
 
     @abstractmethod
-    def summarise(self, rows: Sequence[Row], geometry: Geometry, convention: str) -> Summary:
+    def summarise(self, rows: Sequence[Row], geometry: Any, convention: str) -> Summary:
         """What the rows of all samples say together."""
+
+    def compare(
+        self,
+        record: RunRecord,
+        unpruned: RunRecord,
+        rows: Sequence[Row],
+        before: Sequence[Row],
+    ) -> None:
+        """Put into a record what it is beside the unpruned model's, from the rows of both."""
+        whole = unpruned.metrics
+        assert whole is not None
+        record.baseline = Baseline(unpruned.key, whole.top1, whole.top5, whole.n, whole.failed)
+        found = paired([row["correct"] for row in before], [row["correct"] for row in rows])
+        record.paired = Paired(found.delta_top1, list(found.ci95), found.mcnemar_p)
 
     def speed(
         self,
-        loaded: LoadedModel,
+        loaded: Any,
         reducer: Reducer,
         samples: S,
         *,

@@ -51,7 +51,7 @@ def paired(baseline: Sequence[bool], other: Sequence[bool], seed: int = 0) -> Pa
     shares = np.array([lost, won, count - lost - won]) / count
     draws = np.random.default_rng(seed).multinomial(count, shares, size=DRAWS)
     deltas = 100 * (draws[:, 1] - draws[:, 0]) / count
-    return Paired(100 * (won - lost) / count, _interval(deltas), mcnemar_p(lost, won))
+    return Paired(100 * (won - lost) / count, interval(deltas), mcnemar_p(lost, won))
 
 
 def mcnemar_p(lost: int, won: int) -> float:
@@ -79,9 +79,10 @@ def mean_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]
         data[generator.integers(data.size, size=(min(rows, DRAWS - at), data.size))].mean(1)
         for at in range(0, DRAWS, rows)
     ]
-    return _interval(np.concatenate(means))
+    return interval(np.concatenate(means))
 
 
-def _interval(draws: np.ndarray) -> tuple[float, float]:
+def interval(draws: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of bootstrap draws."""
     low, high = np.percentile(draws, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
     return float(low), float(high)

@@ -8,6 +8,7 @@ by no method and counted for none.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -74,6 +75,7 @@ def decode_macs(geometry: LlavaGeometry, trace: Trace, steps: int) -> Tensor:
     return work
 
 
+@lru_cache(maxsize=4096)  # questions about one picture differ little in length
 def unpruned_prefill(geometry: LlavaGeometry, image_tokens: int, text: int, crops: int) -> VlmMacs:
     """The ledger of one unpruned sample, ``[1]`` each, from its counts alone.
 

@@ -19,6 +19,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from asap_eval.bench.bench import bench_class
 from asap_eval.cli.experiment import Row, check_files, rows_of
 from asap_eval.cli.groups import GROUPS, TIMM, register_choices
 from asap_eval.cli.output import Result, show
@@ -143,11 +144,14 @@ def _jobs(config: DictConfig) -> int:
     return max(codes)
 
 
-def _one(row: Row, result: Result) -> None:
-    """Run one row and fill in its result; what the row itself rules out is no failure."""
+def _one(row: Row, result: Result) -> int:
+    """Run one row and fill in its result; what the row itself rules out is no failure.
+
+    Samples that failed are one where the benchmark says so; the record is whole all the same.
+    """
     if row.settings is None:
         say(f"not run: {row.reason}", style="yellow")
-        return
+        return 0
     settings = row.settings
     try:
         outcome = run(
@@ -163,10 +167,12 @@ def _one(row: Row, result: Result) -> None:
         if row.entry is None or not isinstance(error, UnreachableError):
             raise
         say(f"not run: {error}", style="yellow")
-        return
+        return 0
     if outcome.reused:
         say(f"Already done: {outcome.path} (force=true runs it again).")
     result.outcome = outcome
+    lost = bench_class(settings.job.bench).strict and outcome.record.provenance.failures
+    return FAILED if lost else 0
 
 
 def _train(rows: Sequence[Row]) -> int:

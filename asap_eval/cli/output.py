@@ -75,7 +75,7 @@ def remarks(record: RunRecord) -> list[str]:
     if failures:
         named = "; ".join(failure["message"] for failure in failures[:SHOWN])
         more = f"; and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
-        counted = "count as wrong" if record.metrics else "are left out"
+        counted = "count as wrong" if record.metrics or record.tasks else "are left out"
         found.append(
             f"{job.method}: {len(failures)} of {record.provenance.data['n']} samples failed and "
             f"{counted}: {named}{more}. The record lists them."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from asap_eval.bench.macs import unpruned_macs
 from asap_eval.cli.settings import Settings
 from asap_eval.errors import DataError, RecordError, UnsupportedModelError, WeightsError
 from asap_eval.record import Job, read_record, record_stem
@@ -19,7 +18,6 @@ def plan_of(settings: Settings) -> tuple[list[str], bool]:
         ready = prepare(job)
     except (DataError, WeightsError, UnsupportedModelError) as error:
         return [_title(job), f"  missing: {error}"], False
-    work = unpruned_macs(ready.geometry) / 1e9
     options, measured = (
         ", ".join(f"{name}={value}" for name, value in sorted(params.items()))
         for params in (ready.job.params, ready.job.bench_params)
@@ -33,8 +31,7 @@ def plan_of(settings: Settings) -> tuple[list[str], bool]:
         f"  weights: {weights.name} {'' if weights.trained else '(random: not comparable)'}",
         f"  forward: batch_size={job.batch_size} device={job.device} dtype={job.dtype} "
         f"seed={job.seed}{', then speed' if job.speed else ''}",
-        f"  work:    {work:.3f} GMACs per image unpruned, "
-        f"{work * len(ready.samples) * ready.bench.images_per_sample:.0f} GMACs in all",
+        f"  work:    {ready.bench.planned(ready.loaded, ready.geometry, ready.samples)}",
     ]
     if job.budget is not None:
         lines.append(

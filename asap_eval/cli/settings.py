@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from asap_eval.authors import KIND, fill
+from asap_eval.bench.bench import bench_class
 from asap_eval.cli.groups import TIMM
 from asap_eval.errors import BadValueError, unknown
 from asap_eval.experiment.file import FILE
@@ -31,6 +32,7 @@ class Keys:
     stage: str = "eval"
     k: float | None = None
     data: str | None = None
+    tasks: Any = None
     weights: str | None = None
     limit: int | None = None
     sample: str = "first"
@@ -117,7 +119,7 @@ def settings_of(
             k=keys.k,
             params=params,
             bench=bench,
-            bench_params=plain["bench"] or {},
+            bench_params=_bench_params(bench, plain["bench"] or {}, plain["tasks"], given),
             data=keys.data or "",
             weights=keys.weights,
             limit=keys.limit,
@@ -160,6 +162,19 @@ def _model(config: Mapping[str, Any]) -> ModelSpec:
     if config["timm"] is None:
         raise BadValueError("model=timm needs model.timm=<timm name>.")
     return spec_from({**config, "name": config["timm"]})
+
+
+def _bench_params(
+    bench: str, params: Mapping[str, Any], tasks: Any, given: Collection[str]
+) -> dict[str, Any]:
+    """Options of the benchmark; ``tasks`` may stand alone, one task without a list."""
+    if tasks is None:
+        return dict(params)
+    if "tasks" not in {name for name, _, _ in options(bench_class(bench))}:
+        raise BadValueError(f"tasks= is for bench=vlm; bench={bench} has no tasks.")
+    if "bench.tasks" in given:
+        raise BadValueError("tasks= and bench.tasks= mean the same: give one of them.")
+    return {**params, "tasks": tasks if isinstance(tasks, list) else [tasks]}
 
 
 def _recipe(stage: str, given: Mapping[str, Any]) -> Recipe | None:

@@ -13,7 +13,7 @@ from torch import nn
 from asap_eval.errors import BadValueError, UnsupportedModelError, WeightsError
 from asap_eval.models import llava
 from asap_eval.models.weights import WeightsInfo, tensors_sha256
-from asap_eval.models.zoo import ModelSpec, check_device, check_dtype, find
+from asap_eval.models.zoo import ModelSpec, check_device, check_dtype, find, model_specs
 
 SEED = 0
 """Of the small models and of ``weights=random``."""
@@ -28,13 +28,27 @@ class LoadedVlm:
     Attributes:
         model: in eval mode, on its device, in its dtype, no gradients.
         processor: text and pictures to the model's inputs; pads on the left.
-        name: of the model. weights: which weights, with their hash.
+        name: of the model. weights: which weights, with their hash. spec: what it was built from.
     """
 
     model: Any
     processor: Any
     name: str
     weights: WeightsInfo
+    spec: ModelSpec
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What else than its name says which model this is, for a job."""
+        spec = self.spec
+        return {
+            "timm": None,
+            "hf": spec.hf,
+            "head": None,
+            "family": spec.family,
+            "labels": "none",
+            "kwargs": dict(spec.kwargs),
+        }
 
     def inputs(self, pictures: Sequence[Any], questions: Sequence[str]) -> dict[str, Any]:
         """One picture and one question a sample, as the model's keywords, on its device.
@@ -92,7 +106,10 @@ def load_vlm(
     target, precision = check_device(device), check_dtype(dtype)
     spec = model if isinstance(model, ModelSpec) else find(model)
     if not spec.vlm:
-        raise BadValueError(f"model '{spec.name}' is no vision-language model.")
+        raise BadValueError(
+            f"model '{spec.name}' is an image model; this takes vision-language models: "
+            f"{', '.join(name for name, one in model_specs().items() if one.vlm)}."
+        )
     if weights is None and spec.hf is not None:
         net, processor, info = _published(spec, spec.hf, precision)
     elif weights is None or weights == "random":
@@ -100,7 +117,7 @@ def load_vlm(
     else:
         net, processor, info = _folder(Path(weights).expanduser(), precision)
     net.eval().requires_grad_(False).to(target, precision)
-    return LoadedVlm(net, processor, spec.name, info)
+    return LoadedVlm(net, processor, spec.name, info, spec)
 
 
 def check_transformers() -> None:

@@ -95,6 +95,18 @@ class LoadedModel:
     spec: ModelSpec
 
     @property
+    def params(self) -> dict[str, Any]:
+        """What else than its name says which model this is, resolved, for a job."""
+        return {
+            "timm": self.timm,
+            "hf": self.spec.hf,
+            "head": self.spec.head,
+            "family": self.spec.family,
+            "labels": self.labels,
+            "kwargs": dict(self.spec.kwargs),
+        }
+
+    @property
     def wnid_labels(self) -> bool:
         """Whether the classes are the 1000 of ImageNet in the order of their WordNet ids."""
         return self.labels == "wnid"

@@ -30,7 +30,8 @@ class Baseline:
 
     key: str
     """Key of its record."""
-    top1: float
+    top1: float | None
+    """None where tasks have scores of their own (``tasks``)."""
     top5: float | None
     n: int
     failed: int
@@ -177,7 +178,8 @@ class RunRecord:
     blocks. Its module says what they are; shares are 0 to 1 and ``<name>_ci95`` is the 95 %
     interval of ``<name>`` over images, a bootstrap unless the module says otherwise."""
     tasks: dict[str, dict[str, Any]] | None = None
-    """By task: ``metric: value``, split, scorer, n, failed (vision-language)."""
+    """By task: ``metric: value``, split, scorer, n, failed, and the difference to the unpruned
+    model (vision-language); `asap_eval.bench.vlm_scores` says each key."""
     baseline: Baseline | None = None
     """None for ``none`` itself."""
     paired: Paired | None = None

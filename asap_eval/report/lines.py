@@ -111,7 +111,7 @@ def images_note(found: Iterable[Found], samples: int | None) -> str | None:
             if samples:
                 parts.append(f"the published figures are on {samples}")
             whole, before = f.record.baseline, f.entry.published and f.entry.published.baseline
-            if whole and before:
+            if whole and whole.top1 is not None and before:
                 parts.append(
                     f"the unpruned model reaches {whole.top1:.2f} % here, {before:.2f} % there"
                 )
@@ -128,7 +128,7 @@ def _other_images(found: Found, samples: int | None) -> bool:
         return False
     if samples is not None and record.metrics.n != samples:
         return True
-    if record.baseline is None or published.baseline is None:
+    if record.baseline is None or record.baseline.top1 is None or published.baseline is None:
         return False
     return unlike(record.baseline.top1, published.baseline, record.metrics.n)
 

@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asap_eval.bench.statistics import paired
 from asap_eval.errors import RecordError
 from asap_eval.journal import Journal, Row
 from asap_eval.method import Reducer, build
 from asap_eval.record import (
     SAMPLES_SUFFIX,
-    Baseline,
     Job,
-    Paired,
     Provenance,
     RunRecord,
     read_record,
@@ -152,7 +149,7 @@ def _rows(ready: Prepared, record: RunRecord, journal: Journal, how: _How) -> li
     if job.budget is not None and record.provenance.calibration is None:
         record.provenance.calibration = calibrate(ready, how.workers)
         write_record(record, how.results)
-    rows = journal.resume(ready.samples.ids, ready.bench.samples_per_batch(job.batch_size))
+    rows = journal.resume(ready.samples.ids, ready.bench.ends(ready.samples, job.batch_size))
     if rows:
         say(f"Resuming after {len(rows)} of {len(ready.samples)} samples.")
     ready.bench.begin(how.results / record.stem, len(rows))
@@ -179,21 +176,15 @@ def _conclude(
     summary = ready.bench.summarise(rows, ready.geometry, job.macs_convention)
     record.metrics, record.macs = summary.metrics, summary.macs
     record.tokens, record.fired = summary.tokens, summary.fired
-    record.analysis = summary.analysis
+    record.tasks, record.analysis = summary.tasks, summary.analysis
     record.arrays = ready.bench.finish(rows, ready.geometry)
     record.provenance.failures = [
         {"id": row["id"], "message": row["error"]} for row in rows if row["error"] is not None
     ]
     if record.provenance.calibration is not None:
         evaluated(record.provenance.calibration, ready, rows)
-    if baseline is not None and baseline.record.metrics is not None:
-        whole = baseline.record.metrics
-        record.baseline = Baseline(
-            baseline.record.key, whole.top1, whole.top5, whole.n, whole.failed
-        )
-        before = [row["correct"] for row in _journal(baseline.path).read()]
-        found = paired(before, [row["correct"] for row in rows])
-        record.paired = Paired(found.delta_top1, list(found.ci95), found.mcnemar_p)
+    if baseline is not None:
+        ready.bench.compare(record, baseline.record, rows, _journal(baseline.path).read())
 
 
 def _speed(ready: Prepared, record: RunRecord) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from asap_eval.bench.bench import Bench, Samples, bench_class, build_bench
-from asap_eval.errors import BadValueError, BudgetError
-from asap_eval.hosts import Geometry, geometry_of, install
+from asap_eval.errors import BadValueError, BudgetError, UnsupportedModelError
+from asap_eval.hosts import install
 from asap_eval.method import Batch, Reducer, build, method_class
-from asap_eval.models import LoadedModel, ModelSpec, load_model
+from asap_eval.models import ModelSpec, load_model, load_vlm
 from asap_eval.options import options
 from asap_eval.paths import PACKAGE
 from asap_eval.record import Job, job_key
@@ -30,14 +30,15 @@ class Prepared:
 
     Attributes:
         job: resolved. bench, loaded, samples, geometry: what it runs on.
+            `Bench` says of which types.
         sources: hash of the files that can change its numbers. key: of the job.
     """
 
     job: Job
     bench: Bench[Any, Any]
-    loaded: LoadedModel
+    loaded: Any
     samples: Samples
-    geometry: Geometry
+    geometry: Any
     sources: str
     key: str
 
@@ -51,13 +52,14 @@ class Prepared:
 
     def batch(self) -> Batch:
         """A batch of this model, for what a method checks before any image is seen."""
+        seen = self.bench.seen(self.geometry, method_class(self.job.method))
         return Batch(
             count=1,
-            tokens=self.geometry.tokens,
-            prefix=self.geometry.prefix,
-            depth=self.geometry.depth,
-            has_cls=self.geometry.has_cls,
-            grid=self.geometry.grid,
+            tokens=seen.tokens,
+            prefix=seen.prefix,
+            depth=seen.depth,
+            has_cls=seen.has_cls,
+            grid=seen.grid,
             seed=self.job.seed,
             device=torch.device("cpu"),
             id_of=lambda _: "",
@@ -72,9 +74,12 @@ def prepare(job: Job) -> Prepared:
     """
     bench = build_bench(job.bench, **job.bench_params)
     _check_budget(job, bench)
+    _check_place(job, bench)
     bench.accepts(_reducer(job))
     if job.speed and bench.no_speed:
         raise BadValueError(f"speed=true is not for bench={job.bench}: {bench.no_speed}.")
+    if job.data == "" and bench.own_data is not None:
+        job = dataclasses.replace(job, data=bench.own_data)
     if job.data == "":
         raise BadValueError(
             "data is missing: give a folder with one folder per class, for instance "
@@ -92,9 +97,11 @@ def prepare(job: Job) -> Prepared:
     return ready
 
 
-def load(job: Job) -> LoadedModel:
-    """The model of a job; the latest one is kept."""
-    return _load(job.model, json.dumps(job.model_params), job.weights, str(job.device), job.dtype)
+def load(job: Job) -> Any:
+    """The model of a job, of the kind its benchmark takes; the latest one is kept."""
+    vlm = bench_class(job.bench).vlm
+    params = json.dumps(job.model_params)
+    return _load(job.model, params, job.weights, str(job.device), job.dtype, vlm)
 
 
 def data_address(job: Job) -> str:
@@ -102,7 +109,7 @@ def data_address(job: Job) -> str:
     return str(PACKAGE / "example" / "images") if job.data == EXAMPLE else job.data
 
 
-def _prepared(job: Job, bench: Bench[Any, Any], loaded: LoadedModel, samples: Samples) -> Prepared:
+def _prepared(job: Job, bench: Bench[Any, Any], loaded: Any, samples: Samples) -> Prepared:
     reducer = _reducer(job)
     sources = sources_digest(_modules(job))
     resolved = _resolved(job, reducer, bench, loaded)
@@ -112,7 +119,7 @@ def _prepared(job: Job, bench: Bench[Any, Any], loaded: LoadedModel, samples: Sa
         data_digest=samples.digest,
         sources=sources,
     )
-    geometry = geometry_of(loaded.model)
+    geometry = bench.geometry(loaded)
     ready = Prepared(resolved, bench, loaded, samples, geometry, sources, key)
     reducer.check(ready.batch())
     with install(loaded.model, reducer):
@@ -129,7 +136,7 @@ def _reducer(job: Job) -> Reducer:
     return build(job.method, k=job.k if given is None else given, **params)
 
 
-def _resolved(job: Job, reducer: Reducer, bench: Bench[Any, Any], loaded: LoadedModel) -> Job:
+def _resolved(job: Job, reducer: Reducer, bench: Bench[Any, Any], loaded: Any) -> Job:
     """The job with every default filled in, so that equal runs are equal jobs."""
     values = _values(reducer)
     knob = reducer.card.knob
@@ -139,14 +146,7 @@ def _resolved(job: Job, reducer: Reducer, bench: Bench[Any, Any], loaded: Loaded
     return dataclasses.replace(
         job,
         model=loaded.name,
-        model_params={
-            "timm": loaded.timm,
-            "hf": loaded.spec.hf,
-            "head": loaded.spec.head,
-            "family": loaded.spec.family,
-            "labels": loaded.labels,
-            "kwargs": dict(loaded.spec.kwargs),
-        },
+        model_params=loaded.params,
         k=float(k) if isinstance(k, (int, float)) and job.budget is None else None,
         params=json.loads(json.dumps(values)),
         bench_params=json.loads(json.dumps(_values(bench))),
@@ -158,6 +158,17 @@ def _values(built: Reducer | Bench[Any, Any]) -> dict[str, Any]:
     return {name: getattr(built, name) for name, _, _ in options(type(built))}
 
 
+def _check_place(job: Job, bench: Bench[Any, Any]) -> None:
+    """Refuse what a classifier cannot show: its head reads the tower's tokens itself."""
+    cls = method_class(job.method)
+    if bench.accuracy and not bench.vlm and (cls.site == "output" or cls.tower == "language"):
+        raise UnsupportedModelError(
+            f"Method '{job.method}' acts on what a tower hands to a language model, or inside it; "
+            f"bench={job.bench} classifies images. Use bench=vlm with a vision-language model "
+            "(asap-eval-ls models), or another method."
+        )
+
+
 def _check_budget(job: Job, bench: Bench[Any, Any]) -> None:
     if job.budget is None:
         return
@@ -165,7 +176,13 @@ def _check_budget(job: Job, bench: Bench[Any, Any]) -> None:
         raise BudgetError(
             f"budget={job.budget.kind} is not for bench={job.bench}: {reason}. Use budget=macs."
         )
-    knob = method_class(job.method).card.knob
+    cls = method_class(job.method)
+    if job.budget.kind == "tokens" and cls.tower == "language":
+        raise BudgetError(
+            f"budget=tokens counts tokens handed to the language model; '{job.method}' removes them "
+            f"inside it. Give its knob (k: {cls.card.knob_meaning}), or use budget=macs."
+        )
+    knob = cls.card.knob
     if knob is None:
         raise BudgetError(f"budget={job.budget.kind}: method '{job.method}' has no knob to turn.")
     if job.params.get(knob) is not None:
@@ -187,7 +204,8 @@ def _modules(job: Job) -> list[str]:
 
 
 @lru_cache(maxsize=1)  # the rows of a table mostly share one model
-def _load(name: str, params: str, weights: str | None, device: str, dtype: str) -> LoadedModel:
+def _load(name: str, params: str, weights: str | None, device: str, dtype: str, vlm: bool) -> Any:
     given = json.loads(params)
     model = ModelSpec(name, **given) if given else name
-    return load_model(model, weights=weights, device=device, dtype=dtype)
+    take = load_vlm if vlm else load_model
+    return take(model, weights=weights, device=device, dtype=dtype)

@@ -1,0 +1,358 @@
+"""Vision-language models on lmms-eval's tasks: answers, scores, tokens and work by part.
+
+A row is one question: ``task``; ``prediction`` the answer; ``scored`` what the task says of it by
+metric; ``score`` 0 to 1 and ``correct`` (null where an answer can be right in part); ``part`` and
+``group`` what it is scored with; ``new_tokens prompt_tokens image_tokens handed_to_llm
+llm_layer_mean``; ``tokens layer_mean fired`` as lists, one value per crop; ``language_fired``;
+``parts`` MACs of tower, projector, prefill and decoding; ``model_macs`` (the first three),
+``method_macs`` and ``unpruned_macs``. A question without a usable picture is wrong and listed.
+
+Of a record: ``tasks`` as `asap_eval.bench.vlm_scores` says; ``macs`` per question up to the first
+logits, because answers differ in length; in ``tokens`` and ``fired`` an image is a crop (a method in
+the language model: ``fired`` has its layers). ``analysis``: ``avg`` over the tasks, percent;
+``avg_baseline rel rel_of_ratios`` beside the unpruned model (`vlm_scores.relative`);
+``macs_by_part_g`` ``{tower projector prefill decode method unpruned}`` GMACs per question;
+``new_tokens_mean prompt_tokens_mean crops_mean image_tokens_mean`` per question.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from asap_eval.bench.answers import Answer, answers
+from asap_eval.bench.bench import Bench, Summary, register
+from asap_eval.bench.vlm_macs import unpruned_prefill
+from asap_eval.bench.vlm_scores import average, difference, relative, task_block
+from asap_eval.bench.work import fired_block, tokens_block
+from asap_eval.errors import BadValueError, DataError
+from asap_eval.hosts import Geometry, LlavaGeometry, install, llava_geometry
+from asap_eval.journal import Row
+from asap_eval.method import Reducer
+from asap_eval.models import LoadedVlm
+from asap_eval.packing import Newline
+from asap_eval.record import Baseline, Macs, RunRecord
+from asap_eval.trace import Trace
+from asap_eval.vlm.documents import HUB
+from asap_eval.vlm.lmms import Judge, totals_of
+from asap_eval.vlm.questions import (
+    Question,
+    QuestionBatch,
+    QuestionSet,
+    Sample,
+    open_questions,
+    question_batches,
+)
+from asap_eval.vlm.tasks import TASKS, chosen
+
+CROPS = 5
+"""Crops of the LLaVA-NeXT picture that a budget of tokens speaks of: a base and four tiles."""
+
+_COUNTS = ("new_tokens", "prompt_tokens", "image_tokens", "handed_to_llm", "llm_layer_mean")
+_LISTS = ("tokens", "layer_mean", "fired")
+_PARTS = ("tower", "projector", "prefill", "decode")
+
+
+@register(
+    "vlm",
+    "Vision-language models: GQA, MME, POPE, ScienceQA, VizWiz, VQAv2 and MMBench by lmms-eval.",
+)
+@dataclass
+class VisionLanguage(Bench[QuestionSet, QuestionBatch]):
+    """Scores of tasks, their average, and work; paired with the unpruned model task by task.
+
+    Attributes:
+        tasks: names of `asap_eval.vlm.tasks.TASKS`. new_tokens: bound of every answer, None = each
+            task's own. newline: of LLaVA-NeXT, see `packing.Newline`.
+    """
+
+    tasks: list[str] = field(default_factory=lambda: list(TASKS))
+    new_tokens: int | None = None
+    newline: Newline = "kept"
+
+    vlm = True
+    own_data = HUB
+    strict = True
+    budgets = {}  # noqa: RUF012 - it meets every kind
+    no_speed = "its answers differ in length; its work is in the record"
+
+    def __post_init__(self) -> None:
+        chosen(self.tasks)
+        if self.new_tokens is not None and self.new_tokens < 1:
+            raise BadValueError(f"bench.new_tokens={self.new_tokens}: give a number >= 1.")
+
+    def geometry(self, loaded: LoadedVlm) -> LlavaGeometry:
+        return llava_geometry(loaded.model)
+
+    def seen(self, geometry: LlavaGeometry, method: type[Reducer]) -> Geometry:
+        """The tower, or the language model with the image tokens of one crop as its row."""
+        if method.tower == "vision":
+            return geometry.tower
+        return dataclasses.replace(
+            geometry.tower,
+            family="language model",
+            blocks=geometry.language.blocks,
+            width=geometry.language.width,
+            prefix=0,
+            grid=(1, geometry.tower.patches),
+            has_cls=False,
+        )
+
+    def open(
+        self, data: str, loaded: LoadedVlm, *, limit: int | None, sample: Sample
+    ) -> QuestionSet:
+        """``limit`` questions of each task, whole groups; see `open_questions`."""
+        return open_questions(
+            chosen(self.tasks), data, limit=limit, sample=sample, new_tokens=self.new_tokens
+        )
+
+    def planned(self, loaded: LoadedVlm, geometry: LlavaGeometry, samples: QuestionSet) -> str:
+        """From one question of each task: text and pictures are much alike within one."""
+        whole, lost = 0.0, 0
+        for asked in samples.asked:
+            first = next(question_batches(dataclasses.replace(samples, asked=[asked]), 1))
+            question = first.questions[0]
+            if question.picture is None:
+                lost += len(asked.places)
+                continue
+            given = loaded.inputs([question.picture], [asked.judge.prompt(question.document)])
+            ids, crops = given["input_ids"], len(given["pixel_values"][0])
+            tokens = int((ids == loaded.model.config.image_token_id).sum())
+            crops = crops if given["pixel_values"].dim() == 5 else 1
+            work = unpruned_prefill(geometry, tokens, ids.shape[1] - tokens, crops).total
+            whole += float(work) / 1e9 * len(asked.places)
+        counted = max(len(samples) - lost, 1)
+        return (
+            f"about {whole / counted:.3f} GMACs per question unpruned up to the first logits, "
+            f"{whole:.0f} GMACs in all"
+        )
+
+    def ends(self, samples: QuestionSet, batch_size: int) -> Sequence[int]:
+        return samples.ends(batch_size)
+
+    def batches(
+        self,
+        loaded: LoadedVlm,
+        samples: QuestionSet,
+        *,
+        batch_size: int,
+        workers: int = 0,
+        start: int = 0,
+    ) -> Iterator[QuestionBatch]:
+        return question_batches(samples, batch_size, workers, start)
+
+    def evaluate(
+        self, loaded: LoadedVlm, reducer: Reducer, batches: Iterable[QuestionBatch], *, seed: int
+    ) -> Generator[list[Row], None, None]:
+        geometry = llava_geometry(loaded.model)
+        with install(loaded.model, reducer, seed=seed, newline=self.newline) as trace:
+            for batch in batches:
+                yield _rows(loaded, trace, geometry, batch)
+
+    def spent(self, kind: str, rows: Sequence[Row], geometry: Any) -> list[float]:
+        """``tokens`` of a LLaVA-NeXT picture count as if it had five crops, as published budgets
+        do; ``macs`` up to the first logits."""
+        read = [row for row in rows if row["error"] is None]
+        if kind == "macs":
+            return [
+                100 * ((row["model_macs"] + row["method_macs"]) / row["unpruned_macs"] - 1)
+                for row in read
+            ]
+        crops = [len(row["tokens"]) for row in read]
+        return [
+            row["handed_to_llm"] * (CROPS / count if count > 1 else 1.0)
+            for row, count in zip(read, crops, strict=True)
+        ]
+
+    def summarise(self, rows: Sequence[Row], geometry: LlavaGeometry, convention: str) -> Summary:
+        """What the rows of all questions say together.
+
+        Raises:
+            DataError: not one question could be answered.
+        """
+        read = [row for row in rows if row["error"] is None]
+        if not read:
+            raise DataError(
+                f"None of the {len(rows)} questions could be answered; the first says: "
+                f"{rows[0]['error']}"
+            )
+        crops = [
+            dict(zip(_LISTS, values, strict=True))
+            for row in read
+            for values in zip(*(row[name] for name in _LISTS), strict=True)
+        ]
+        tokens = tokens_block(crops)
+        tokens.handed_to_llm = _mean(read, "handed_to_llm")
+        tokens.llm_layer_mean = _mean(read, "llm_layer_mean")
+        fired = fired_block(crops, geometry.tower.depth)
+        if any(row["language_fired"] for row in read):
+            own = [{"fired": row["language_fired"]} for row in read]
+            fired = fired_block(own, len(geometry.language.blocks))
+        tasks = self._tasks(rows)
+        return Summary(
+            macs=_macs(read, convention),
+            tokens=tokens,
+            fired=fired,
+            tasks=tasks,
+            analysis={
+                "avg": average(tasks),
+                "macs_by_part_g": _by_part(read),
+                **{f"{name}_mean": _mean(read, name) for name in _COUNTS[:3]},
+                "crops_mean": len(crops) / len(read),
+            },
+        )
+
+    def _tasks(self, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+        blocks = {}
+        for task in chosen(self.tasks):
+            own = [row for row in rows if row["task"] == task.name]
+            blocks[task.name] = task_block(totals_of(task), own)
+        return blocks
+
+    def compare(
+        self,
+        record: RunRecord,
+        unpruned: RunRecord,
+        rows: Sequence[Row],
+        before: Sequence[Row],
+    ) -> None:
+        """Differences into every task's block; Rel into ``analysis``."""
+        assert record.tasks is not None and unpruned.tasks is not None
+        assert record.analysis is not None
+        failed = sum(row["error"] is not None for row in before)
+        record.baseline = Baseline(unpruned.key, None, None, len(before), failed)
+        for name, block in record.tasks.items():
+            own, old = ([row for row in r if row["task"] == name] for r in (rows, before))
+            block |= difference(TASKS[name], block, unpruned.tasks[name], own, old)
+        record.analysis |= relative(record.tasks, unpruned.tasks)
+
+
+def _rows(
+    loaded: LoadedVlm, trace: Trace, geometry: LlavaGeometry, batch: QuestionBatch
+) -> list[Row]:
+    """Rows of all questions of a batch; those without a usable picture are not asked."""
+    judge = batch.judge
+    errors: dict[str, str] = {}
+    asked: list[_Ready] = []
+    for question in batch.questions:
+        try:
+            asked.append(_ready(judge, question))
+        except DataError as error:
+            errors[question.id] = str(error)
+
+    def answered(ready: Sequence[_Ready]) -> dict[str, Answer]:
+        if not ready:
+            return {}
+        pictures, prompts, ids = ([getattr(one, name) for one in ready] for name in _Ready._fields)
+        made = answers(
+            loaded, trace, geometry, pictures, prompts, ids, max_new_tokens=batch.new_tokens
+        )
+        return dict(zip(ids, made, strict=True))
+
+    try:
+        found = answered(asked)
+    except Exception:
+        # A picture the processor refuses is that sample's failure; any other error is everybody's.
+        unfit = {one.id: why for one in asked if (why := _unfit(loaded, one))}
+        if not unfit:
+            raise
+        errors |= unfit
+        found = answered([one for one in asked if one.id not in unfit])
+    return [_row(judge, q, found.get(q.id), errors.get(q.id)) for q in batch.questions]
+
+
+class _Ready(NamedTuple):
+    picture: Any
+    prompt: str
+    id: str
+
+
+def _ready(judge: Judge, question: Question) -> _Ready:
+    if question.error is not None:
+        raise DataError(question.error)
+    picture = judge.picture(question.document, question.picture)
+    return _Ready(picture, judge.prompt(question.document), question.id)
+
+
+def _unfit(loaded: LoadedVlm, one: _Ready) -> str | None:
+    """Why the processor refuses a picture; None where it does not."""
+    try:
+        loaded.inputs([one.picture], [one.prompt])
+    except Exception as error:  # image processors raise many kinds
+        first = str(error).strip().split("\n")[0] or type(error).__name__
+        return f"the processor refuses its picture: {first}"
+    return None
+
+
+def _row(judge: Judge, question: Question, answer: Answer | None, error: str | None) -> Row:
+    task, document = judge.task, question.document
+    said = None if answer is None else judge.cut(answer.text)
+    scored = judge.wrong(document) if said is None else judge.scored(document, said)
+    share = 0.0 if said is None else judge.share(scored)
+    group = None if task.group is None else task.group(document)
+    return {
+        "id": question.id,
+        "task": task.name,
+        "part": None if task.part is None else task.part(document),
+        "group": None if group is None else str(group),
+        "prediction": said,
+        "score": share,
+        "correct": None if task.soft else share == 1,
+        "scored": scored,
+        **(_UNANSWERED if answer is None else _measured(answer)),
+        "error": None if error is None else f"{question.id}: {error}",
+    }
+
+
+def _measured(answer: Answer) -> Row:
+    """Counts and work of an answer."""
+    model = answer.tower_macs + answer.projector_macs + answer.prefill_macs
+    return {
+        **{name: getattr(answer, name) for name in _COUNTS},
+        "tokens": answer.kept,
+        "layer_mean": answer.layer_mean,
+        "fired": answer.fired,
+        "language_fired": answer.language_fired,
+        "parts": [getattr(answer, f"{name}_macs") for name in _PARTS],
+        "model_macs": model,
+        "method_macs": answer.method_macs,
+        "unpruned_macs": answer.unpruned_macs,
+    }
+
+
+_UNANSWERED: Row = dict.fromkeys(
+    (
+        *(*_COUNTS, *_LISTS, "language_fired", "parts"),
+        *("model_macs", "method_macs", "unpruned_macs"),
+    )
+)
+
+
+def _mean(read: Sequence[Row], name: str) -> float:
+    return statistics.fmean(row[name] for row in read)
+
+
+def _macs(read: Sequence[Row], convention: str) -> Macs:
+    """Means over the questions, up to the first logits."""
+    whole, own, method = (
+        _mean(read, name) for name in ("unpruned_macs", "model_macs", "method_macs")
+    )
+    return Macs(
+        baseline_g=whole / 1e9,
+        mean_g=own / 1e9,
+        method_g=method / 1e9,
+        reduction_pct=100 * ((own + method) / whole - 1),
+        reduction_model_pct=100 * (own / whole - 1),
+        convention=convention,
+    )
+
+
+def _by_part(read: Sequence[Row]) -> dict[str, float]:
+    found = {
+        name: statistics.fmean(row["parts"][at] for row in read) for at, name in enumerate(_PARTS)
+    }
+    found |= {"method": _mean(read, "method_macs"), "unpruned": _mean(read, "unpruned_macs")}
+    return {name: value / 1e9 for name, value in found.items()}
