@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+ROUND = 8
+"""Patches that `thin_by_rounds` drops in a round, as in VisPruner's own code."""
+
 
 def largest_remainders(sizes: list[int], total: int) -> list[int]:
     """Whole shares of ``total`` in proportion to ``sizes``; ties go to the earlier entry."""
@@ -83,3 +86,36 @@ def thin_by_pairs(
         rest = torch.tensor([i for i in rest.tolist() if i not in gone], device=mask.device)
     keep[rest] = True
     return keep
+
+
+def thin_by_rounds(
+    score: Tensor, similarity: Tensor, count: int, important: int
+) -> tuple[Tensor, Tensor]:
+    """VisPruner's rule: the most important, then the others less near-duplicates, round by round.
+
+    The others are taken by falling score. In each round those at even positions look for the
+    nearest at an odd position; those with the best partner are dropped, `ROUND` at a time, the rest
+    of them are put before the odd ones by falling similarity, and this order decides who meets whom
+    next.
+
+    Args:
+        score: ``[b, P]``, larger is more important. similarity: ``[b, P, P]``; only its order
+            counts. count: patches to keep. important: how many of them for their score.
+
+    Returns:
+        ``[b, P]`` bool masks: the important patches, and the diverse ones among the others.
+    """
+    order = score.argsort(dim=1, descending=True, stable=True)
+    diverse = count - important
+    rest = order[:, important:]
+    while (surplus := rest.shape[1] - diverse) > 0:
+        if diverse == 0:
+            rest = rest[:, :0]
+            break
+        even, odd = rest[:, 0::2], rest[:, 1::2]
+        pairs = similarity.take_along_dim(even[..., None], 1).take_along_dim(odd[:, None], 2)
+        nearest = pairs.amax(2).argsort(dim=1, descending=True, stable=True)
+        even = even.gather(1, nearest[:, min(ROUND, surplus) :])
+        rest = torch.cat([even, odd], 1)
+    none = torch.zeros_like(score, dtype=torch.bool)
+    return none.scatter(1, order[:, :important], True), none.scatter(1, rest, True)

@@ -8,6 +8,7 @@ Ranks and shares are rounded half to even, as `torch.round` and Python's `round`
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -35,6 +36,8 @@ class Options:
     accumulate: bool = True
     n: int | None = None
     stage2: str = "stride"
+    importance: str = "walk"
+    redundancy: str = "diffusion"
     important_ratio: float = 0.5
 
 
@@ -182,7 +185,12 @@ def decide(
             if o.stage2 == "stride":
                 out.kept = stride(out, foreground, bins, d, o.n - pooled, o.m, last)
             else:
-                out.kept = match(out, foreground, c, prefix, o.n - pooled, o)
+                weights = attention if o.importance == "cls_attention" else c
+                score = {i: float(weights[0, prefix + i]) for i in foreground}
+                vectors = c if o.redundancy == "diffusion" else x / x.norm(dim=1, keepdim=True)
+                far = torch.cdist(vectors[prefix:], vectors[prefix:]).tolist()  # [P, P]
+                thin = match if o.stage2 == "algorithm2" else rounds
+                out.kept = thin(out, foreground, score, far, o.n - pooled, o)
 
     # Step 9: one token for the background.
     pieces = [x[:prefix], x[[prefix + i for i in out.kept]]]
@@ -260,23 +268,21 @@ def ranks(size: int, share: int) -> list[int]:
 def match(
     out: Outcome,
     foreground: list[int],
-    c: Tensor,
-    prefix: int,
+    importance: dict[int, float],
+    far: list[list[float]],
     budget: int,
     o: Options,
 ) -> list[int]:
     """Algorithm 2: keep the most important, then thin out the rest by closest pairs.
 
-    Pairs are compared by plain L2 of rows of C, whatever `distance` step 6 takes. A survivor may
-    be paired again; when one half is used up, what is left is split anew.
+    ``far`` is plain L2, between rows of C whatever `distance` step 6 takes or between features of
+    length 1. A survivor may be paired again; when one half is used up, what is left is split anew.
     """
-    importance = {i: float(c[0, prefix + i]) for i in foreground}
     ranked = sorted(foreground, key=lambda i: -importance[i])
     sure = round(o.important_ratio * budget)
     if 0 < sure < len(ranked):
         out.gap(1 - importance[ranked[sure]] / importance[ranked[sure - 1]])
     rest = sorted(ranked[sure:])
-    far = (c[prefix:, None] - c[None, prefix:]).norm(dim=2).tolist()  # [P, P]
     wanted = budget - sure
     if wanted == 0:
         rest = []  # the last one would have nobody to be paired with
@@ -293,4 +299,30 @@ def match(
             else:
                 odd.remove(j)
         rest = sorted(even + odd)
+    return sorted(ranked[:sure] + rest)
+
+
+def rounds(
+    out: Outcome,
+    foreground: list[int],
+    importance: dict[int, float],
+    far: list[list[float]],
+    budget: int,
+    o: Options,
+) -> list[int]:
+    """VisPruner's rule: the most important, then eight near-duplicates dropped in a round."""
+    ranked = sorted(foreground, key=lambda i: -importance[i])
+    for one, other in itertools.pairwise(ranked):
+        out.gap(1 - importance[other] / importance[one])
+    sure = round(o.important_ratio * budget)
+    rest, wanted = ranked[sure:], budget - sure
+    while len(rest) > wanted:
+        if wanted == 0:
+            return sorted(ranked[:sure])
+        odd = rest[1::2]
+        closest = {i: min(far[i][j] for j in odd) for i in rest[0::2]}
+        even = sorted(closest, key=lambda i: closest[i])
+        for one, other in itertools.pairwise(even):
+            out.gap(closest[other] / closest[one] - 1)
+        rest = even[min(8, len(rest) - wanted) :] + odd
     return sorted(ranked[:sure] + rest)

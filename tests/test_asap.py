@@ -93,6 +93,19 @@ GRID: dict[str, dict[str, Any]] = {
         "important_ratio": 0.25,
         "distance": "weighted",
     },
+    "algorithm2,cls_attention": {"stage2": "algorithm2", "n": 18, "importance": "cls_attention"},
+    "algorithm2,features": {"stage2": "algorithm2", "n": 19, "redundancy": "features"},
+    "vispruner": {
+        "stage2": "vispruner",
+        "n": 25,
+        "importance": "cls_attention",
+        "redundancy": "features",
+    },
+    "vispruner,walk": {"stage2": "vispruner", "n": 26, "redundancy": "features"},
+    "vispruner,diffusion": {"stage2": "vispruner", "n": 27, "importance": "cls_attention"},
+    "vispruner,both,prune": {"stage2": "vispruner", "n": 21, "reduce": "prune"},
+    "vispruner,ratio=0": {"stage2": "vispruner", "n": 23, "important_ratio": 0.0},
+    "vispruner,ratio=1": {"stage2": "vispruner", "n": 22, "important_ratio": 1.0},
     "algorithm2,accumulate=false": {"stage2": "algorithm2", "n": 14, "accumulate": False},
     "all at once": {
         "k": 4.7,
@@ -202,6 +215,7 @@ def test_every_option_agrees_with_the_reference(case: str) -> None:
         # Without a pooled token nothing is summed outside the model: fp64 to the end.
         ("reduce=prune", 1e-9),
         ("algorithm2,prune", 1e-9),
+        ("vispruner,both,prune", 1e-9),
         # The chain and the sum that makes a pooled token are fp32 by design: steps 3 and 9.
         ("defaults", 5e-6),
         ("all at once", 5e-6),
@@ -266,7 +280,7 @@ def test_two_rows_of_the_chain_suffice_to_fire(order: str) -> None:
     assert same == (order == "walk")  # the rollout has no such identity
 
 
-@pytest.mark.parametrize("case", ["defaults", "anchor=random", "algorithm2", "n=20"])
+@pytest.mark.parametrize("case", ["defaults", "anchor=random", "algorithm2", "n=20", "vispruner"])
 @pytest.mark.parametrize("size", [1, 7, COUNT])
 def test_batches_in_any_order_decide_alike(case: str, size: int) -> None:
     options = BASE | GRID[case]

@@ -27,7 +27,7 @@ class About:
 
     Attributes:
         paper: which table or figure of which paper. title: its head. asks: the question it answers.
-        samples: images behind the published figures.
+        samples: images behind the published figures; by task where there are several.
         layout: ``table``; ``grid``: also top-1 over the two keys that are swept; ``claims``: also
             a verdict on each claim of the paper.
         notes: lines below the table.
@@ -36,7 +36,7 @@ class About:
     paper: str | None = None
     title: str | None = None
     asks: str | None = None
-    samples: int | None = None
+    samples: int | dict[str, int] | None = None
     layout: Literal["table", "grid", "claims"] = "table"
     notes: tuple[str, ...] = ()
 
@@ -124,8 +124,9 @@ def _about(value: Any) -> About:
         if not isinstance(value.get(key, ""), str):
             raise BadValueError(f"about.{key}={value[key]!r}: give text.")
     samples = value.get("samples")
-    if samples is not None and (not isinstance(samples, int) or samples < 1):
-        raise BadValueError(f"about.samples={samples!r}: give a number of images.")
+    counts = samples.values() if isinstance(samples, Mapping) else [samples]
+    if samples is not None and not all(isinstance(n, int) and n > 0 for n in counts):
+        raise BadValueError(f"about.samples={samples!r}: give a number of images, or one per task.")
     if (layout := value.get("layout", "table")) not in LAYOUTS:
         raise unknown("about.layout", str(layout), LAYOUTS)
     notes = value.get("notes", [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from asap_eval.errors import BadValueError, unknown
@@ -22,6 +22,9 @@ class Published:
         delta: their difference in points.
         macs, throughput: change in percent.
         gmacs: work. img_s: images per second.
+        tokens: handed to the language model.
+        tasks: score by the name of a vision-language task. avg: their printed mean. rel: that
+            mean as a percentage of the unpruned model's, as printed.
         not_comparable: why no verdict is possible, where none is.
     """
 
@@ -33,6 +36,10 @@ class Published:
     throughput: float | None = None
     gmacs: float | None = None
     img_s: float | None = None
+    tokens: float | None = None
+    tasks: dict[str, float] = field(default_factory=dict)
+    avg: float | None = None
+    rel: float | None = None
     not_comparable: str | None = None
 
     @property
@@ -58,11 +65,10 @@ def published_from(value: Any, where: str) -> Published:
     for name, fact in value.items():
         if name not in known:
             raise unknown(f"published figure of {where}", str(name), known)
-        right = isinstance(fact, str) if name in TEXTS else _is_number(fact)
+        kind, right = _kind(str(name), fact)
         if not right:
-            kind = "text" if name in TEXTS else "a number"
             raise BadValueError(f"{where}: published.{name}={fact!r}: give {kind}.")
-    given: dict[str, Any] = {n: v if n in TEXTS else float(v) for n, v in value.items()}
+    given: dict[str, Any] = {n: _converted(v) for n, v in value.items()}
     found = Published(**given)
     if found.delta is not None and found.acc is not None and found.baseline is not None:
         apart = found.acc - found.baseline
@@ -73,6 +79,22 @@ def published_from(value: Any, where: str) -> Published:
                 "delta out."
             )
     return found
+
+
+def _kind(name: str, fact: Any) -> tuple[str, bool]:
+    """What a figure has to be, and whether it is."""
+    if name in TEXTS:
+        return "text", isinstance(fact, str)
+    if name == "tasks":
+        right = isinstance(fact, Mapping) and all(map(_is_number, fact.values()))
+        return "{task: number}", bool(fact) and right
+    return "a number", _is_number(fact)
+
+
+def _converted(fact: Any) -> Any:
+    if isinstance(fact, Mapping):
+        return {str(task): float(score) for task, score in fact.items()}
+    return fact if isinstance(fact, str) else float(fact)
 
 
 def _is_number(value: Any) -> bool:

@@ -12,7 +12,7 @@ from asap_eval.errors import BadValueError, unknown
 from asap_eval.experiment.published import Published, published_from
 from asap_eval.record import Job
 
-OWN = ("published", "sweep", "needs")
+OWN = ("published", "reading", "sweep", "needs")
 """Keys of a row that are not overrides."""
 
 KEYS = {key.name for key in fields(Job)} - {"params", "model_params", "bench_params"} | {"target"}
@@ -29,7 +29,8 @@ class Entry:
         overrides: its keys and values, those of ``common`` included.
         named: whether the row itself names its model; otherwise any model may take it.
         published: what the paper prints for it. needs: by key, what the row cannot run without.
-        swept: values it got from its row's sweep.
+        swept: values it got from its row's sweep. reading: what we took where the paper leaves it
+            open.
     """
 
     overrides: dict[str, Any]
@@ -37,6 +38,7 @@ class Entry:
     published: Published | None = None
     needs: dict[str, str] = field(default_factory=dict)
     swept: dict[str, Any] = field(default_factory=dict)
+    reading: str | None = None
 
     @property
     def method(self) -> str:
@@ -110,10 +112,13 @@ def _entries(
     values = [narrowed.get(key, listed) for key, listed in sweep.items()]
     published = published_from(row["published"], where) if "published" in row else None
     needs = _needs(row.get("needs", {}), where)
+    if not isinstance(reading := row.get("reading", ""), str):
+        raise BadValueError(f"{where}: reading={reading!r}: give text.")
     for chosen in itertools.product(*values):
         swept = dict(zip(sweep, chosen, strict=True))
         named = "model" in own or "model" in swept
-        yield Entry({**common, **own, **swept}, named, published, needs, swept)
+        merged = {**common, **own, **swept}
+        yield Entry(merged, named, published, needs, swept, reading or None)
 
 
 def _sweep(value: Any, own: Mapping[str, Any], where: str) -> dict[str, list[Any]]:

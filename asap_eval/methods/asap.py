@@ -16,10 +16,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize, one_hot
 
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
-from asap_eval.selection import spread, thin_by_pairs
+from asap_eval.selection import spread, thin_by_pairs, thin_by_rounds
 from asap_eval.tokens import DROPPED, Reduction
 
 
@@ -81,10 +82,15 @@ class ASAP(Reducer):
         accumulate: False = sink and distances from A_l alone (the row "w/o accumulation").
         never: ``keep`` an image that never fires, or ``block:<n>`` = reduce it after block n.
         n: at most this many tokens (pooled one included, prefix not); None = as many as remain.
-        stage2: how n is reached: ``stride`` over the distance (Algorithm 1), or ``algorithm2``:
-            the most important by C[cls], then one of each closest pair dropped (plain distance
-            between rows of C, whatever ``distance`` says).
-        important_ratio: share of the foreground's budget that ``algorithm2`` gives to importance.
+        stage2: how n is reached, in the block that fires: ``stride`` over the distance
+            (Algorithm 1); or the most important patches and, of the others, those that repeat no
+            other: one of each closest pair dropped (``algorithm2``), or VisPruner's rounds
+            (``vispruner``). The products of a second stage, over the foreground, are not counted.
+        importance: of the last two: C[cls] (``walk``), or the class token's row of A_l alone
+            (``cls_attention``), as VisPruner has it.
+        redundancy: of the last two: plain distance between rows of C (``diffusion``, whatever
+            ``distance`` says), or cosine of the block's output (``features``), as VisPruner has it.
+        important_ratio: share of the foreground's budget that they give to importance.
     """
 
     k: float = 8.0
@@ -102,17 +108,24 @@ class ASAP(Reducer):
     accumulate: bool = True
     never: str = "keep"
     n: int | None = None
-    stage2: Literal["stride", "algorithm2"] = "stride"
+    stage2: Literal["stride", "algorithm2", "vispruner"] = "stride"
+    importance: Literal["walk", "cls_attention"] = "walk"
+    redundancy: Literal["diffusion", "features"] = "diffusion"
     important_ratio: float = 0.5
 
     @property
     def needs(self) -> frozenset[Need]:
-        return frozenset({Need.ATTENTION})
+        compares = self._thins and self.redundancy == "features"
+        return frozenset({Need.ATTENTION, *([Need.FEATURES] if compares else [])})
 
     @property
     def requires_cls(self) -> bool:
-        by_cls = self.n is not None and self.stage2 == "algorithm2"
-        return self.anchor in ("cls", "cls_attention") or by_cls
+        return self.anchor in ("cls", "cls_attention") or self._thins
+
+    @property
+    def _thins(self) -> bool:
+        """Whether a second stage chooses by importance and redundancy."""
+        return self.n is not None and self.stage2 != "stride"
 
     def check(self, batch: Batch) -> None:
         if not (self.k > 1 and math.isfinite(self.k)):
@@ -243,9 +256,18 @@ class ASAP(Reducer):
         raw = self._distances(rows, sink, prefix)
         scaled = self._scaled(raw, sink)
         bins = (self.k * scaled).floor().clamp(max=math.ceil(self.k) - 1)
-        at_sink = torch.nn.functional.one_hot(sink, raw.shape[1]).bool()
+        at_sink = one_hot(sink, raw.shape[1]).bool()
         background = (bins < self.m) | at_sink
-        keep = self._budget(~background, bins, raw, rows, prefix)
+        keep = ~background
+        if self.n is not None:
+            room = self.n - (1 if self.reduce == "pool" else 0)
+            over = keep.sum(1) > room
+            if self._thins:
+                importance, compared = self._ingredients(view, rows, attention[fires], fires)
+                self._thin(keep, over, importance, compared, room)
+            else:
+                for image in over.nonzero().flatten().tolist():
+                    keep[image] = spread(keep[image], bins[image], raw[image], room)
 
         pooled = self.reduce == "pool"
         kept = keep.sum(1, keepdim=True)
@@ -297,20 +319,30 @@ class ASAP(Reducer):
         scaled = ((raw - low) / torch.where(span > 0, span, 1)).clamp(0, 1)
         return torch.where(span > 0, scaled, 0)
 
-    def _budget(
-        self, foreground: Tensor, bins: Tensor, raw: Tensor, rows: Tensor, prefix: int
-    ) -> Tensor:
-        """``[f, P]`` foreground patches that stay when at most ``n`` tokens may."""
-        if self.n is None:
-            return foreground
-        room = self.n - (1 if self.reduce == "pool" else 0)
-        keep = foreground.clone()
-        for image in (foreground.sum(1) > room).nonzero().flatten().tolist():
-            mask = foreground[image]
-            if self.stage2 == "stride":
-                keep[image] = spread(mask, bins[image], raw[image], room)
-            else:
-                important = round(self.important_ratio * room)
-                patches = rows[image, prefix:]
-                keep[image] = thin_by_pairs(mask, rows[image, 0, prefix:], patches, room, important)
-        return keep
+    def _ingredients(
+        self, view: View, rows: Tensor, attention: Tensor, fires: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Importance ``[f, P]`` and the vectors ``[f, P, W]`` whose distance tells repetition."""
+        walk = self.importance == "walk"
+        importance = (rows if walk else attention)[:, 0, view.prefix :]
+        if self.redundancy == "diffusion":
+            return importance, rows[:, view.prefix :]
+        # Distances of unit vectors rank pairs as their cosines do. fp64, as VisPruner itself: a
+        # near-tie decides all later pairs.
+        return importance, normalize(view.features[fires, view.prefix :].double(), dim=-1)
+
+    def _thin(
+        self, keep: Tensor, over: Tensor, importance: Tensor, compared: Tensor, room: int
+    ) -> None:
+        """Leave ``room`` patches of each image in ``over`` in ``keep`` ``[f, P]``."""
+        important = round(self.important_ratio * room)
+        for image in over.nonzero().flatten().tolist():
+            score, vectors = importance[image], compared[image]
+            if self.stage2 == "algorithm2":
+                keep[image] = thin_by_pairs(keep[image], score, vectors, room, important)
+                continue
+            left = keep[image].nonzero().flatten()
+            chosen = vectors[left].double()
+            far = torch.cdist(chosen, chosen, compute_mode="donot_use_mm_for_euclid_dist")
+            sure, diverse = thin_by_rounds(score[left][None], -far[None], room, important)
+            keep[image, left] = (sure | diverse)[0]

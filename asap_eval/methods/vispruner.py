@@ -17,10 +17,8 @@ from torch import Tensor
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
 from asap_eval.packing import Crops
+from asap_eval.selection import thin_by_rounds
 from asap_eval.tokens import Reduction
-
-ROUND = 8
-"""Tokens dropped in a round, as in the authors' code."""
 
 
 @register(
@@ -100,30 +98,11 @@ def important_and_diverse(
 ) -> tuple[Tensor, Tensor]:
     """``[b, P]`` bool masks: the important patches, and the diverse ones among the others.
 
-    The others are taken by falling score. In each round those at even positions look for the
-    nearest at an odd position by cosine; those with the best partner are dropped, the rest of them
-    are put before the odd ones by falling similarity, and this order decides who meets whom next.
-
     Args:
-        score: ``[b, P]``, larger is more important. features: ``[b, P, D]``.
+        score: ``[b, P]``, larger is more important. features: ``[b, P, D]``, compared by cosine.
         count: patches to keep. ratio: share of them kept for their score, rounded down.
     """
-    order = score.argsort(dim=1, descending=True, stable=True)
-    important = int(count * ratio)
-    diverse = count - important
-    rest = order[:, important:]
     # fp64: a near-tie decides who meets whom from then on, and the size of a batch changes the last
     # bits of an fp32 product.
     unit = F.normalize(features.double(), dim=-1)
-    similarity = unit @ unit.mT
-    while (surplus := rest.shape[1] - diverse) > 0:
-        if diverse == 0:
-            rest = rest[:, :0]
-            break
-        even, odd = rest[:, 0::2], rest[:, 1::2]
-        pairs = similarity.take_along_dim(even[..., None], 1).take_along_dim(odd[:, None], 2)
-        nearest = pairs.amax(2).argsort(dim=1, descending=True, stable=True)
-        even = even.gather(1, nearest[:, min(ROUND, surplus) :])
-        rest = torch.cat([even, odd], 1)
-    none = torch.zeros_like(score, dtype=torch.bool)
-    return none.scatter(1, order[:, :important], True), none.scatter(1, rest, True)
+    return thin_by_rounds(score, unit @ unit.mT, count, int(count * ratio))

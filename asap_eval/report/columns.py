@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from asap_eval.report.render import DASH
 Row = dict[Hashable, Any]
 BELOW = "▼"
 """Mark of a method below random at the same budget."""
+
+LONG = 8
+"""Entries from which a list is shown by its runs."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,17 @@ def numbers(row: Row, form: str, *names: str) -> str:
 def settings(row: Row) -> str:
     """The knob, every option that is not at its default, and the seed where it is not 0."""
     parts = [f"k={row['k']:.4g}"] if present(row["k"]) else []
-    parts += [f"{name}={value}" for name, value in json.loads(row["options"]).items()]
+    parts += [f"{name}={_short(value)}" for name, value in json.loads(row["options"]).items()]
     parts += [f"seed={row['seed']}"] if row["seed"] else []
     return " ".join(parts) or DASH
+
+
+def _short(value: Any) -> Any:
+    """A long list, such as a schedule, by its runs: 20 x 11, 19 x 12."""
+    if not isinstance(value, list) or len(value) < LONG:
+        return value
+    runs = [(item, len(list(same))) for item, same in itertools.groupby(value)]
+    return "[" + ", ".join(f"{item} x {count}" for item, count in runs) + "]"
 
 
 def name_of(row: Row) -> str:

@@ -18,6 +18,8 @@ from asap_eval.report.lines import images_note, line_of
 from asap_eval.report.match import Found
 from asap_eval.report.render import Table
 from asap_eval.report.table import LAYOUTS, overview
+from asap_eval.report.task_table import changes, notes, scores
+from asap_eval.report.tasks import task_columns, tasks_of
 from asap_eval.report.verdict import NOT_COMPARABLE
 
 TEXT_COLUMNS = 4
@@ -30,12 +32,14 @@ class Group:
 
     Attributes:
         head: what stands beside the title. found, lines: by line, and as rows. records: of them.
+        tasks: where the benchmark has several.
     """
 
     head: str
     found: list[list[Found]]
     lines: list[Row]
     records: list[RunRecord]
+    tasks: list[str]
 
 
 def experiment_tables(
@@ -52,7 +56,8 @@ def experiment_tables(
     tables = _own_tables(own)
     found = [f for f in found if f.entry.bench not in LAYOUTS]
     for group in _groups(experiment, found, records) if found else []:
-        tables.append(_table(experiment.about, group))
+        table = _task_tables if group.tasks else _table
+        tables += table(experiment.about, group)
         firsts = [line[0] for line in group.found]
         if experiment.about.layout == "grid" and any(f.entry.swept for f in firsts):
             tables.append(grid(firsts, group.lines))
@@ -100,10 +105,34 @@ def _groups(
         if not any(f[0].entry.method == "none" for f in lines):
             unpruned = [r for r in here if r.job.method == "none"]
             lines = [[Found(Entry({"method": "none"}), r)] for r in unpruned] + lines
-        samples = experiment.about.samples
+        samples = _images(experiment.about)
         cells = [line_of(f, rows, samples, _blank(model)) for f in lines]
-        groups.append(Group(_head(model, cells), lines, cells, here))
+        if tasks := tasks_of([f for line in lines for f in line], here):
+            _add_tasks(experiment.about, cells, lines, tasks, here)
+        groups.append(Group(_head(model, cells), lines, cells, here, tasks))
     return groups
+
+
+def _images(about: About) -> int | None:
+    """Images behind all published figures alike."""
+    return about.samples if isinstance(about.samples, int) else None
+
+
+def _add_tasks(
+    about: About,
+    cells: Sequence[Row],
+    lines: Sequence[Sequence[Found]],
+    tasks: Sequence[str],
+    records: Sequence[RunRecord],
+) -> None:
+    """Columns of every task in every line, and their verdict where the line itself has none."""
+    unpruned = next((r for r in records if r.job.method == "none"), None)
+    firsts = (line[0].entry for line in lines)
+    printed = next((e.published for e in firsts if e.method == "none" and e.published), None)
+    samples = about.samples if isinstance(about.samples, dict) else {}
+    for row, found in zip(cells, lines, strict=True):
+        row |= task_columns(found, tasks, unpruned, printed, samples)
+        row["verdict"] = row["verdict"] or row["task_verdict"]
 
 
 def _trained(found: Found) -> Found:
@@ -160,21 +189,39 @@ def _head(model: str | None, lines: Sequence[Row]) -> str:
     )
 
 
-def _table(about: About, group: Group) -> Table:
-    title = ": ".join(part for part in (about.paper, about.title) if part)
-    return Table(
-        title=f"{title} · {group.head}" if title else group.head,
+def _table(about: About, group: Group) -> list[Table]:
+    table = Table(
+        title=_title(about, group),
         columns=[column.head for column in EXPERIMENT],
         rows=[[column.cell(line) for column in EXPERIMENT] for line in group.lines],
         notes=_notes(about, group),
-        details=[
-            (name_of(line), f.record.provenance.command)
-            for line, found in zip(group.lines, group.found, strict=True)
-            for f in found
-            if f.record
-        ],
+        details=_commands(group),
         numbers_from=TEXT_COLUMNS,
-    ).without_empty_columns()
+    )
+    return [table.without_empty_columns()]
+
+
+def _task_tables(about: About, group: Group) -> list[Table]:
+    """Scores, and below them the changes from the unpruned model where they were measured."""
+    title = _title(about, group)
+    first, second = (make(title, group.tasks, group.lines) for make in (scores, changes))
+    more = [*first.notes, *notes(group.lines)]
+    first = replace(first, notes=[*_notes(about, group), *more], details=_commands(group))
+    return [first] if second is None else [first, second]
+
+
+def _title(about: About, group: Group) -> str:
+    title = ": ".join(part for part in (about.paper, about.title) if part)
+    return f"{title} · {group.head}" if title else group.head
+
+
+def _commands(group: Group) -> list[tuple[str, str]]:
+    return [
+        (name_of(line), f.record.provenance.command)
+        for line, found in zip(group.lines, group.found, strict=True)
+        for f in found
+        if f.record
+    ]
 
 
 def _notes(about: About, group: Group) -> list[str]:
@@ -182,7 +229,7 @@ def _notes(about: About, group: Group) -> list[str]:
     notes += about.notes
     notes.append("settings: every option not at its default (asap-eval-ls --options)")
     found = [f for line in group.found for f in line]
-    if note := images_note(found, about.samples):
+    if note := images_note(found, _images(about)):
         notes.append(note)
     if any(line["trained"] is False for line in group.lines):
         notes.append("random weights, not comparable")

@@ -53,7 +53,9 @@ PUBLISHED = {
 }
 """Columns by the head of the one they follow."""
 
-OWN = {"settings": Column("settings", _settings), "top-1 %": Column("top-1 %", _top1)}
+SETTINGS_OF_SEEDS = Column("settings", _settings)
+
+OWN = {"settings": SETTINGS_OF_SEEDS, "top-1 %": Column("top-1 %", _top1)}
 """Columns that know of several seeds, in place of the overview's."""
 
 EXPERIMENT = [Column("row of the paper", lambda row: text(row["published_row"]))]

@@ -86,7 +86,8 @@ def _same_knob(entry: Entry, job: Job) -> bool:
         )
     knob = _knob(entry.method)
     default = _defaults(entry.method).get(knob)
-    return bool(job.k == row.get("k", row.get(f"method.{knob}", default)))
+    ran = job.params.get(knob) if job.k is None else job.k  # a schedule is no single number
+    return bool(ran == row.get("k", row.get(f"method.{knob}", default)))
 
 
 def _given(entry: Entry, group: str) -> dict[str, Any]:

@@ -1,0 +1,105 @@
+"""Layout of an experiment over several tasks: a column for each, measured beside published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from asap_eval.report.columns import CHANGE, METHOD, Column, Row, number, numbers, present, text
+from asap_eval.report.experiment_columns import SETTINGS_OF_SEEDS
+from asap_eval.report.render import DASH, Table
+from asap_eval.report.tasks import FULL, contradiction
+from asap_eval.report.verdict import DIFFERS, REPRODUCED
+
+SIGNS = {REPRODUCED: "=", DIFFERS: "≠"}
+"""What stands behind a change that agrees with the published one, or does not."""
+
+LEFT = [
+    Column("row of the paper", lambda row: text(row["published_row"])),
+    METHOD,
+    SETTINGS_OF_SEEDS,
+    Column("verdict", lambda row: text(row["verdict"])),
+]
+
+
+def scores(title: str, tasks: Sequence[str], lines: Sequence[Row]) -> Table:
+    """Scores of every task, the printed ones in brackets."""
+    columns = [
+        *LEFT,
+        Column("tokens to the language model", _tokens),
+        *(Column(task, _score(task)) for task in tasks),
+        Column("Avg", _beside("avg", "published_avg", "{:.2f}", "({:.1f})")),
+        Column("Rel %", _beside("rel", "published_rel", "{:.2f}", "({:.1f})")),
+        CHANGE,
+    ]
+    note = "measured (published); Avg with MME / 20; Rel = Avg in % of the unpruned model's"
+    return replace(_table(title, columns, lines), notes=[note])
+
+
+def changes(title: str, tasks: Sequence[str], lines: Sequence[Row]) -> Table | None:
+    """Changes from the unpruned model; None where none was measured."""
+    lines = [line for line in lines if any(present(line[f"delta_{task}"]) for task in tasks)]
+    if not lines:
+        return None
+    columns = [*LEFT, *(Column(task, _change(task)) for task in tasks)]
+    note = (
+        "measured [95 %], published, measured − published; = the published change lies inside the "
+        "interval, ≠ outside"
+    )
+    table = _table(f"{title} · change from the unpruned model", columns, lines)
+    return replace(table, notes=[note])
+
+
+def notes(lines: Sequence[Row]) -> list[str]:
+    """What the rows themselves have to say: their readings, and printed means that contradict."""
+    said = [
+        f"reading of {row['published_row'] or row['method']}: {row['reading']}"
+        for row in lines
+        if present(row["reading"])
+    ]
+    said += [note for row in lines if (note := contradiction(row))]
+    return list(dict.fromkeys(said))
+
+
+def _table(title: str, columns: Sequence[Column], lines: Sequence[Row]) -> Table:
+    return Table(
+        title=title,
+        columns=[column.head for column in columns],
+        rows=[[column.cell(line) for column in columns] for line in lines],
+        numbers_from=len(LEFT),
+    ).without_empty_columns()
+
+
+def _beside(measured: str, published: str, form: str, printed_form: str) -> Callable[[Row], str]:
+    def cell(row: Row) -> str:
+        own, printed = number(row[measured], form), number(row[published], printed_form)
+        return " ".join(part for part in (own, printed) if part != DASH) or DASH
+
+    return cell
+
+
+_tokens = _beside("handed", "published_tokens", "{:.1f}", "({:g})")
+
+
+def _score(task: str) -> Callable[[Row], str]:
+    """Papers print percentages with one decimal, MME's points with none."""
+    wide = FULL.get(task, 100.0) > 100
+    forms = ("{:.1f}", "({:.0f})") if wide else ("{:.2f}", "({:.1f})")
+    return _beside(f"score_{task}", f"published_{task}", *forms)
+
+
+def _change(task: str) -> Callable[[Row], str]:
+    def cell(row: Row) -> str:
+        own = numbers(
+            row, "{:+.2f} [{:+.2f}, {:+.2f}]", f"delta_{task}", f"low_{task}", f"high_{task}"
+        )
+        if own == DASH:
+            return DASH
+        printed = numbers(
+            row, ", {:+.1f}, {:+.2f}", f"published_delta_{task}", f"difference_{task}"
+        )
+        word, _, mark = (row[f"verdict_{task}"] or "").partition(" ")
+        sign = f" {SIGNS[word]}{mark}" if word in SIGNS else ""
+        return own + ("" if printed == DASH else printed) + sign
+
+    return cell
