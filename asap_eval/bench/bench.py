@@ -46,7 +46,7 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class Summary:
-    """The blocks of a record that rows decide; `analysis` is described at `RunRecord`."""
+    """The blocks of a record that rows decide, as `RunRecord` describes them."""
 
     macs: Macs
     tokens: Tokens
@@ -54,6 +54,9 @@ class Summary:
     metrics: Metrics | None = None
     tasks: dict[str, dict[str, Any]] | None = None
     analysis: dict[str, Any] | None = None
+    speed: dict[str, Any] | None = None
+    latency_ms: dict[str, dict[str, float]] | None = None
+    memory_gb: dict[str, float] | None = None
 
 
 S = TypeVar("S", bound=Samples)
@@ -163,6 +166,12 @@ class Bench(ABC, Generic[S, B]):
         self, loaded: Any, reducer: Reducer, batches: Iterable[B], *, seed: int
     ) -> Generator[list[Row], None, None]:
         """Rows of one batch after the other; the method is in the model until it is closed."""
+
+    def calibrating(
+        self, loaded: Any, reducer: Reducer, batches: Iterable[B], *, seed: int
+    ) -> Generator[list[Row], None, None]:
+        """`evaluate` while a knob is searched: rows need nothing but what `spent` reads."""
+        return self.evaluate(loaded, reducer, batches, seed=seed)
 
     def spent(self, kind: str, rows: Sequence[Row], geometry: Any) -> list[float]:
         """What a budget counts of each readable sample: ``macs`` = total change in percent, the

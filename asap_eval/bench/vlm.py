@@ -179,6 +179,12 @@ class VisionLanguage(Bench[QuestionSet, QuestionBatch]):
                 f"None of the {len(rows)} questions could be answered; the first says: "
                 f"{rows[0]['error']}"
             )
+        tasks, work = self._tasks(rows), self.work(read, geometry, convention)
+        analysis = {"avg": average(tasks), **(work.analysis or {})}
+        return dataclasses.replace(work, tasks=tasks, analysis=analysis)
+
+    def work(self, read: Sequence[Row], geometry: LlavaGeometry, convention: str) -> Summary:
+        """What the rows of answered questions say of tokens and work."""
         crops = [
             dict(zip(_LISTS, values, strict=True))
             for row in read
@@ -191,14 +197,11 @@ class VisionLanguage(Bench[QuestionSet, QuestionBatch]):
         if any(row["language_fired"] for row in read):
             own = [{"fired": row["language_fired"]} for row in read]
             fired = fired_block(own, len(geometry.language.blocks))
-        tasks = self._tasks(rows)
         return Summary(
             macs=_macs(read, convention),
             tokens=tokens,
             fired=fired,
-            tasks=tasks,
             analysis={
-                "avg": average(tasks),
                 "macs_by_part_g": _by_part(read),
                 **{f"{name}_mean": _mean(read, name) for name in _COUNTS[:3]},
                 "crops_mean": len(crops) / len(read),
@@ -236,17 +239,17 @@ def _rows(
     """Rows of all questions of a batch; those without a usable picture are not asked."""
     judge = batch.judge
     errors: dict[str, str] = {}
-    asked: list[_Ready] = []
+    asked: list[Ready] = []
     for question in batch.questions:
         try:
-            asked.append(_ready(judge, question))
+            asked.append(ready_of(judge, question))
         except DataError as error:
             errors[question.id] = str(error)
 
-    def answered(ready: Sequence[_Ready]) -> dict[str, Answer]:
+    def answered(ready: Sequence[Ready]) -> dict[str, Answer]:
         if not ready:
             return {}
-        pictures, prompts, ids = ([getattr(one, name) for one in ready] for name in _Ready._fields)
+        pictures, prompts, ids = ([getattr(one, name) for one in ready] for name in Ready._fields)
         made = answers(
             loaded, trace, geometry, pictures, prompts, ids, max_new_tokens=batch.new_tokens
         )
@@ -256,7 +259,7 @@ def _rows(
         found = answered(asked)
     except Exception:
         # A picture the processor refuses is that sample's failure; any other error is everybody's.
-        unfit = {one.id: why for one in asked if (why := _unfit(loaded, one))}
+        unfit = {one.id: why for one in asked if (why := unfit(loaded, one))}
         if not unfit:
             raise
         errors |= unfit
@@ -264,20 +267,23 @@ def _rows(
     return [_row(judge, q, found.get(q.id), errors.get(q.id)) for q in batch.questions]
 
 
-class _Ready(NamedTuple):
+class Ready(NamedTuple):
+    """A question as the model is asked it."""
+
     picture: Any
     prompt: str
     id: str
 
 
-def _ready(judge: Judge, question: Question) -> _Ready:
+def ready_of(judge: Judge, question: Question) -> Ready:
+    """Raises `DataError` where there is no usable picture."""
     if question.error is not None:
         raise DataError(question.error)
     picture = judge.picture(question.document, question.picture)
-    return _Ready(picture, judge.prompt(question.document), question.id)
+    return Ready(picture, judge.prompt(question.document), question.id)
 
 
-def _unfit(loaded: LoadedVlm, one: _Ready) -> str | None:
+def unfit(loaded: LoadedVlm, one: Ready) -> str | None:
     """Why the processor refuses a picture; None where it does not."""
     try:
         loaded.inputs([one.picture], [one.prompt])
@@ -302,12 +308,12 @@ def _row(judge: Judge, question: Question, answer: Answer | None, error: str | N
         "score": share,
         "correct": None if task.soft else share == 1,
         "scored": scored,
-        **(_UNANSWERED if answer is None else _measured(answer)),
+        **(UNANSWERED if answer is None else measured(answer)),
         "error": None if error is None else f"{question.id}: {error}",
     }
 
 
-def _measured(answer: Answer) -> Row:
+def measured(answer: Answer) -> Row:
     """Counts and work of an answer."""
     model = answer.tower_macs + answer.projector_macs + answer.prefill_macs
     return {
@@ -323,7 +329,7 @@ def _measured(answer: Answer) -> Row:
     }
 
 
-_UNANSWERED: Row = dict.fromkeys(
+UNANSWERED: Row = dict.fromkeys(
     (
         *(*_COUNTS, *_LISTS, "language_fired", "parts"),
         *("model_macs", "method_macs", "unpruned_macs"),
