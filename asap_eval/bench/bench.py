@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from asap_eval.bench.macs import unpruned_macs
+from asap_eval.bench.outlook import Outlook
 from asap_eval.bench.statistics import paired
 from asap_eval.bench.work import macs_change
 from asap_eval.errors import AsapEvalError, unknown
 from asap_eval.hosts import Geometry, geometry_of
 from asap_eval.journal import Row
 from asap_eval.method import Reducer
+from asap_eval.models import ModelSpec
 from asap_eval.options import checked, options
-from asap_eval.record import Baseline, Fired, Macs, Metrics, Paired, RunRecord, Tokens
+from asap_eval.record import Baseline, Fired, Job, Macs, Metrics, Paired, RunRecord, Tokens
 
 
 class Samples(Protocol):
@@ -117,6 +119,10 @@ class Bench(ABC, Generic[S, B]):
         work = unpruned_macs(geometry) / 1e9
         whole = work * len(samples) * self.images_per_sample
         return f"{work:.3f} GMACs per image unpruned, {whole:.0f} GMACs in all"
+
+    def outlook(self, job: Job, spec: ModelSpec, reducer: Reducer) -> Outlook:
+        """What a plan says before anything is loaded; if something is missing, nothing will be."""
+        return Outlook()
 
     def ends(self, samples: S, batch_size: int) -> Sequence[int]:
         """Samples that are done after each whole batch but the last: an interrupted run goes on

@@ -43,6 +43,7 @@ from asap_eval.record import RunRecord
 from asap_eval.trace import Trace
 from asap_eval.vlm.pictures import open_pictures
 from asap_eval.vlm.questions import QuestionBatch, QuestionSet, Sample
+from asap_eval.vlm.tasks import Task
 
 UNTIMED: Row = dict.fromkeys(("ms", "unpruned_ms", "steps", "memory_gb", "unpruned_memory_gb"))
 """What a question without a usable picture has of the times."""
@@ -73,6 +74,11 @@ class Latency(VisionLanguage):
         # What the times were taken on; None where every row is of an earlier process.
         self._backend: dict[str, Any] | None = None
         self._weights_gb = 0.0
+
+    @property
+    def asked(self) -> list[Task]:
+        """Tasks whose questions are asked; none where a folder's pictures are."""
+        return super().asked if self.question is None else []
 
     def open(
         self, data: str, loaded: LoadedVlm, *, limit: int | None, sample: Sample

@@ -25,16 +25,18 @@ from typing import Any, NamedTuple
 
 from asap_eval.bench.answers import Answer, answers
 from asap_eval.bench.bench import Bench, Summary, register
+from asap_eval.bench.outlook import Outlook
 from asap_eval.bench.vlm_macs import unpruned_prefill
+from asap_eval.bench.vlm_outlook import outlook_of
 from asap_eval.bench.vlm_scores import average, difference, relative, task_block
 from asap_eval.bench.work import fired_block, tokens_block
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import Geometry, LlavaGeometry, install, llava_geometry
 from asap_eval.journal import Row
 from asap_eval.method import Reducer
-from asap_eval.models import LoadedVlm
+from asap_eval.models import LoadedVlm, ModelSpec
 from asap_eval.packing import Newline
-from asap_eval.record import Baseline, Macs, RunRecord
+from asap_eval.record import Baseline, Job, Macs, RunRecord
 from asap_eval.trace import Trace
 from asap_eval.vlm.documents import HUB
 from asap_eval.vlm.lmms import Judge, totals_of
@@ -46,7 +48,7 @@ from asap_eval.vlm.questions import (
     open_questions,
     question_batches,
 )
-from asap_eval.vlm.tasks import TASKS, chosen
+from asap_eval.vlm.tasks import TASKS, Task, chosen
 
 CROPS = 5
 """Crops of the LLaVA-NeXT picture that a budget of tokens speaks of: a base and four tiles."""
@@ -129,6 +131,16 @@ class VisionLanguage(Bench[QuestionSet, QuestionBatch]):
             f"about {whole / counted:.3f} GMACs per question unpruned up to the first logits, "
             f"{whole:.0f} GMACs in all"
         )
+
+    def outlook(self, job: Job, spec: ModelSpec, reducer: Reducer) -> Outlook:
+        if not spec.vlm:
+            return Outlook()  # opening it says what is wrong
+        return outlook_of(job, spec, reducer, self.asked, self.newline != "none")
+
+    @property
+    def asked(self) -> list[Task]:
+        """Tasks whose questions are asked."""
+        return chosen(self.tasks)
 
     def ends(self, samples: QuestionSet, batch_size: int) -> Sequence[int]:
         return samples.ends(batch_size)
