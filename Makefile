@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help example video speed speed-methods tables table1 table2 table3 table7 fig6 fig8 alpha readings controls dev test lint types check format clean
+.PHONY: help example video vlm speed speed-methods tables table1 table2 table3 table7 fig6 fig8 alpha readings controls dev test lint types check format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,16 @@ video: $(VENV)/.video ## make clips of moving shapes, train a head on them, run 
 		bench.head=$$head limit=96 sample=spread $(ARGS)
 	$(BIN)/asap-eval-strip build/shapes/val/ring/0000.mp4 --model digits_vit --method asap --k 3 \
 		--out build/video/ring.png --animate build/video/ring.gif
+
+$(VENV)/.vlm: pyproject.toml | $(BIN)/python
+	$(PIP_INSTALL) -e '.[vlm]'
+	@touch $@ $(VENV)/.core
+
+vlm: $(VENV)/.vlm ## make questions about drawn shapes, answer them with a small untrained LLaVA (offline)
+	test -d build/questions || $(BIN)/python examples/vlm_questions.py --out build/questions
+	HF_HUB_OFFLINE=1 $(BIN)/asap-eval model=llava_tiny bench=vlm data=build/questions \
+		results=build/vlm method=visionzip budget=tokens target=64 budget.samples=8 \
+		bench.new_tokens=8 batch_size=4 $(ARGS)
 
 speed: $(VENV)/.core ## cost of the walk, share of the ideal, peak memory: DATA=<folder> [WEIGHTS=<file>]
 	$(if $(DATA),,$(error give DATA=<folder with one folder per class>))

@@ -4,8 +4,8 @@
     asap-eval model=llava_tiny bench=vlm data=questions method=visionzip k=64 bench.new_tokens=8
 
 Every answer is true of its picture, and the columns are those of the tasks' own data sets, so that
-the files show what a folder for ``data=`` has to hold. They measure nothing: a person answers all of
-them at once. Needs the [vlm] extra.
+the files show what a folder for ``data=`` has to hold. They measure nothing: they are there to try
+the plumbing. Needs the [vlm] extra.
 """
 
 from __future__ import annotations

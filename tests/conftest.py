@@ -8,6 +8,7 @@ where the folder is there and a golden test, or a file of tests/golden.toml, was
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,6 +22,17 @@ ABSENT = f"no shared data at {SHARED} (set ASAP_EVAL_SHARED to its place)"
 def shared() -> Path:
     """The folder of shared data beside the checkout; the test is skipped where it is absent."""
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Questions about four drawn pictures for every task of bench=vlm, as parquet files."""
+    sys.path.insert(0, str(ROOT / "examples"))
+    import vlm_questions
+
+    folder = tmp_path_factory.mktemp("questions")
+    vlm_questions.write(folder, pictures=4)
+    return folder
 
 
 def files_of(patterns: Iterable[str], root: Path = SHARED) -> set[str]:

@@ -38,7 +38,7 @@ def test_tome_at_clips_shapes(stem: str, shared: Path) -> None:
 
 def same_with_none(model: Any, **given: Tensor) -> Tensor:
     """Untouched and through the host: the same bits and the same text, which are returned."""
-    loaded = LoadedVlm(model, None, "", None)  # type: ignore[arg-type]
+    loaded = LoadedVlm(model, None, "", None, None)  # type: ignore[arg-type]
     with torch.no_grad():
         plain, ids = model(**given).logits, generate(loaded, given)
         with asap_eval.reduce(model, "none") as trace:

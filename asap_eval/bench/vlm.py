@@ -8,8 +8,8 @@ llm_layer_mean``; ``tokens layer_mean fired`` as lists, one value per crop; ``la
 ``method_macs`` and ``unpruned_macs``. A question without a usable picture is wrong and listed.
 
 Of a record: ``tasks`` as `asap_eval.bench.vlm_scores` says; ``macs`` per question up to the first
-logits, because answers differ in length; in ``tokens`` and ``fired`` an image is a crop (a method in
-the language model: ``fired`` has its layers). ``analysis``: ``avg`` over the tasks, percent;
+logits, because answers differ in length; in ``tokens`` and ``fired`` an image is a crop (of a
+method in the language model ``fired`` has the layers). ``analysis``: ``avg`` over the tasks, %;
 ``avg_baseline rel rel_of_ratios`` beside the unpruned model (`vlm_scores.relative`);
 ``macs_by_part_g`` ``{tower projector prefill decode method unpruned}`` GMACs per question;
 ``new_tokens_mean prompt_tokens_mean crops_mean image_tokens_mean`` per question.
@@ -235,7 +235,8 @@ class VisionLanguage(Bench[QuestionSet, QuestionBatch]):
         before: Sequence[Row],
     ) -> None:
         """Differences into every task's block; Rel into ``analysis``."""
-        assert record.tasks is not None and unpruned.tasks is not None
+        assert record.tasks is not None
+        assert unpruned.tasks is not None
         assert record.analysis is not None
         failed = sum(row["error"] is not None for row in before)
         record.baseline = Baseline(unpruned.key, None, None, len(before), failed)

@@ -4,11 +4,11 @@ A task's block in a record (``tasks``), from its rows:
 
 ``score``: the number that enters Avg, on the scale that ``metric`` names; ``in_avg``: the same in
 percent (MME over 2000). Every metric of lmms-eval's by its name, shares in percent; of POPE also
-``f1_<split>`` and ``accuracy_<split>``. ``correct_pct`` of the answers, ``null`` where an answer can
-be right in part. ``split scorer n failed``.
+``f1_<category>`` and ``accuracy_<category>``. ``correct_pct`` of the answers, null where one can be
+right in part. ``split scorer n failed``.
 Beside the unpruned model: ``baseline`` (its score), ``delta`` (points of the score), its paired
 bootstrap interval ``delta_ci95`` over samples (MME: pictures, MMBench: circles; parts of a task are
-drawn separately), and ``mcnemar_p`` of right and wrong samples (null where one can be right in part).
+drawn separately), and ``mcnemar_p`` of right and wrong samples, null where one can be so in part.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ def load_model(
     if spec.vlm:
         raise BadValueError(
             f"model '{spec.name}' is a vision-language model; this benchmark takes image models. "
-            f"From Python, asap_eval.models.load_vlm('{spec.name}') loads it."
+            f"Use bench=vlm; from Python, asap_eval.models.load_vlm('{spec.name}') loads it."
         )
     if weights == "random":
         weights, pretrained = None, False

@@ -133,6 +133,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "model_params": json.dumps(record.job.model_params, sort_keys=True),
         "bench_params": json.dumps(record.job.bench_params, sort_keys=True),
         "k": record.knob,
+        "tasks": None if record.tasks is None else json.dumps(record.tasks),
         "analysis": None if record.analysis is None else json.dumps(record.analysis),
         "options": json.dumps(changed, sort_keys=True),
     }

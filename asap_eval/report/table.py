@@ -18,18 +18,21 @@ from asap_eval.report.kinetics import KINETICS
 from asap_eval.report.latency import LATENCY
 from asap_eval.report.render import Table
 from asap_eval.report.saliency import SALIENCY, sink_tables
+from asap_eval.report.vlm import VLM, task_tables
 from asap_eval.report.walk import WALK, block_tables
 
 LAYOUTS: dict[str, Sequence[Column]] = {
     "kinetics": KINETICS,
     "latency": LATENCY,
     "saliency": SALIENCY,
+    "vlm": VLM,
     "walk": WALK,
 }
 """Layout of each benchmark that has its own; the others show accuracy."""
 
 MORE: dict[str, Callable[[str, list[Row]], list[Table]]] = {
     "saliency": sink_tables,
+    "vlm": task_tables,
     "walk": block_tables,
 }
 """What a benchmark shows below its table, from the title and the rows of that."""
@@ -64,7 +67,8 @@ def _title(first: Row) -> str:
     title += f" · {number(first['n'], '{:.0f}')} samples · {first['dtype']}"
     params = json.loads(first["bench_params"])
     given = {name: value for name, value in params.items() if value is not None}
-    return title + "".join(f" · {name}={value}" for name, value in given.items())
+    texts = {k: ",".join(map(str, v)) if isinstance(v, list) else v for k, v in given.items()}
+    return title + "".join(f" · {name}={value}" for name, value in texts.items())
 
 
 def _table(title: str, layout: Sequence[Column], rows: list[Row]) -> Table:

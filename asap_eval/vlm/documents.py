@@ -183,8 +183,16 @@ def _from_hub(task: Task) -> Documents:
 
 
 def _parquet(files: list[Path]) -> Any:
+    import datasets
+
     names = [str(file.resolve()) for file in files]
-    return _loaded("parquet", str(files[0]), data_files=names, split="train")
+    shown = datasets.utils.logging.is_progress_bar_enabled()
+    datasets.disable_progress_bars()  # nothing is fetched
+    try:
+        return _loaded("parquet", str(files[0]), data_files=names, split="train")
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def _loaded(path: str, where: str, **how: Any) -> Any:
@@ -198,8 +206,8 @@ def _loaded(path: str, where: str, **how: Any) -> Any:
     except Exception as error:  # network, hub, schema and arrow errors share no base class
         first = str(error).strip().split("\n")[0]
         raise DataError(
-            f"{where} cannot be read ({type(error).__name__}: {first}). Check the file; for the hub "
-            "the connection, or fetch the data set elsewhere and give its folder (data=<folder>)."
+            f"{where} cannot be read ({type(error).__name__}: {first}). Check the file; for the "
+            "hub the connection, or fetch the data set elsewhere and give its folder as data=."
         ) from error
     if isinstance(rows.features.get(IMAGE), datasets.Image):
         rows = rows.cast_column(IMAGE, datasets.Image(decode=False))

@@ -7,6 +7,7 @@ empty answer. Nothing here needs a network: all scorers work by rules.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import io
 import math
@@ -33,7 +34,7 @@ def check_lmms_eval() -> None:
     """Raise `UnsupportedModelError` where lmms-eval is missing, or another release than tried."""
     try:
         found = version("lmms-eval")
-        import lmms_eval.api.task  # noqa: F401
+        importlib.import_module("lmms_eval.api.metrics")  # registers what tasks name
     except (PackageNotFoundError, ImportError) as error:
         raise UnsupportedModelError(
             f"bench=vlm needs lmms-eval {VERSION}, its tasks' prompts and scorers ({error}): "
@@ -193,7 +194,8 @@ def _config(task: Task) -> dict[str, Any]:
     from lmms_eval.api.task import eval_logger
     from lmms_eval.utils import load_yaml_config
 
-    eval_logger.disable("lmms_eval")  # pages of debugging for every import
+    for name in ("lmms_eval", "utils", "en_utils"):  # as its YAML files name their modules
+        eval_logger.disable(name)  # pages of debugging
     assert lmms_eval.__file__ is not None
     path = Path(lmms_eval.__file__).parent / "tasks" / task.file
     config: dict[str, Any] = load_yaml_config(str(path), mode="full")

@@ -169,9 +169,11 @@ def _groups(documents: Documents) -> list[list[int]]:
             raise DataError(f"{documents.source}: question {task.name}/{place}: {reason}.")
         key = place if task.group is None else task.group(document)
         groups.setdefault(key, []).append(place)
-    for places in groups.values() if task.broken is not None else ():
-        if reason := task.broken([documents.text(place) for place in places]):
-            raise DataError(f"{documents.source}: question {task.name}/{places[0]}: {reason}.")
+    broken = task.broken
+    if broken is not None:
+        for places in groups.values():
+            if reason := broken([documents.text(place) for place in places]):
+                raise DataError(f"{documents.source}: question {task.name}/{places[0]}: {reason}.")
     return list(groups.values())
 
 
