@@ -11,6 +11,7 @@ import pytest
 
 from asap_eval.errors import AsapEvalError
 from asap_eval.experiment import Experiment, load, parse
+from asap_eval.method import build
 from asap_eval.paths import conf_dir
 
 
@@ -41,6 +42,10 @@ def made(rows: Any, common: Any = None, **about: Any) -> Experiment:
         ({"rows": [{"published": {"acc": "high"}}]}, ["published.acc='high'", "number"]),
         ({"rows": [{"published": {"acc": True}}]}, ["published.acc=True", "number"]),
         ({"rows": [{"published": {"row": 3}}]}, ["published.row=3", "text"]),
+        ({"rows": [{"published": {"tasks": 3}}]}, ["published.tasks=3", "{task: number}"]),
+        ({"rows": [{"published": {"tasks": {"gqa": "3"}}}]}, ["{'gqa': '3'}", "{task: number}"]),
+        ({"rows": [{"reading": 3}]}, ["row 1", "reading=3", "text"]),
+        ({"rows": [{}], "about": {"samples": {"gqa": 0}}}, ["about.samples={'gqa': 0}"]),
         (
             {"rows": [{"published": {"baseline": 81.8, "acc": 81.3, "delta": 0.5}}]},
             ["-0.50", "+0.50"],
@@ -129,7 +134,7 @@ def test_load_finds_names_and_files(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("rows: [{method: none}]\n")
     assert load(str(file)).name == "own"
-    for name, says in (("table11", "table1"), (str(tmp_path / "no.yaml"), "Unknown experiment")):
+    for name, says in (("table12", "table1"), (str(tmp_path / "no.yaml"), "Unknown experiment")):
         with pytest.raises(AsapEvalError, match=says):
             load(name)
     for text in ("rows: [", "[1]"):
@@ -202,6 +207,63 @@ def test_alpha_holds_every_row(shared: Path) -> None:
     }
     ours = [(e.overrides["method.alpha"], e.published) for e in load("alpha").entries]
     assert {(alpha, p.acc, p.img_s) for alpha, p in ours if p} == rows
+
+
+TASKS = {
+    "gqa": "gqa",
+    "mme": "mme",
+    "pope": "pope",
+    "sqa_img": "scienceqa_img",
+    "vizwiz": "vizwiz_vqa_val",
+    "vqav2": "vqav2_val",
+    "mmb_en": "mmbench_en_dev_static",
+}
+"""lmms-eval's tasks by the columns of the paper's tables."""
+
+
+@pytest.mark.golden(
+    *(f"paper/{name}.csv" for name in ("llava15", "llava_next", "modular_composition_llava15")),
+    "paper/anchor_llava_next.csv",
+)
+@pytest.mark.parametrize(
+    ("name", "file", "extra"),
+    [
+        ("table5", "llava15", set()),
+        ("table6", "llava_next", set()),
+        ("table10", "modular_composition_llava15", set()),
+        ("table11", "anchor_llava_next", {"LLaVA-Next (Full)"}),  # from Table 6
+    ],
+)
+def test_tables_of_language_models_hold_every_row(
+    name: str, file: str, extra: set[str], shared: Path
+) -> None:
+    rows = set()
+    for r in rows_of_paper(shared / "paper" / f"{file}.csv"):
+        scores = frozenset((TASKS[k], float(v)) for k, v in r.items() if k in TASKS)
+        avg, rel = r.get("avg"), r.get("rel_pct") or r.get("avg_rel_pct")
+        row = r.get("method") or r["anchor"]
+        rows.add((row, scores, number(avg or ""), number(rel or "")))
+    ours = [
+        (e, e.published) for e in load(name).entries if e.published and e.published.row not in extra
+    ]
+    assert {(p.row, frozenset(p.tasks.items()), p.avg, p.rel) for _, p in ours} == rows
+    for entry, published in ours:
+        assert set(published.tasks) == set(entry.overrides["tasks"])
+        build(entry.method)  # a method of ours
+
+
+@pytest.mark.parametrize(
+    ("name", "total", "count"), [("table5", 576, 2), ("table6", 576, 3)], ids=["table5", "table6"]
+)
+def test_schedules_of_tome_leave_the_tokens_of_their_row(name: str, total: int, count: int) -> None:
+    schedules = [e.overrides["method.r"] for e in load(name).entries if e.method == "tome"]
+    assert len(schedules) == count
+    left = [128, 64, 32][:count]
+    assert [total - sum(schedule) for schedule in schedules] == left
+    for schedule in schedules:
+        assert len(schedule) == 23
+        assert max(schedule) - min(schedule) <= 1
+        assert schedule == sorted(schedule, reverse=True)
 
 
 @pytest.mark.parametrize("path", sorted(conf_dir().glob("experiment/*.yaml")), ids=lambda p: p.stem)

@@ -211,5 +211,5 @@ def test_the_command_writes_the_same_table_in_any_order(
     folder = str(put(tmp_path / "results", *records))
     assert main([folder, "--experiment", str(file), "--format", form]) == 0
     assert "79.2" in capsys.readouterr().out
-    assert main([folder, "--experiment", "table11", "--format", form]) == 2
-    assert "Did you mean table1" in capsys.readouterr().err
+    assert main([folder, "--experiment", "table12", "--format", form]) == 2
+    assert "Did you mean table" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """Vision-language models on lmms-eval's tasks: answers, scores, tokens and work by part.
 
-A row is one question: ``task``; ``prediction`` the answer; ``scored`` what the task says of it by
-metric; ``score`` 0 to 1 and ``correct`` (null where an answer can be right in part); ``part`` and
+A row is one question: ``task question``; ``truth`` in words; ``prediction`` the answer; ``scored``
+what the task says of it by metric; ``score`` 0 to 1 and ``correct`` (null where an answer can be right in part); ``part`` and
 ``group`` what it is scored with; ``new_tokens prompt_tokens image_tokens handed_to_llm
 llm_layer_mean``; ``tokens layer_mean fired`` as lists, one value per crop; ``language_fired``;
 ``parts`` MACs of tower, projector, prefill and decoding; ``model_macs`` (the first three),
@@ -48,7 +48,7 @@ from asap_eval.vlm.questions import (
     open_questions,
     question_batches,
 )
-from asap_eval.vlm.tasks import TASKS, Task, chosen
+from asap_eval.vlm.tasks import TASKS, Task, chosen, truth
 
 CROPS = 5
 """Crops of the LLaVA-NeXT picture that a budget of tokens speaks of: a base and four tiles."""
@@ -315,6 +315,8 @@ def _row(judge: Judge, question: Question, answer: Answer | None, error: str | N
     return {
         "id": question.id,
         "task": task.name,
+        "question": str(document["question"]),
+        "truth": truth(document),
         "part": None if task.part is None else task.part(document),
         "group": None if group is None else str(group),
         "prediction": said,

@@ -15,7 +15,8 @@ from asap_eval.record import Job
 OWN = ("published", "reading", "sweep", "needs")
 """Keys of a row that are not overrides."""
 
-KEYS = {key.name for key in fields(Job)} - {"params", "model_params", "bench_params"} | {"target"}
+KEYS = {key.name for key in fields(Job)} - {"params", "model_params", "bench_params"}
+KEYS |= {"target", "tasks"}
 """What a row may set: all that decides the numbers of a job."""
 
 GROUPS = ("model", "method", "bench", "budget")
@@ -47,6 +48,11 @@ class Entry:
     @property
     def bench(self) -> str:
         return str(self.overrides.get("bench", "imagenet"))
+
+    @property
+    def names_tasks(self) -> bool:
+        """Whether its scores are those of several tasks."""
+        return "tasks" in self.overrides or bool(self.published and self.published.tasks)
 
     def describe(self) -> str:
         """The row as a command line has it."""

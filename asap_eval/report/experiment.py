@@ -47,14 +47,15 @@ def experiment_tables(
 ) -> list[Table]:
     """A table for each model and group that may be compared; empty columns left out.
 
-    Rows of benchmarks that measure no accuracy are shown in the benchmark's own layout.
+    Rows of benchmarks with a layout of their own are shown in that, unless they name tasks.
 
     Args:
         found: rows and what became of them. records: theirs, and those they compare with.
     """
-    own = [f for f in found if f.entry.bench in LAYOUTS]
+    own = [f for f in found if f.entry.bench in LAYOUTS and not f.entry.names_tasks]
     tables = _own_tables(own, experiment.about)
-    found = [f for f in found if f.entry.bench not in LAYOUTS]
+    left = {id(f) for f in own}
+    found = [f for f in found if id(f) not in left]
     for group in _groups(experiment, found, records) if found else []:
         table = _task_tables if group.tasks else _table
         tables += table(experiment.about, group)

@@ -69,11 +69,29 @@ def fits(entry: Entry, job: Job) -> bool:
         job.method == entry.method
         and job.seed == row.get("seed", 0)
         and job.bench == entry.bench
-        and job.bench_params == {**bench_defaults(entry.bench), **_given(entry, "bench")}
+        and _same_bench(_bench_of(entry), job.bench_params)
         and (job.speed or not row.get("speed", False))
         and _options(job.method, job.params) == _options(entry.method, _given(entry, "method"))
         and _same_knob(entry, job)
     )
+
+
+def _bench_of(entry: Entry) -> dict[str, Any]:
+    """Options of a row's benchmark; ``tasks`` may stand alone there as on the command line."""
+    alone = {name: entry.overrides[name] for name in ("tasks",) if name in entry.overrides}
+    return {**bench_defaults(entry.bench), **_given(entry, "bench"), **alone}
+
+
+def _same_bench(row: Mapping[str, Any], ran: Mapping[str, Any]) -> bool:
+    """Whether a benchmark's options are the row's; of a list (of tasks) a part may have run."""
+
+    def same(name: str) -> bool:
+        asked, given = row.get(name), ran.get(name)
+        if isinstance(asked, list) and isinstance(given, list):
+            return set(given) <= set(asked)
+        return bool(asked == given)
+
+    return all(same(name) for name in {*row, *ran})
 
 
 def _same_knob(entry: Entry, job: Job) -> bool:

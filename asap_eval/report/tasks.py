@@ -1,8 +1,8 @@
 """Scores of several tasks in one line: measured, published, and the change from the unpruned model.
 
-A record's ``tasks`` block has a score for each task, and where it is known the paired difference to
-the unpruned model with its interval. Avg is the mean over tasks on scales of 100, Rel that mean in
-percent of the unpruned model's.
+A record's block of a task has ``score n`` and, beside an unpruned record, ``delta`` and
+``delta_ci95``. Avg is the mean over tasks on scales of 100; Rel is Avg in percent of the unpruned
+model's, both rounded to one decimal first, as the paper does.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def average(scores: Mapping[str, float | None], tasks: Sequence[str]) -> float |
 
 def relative(mean: float | None, whole: float | None) -> float | None:
     """A mean in percent of the unpruned model's."""
-    return None if mean is None or not whole else 100 * mean / whole
+    return None if mean is None or not whole else 100 * round(mean, 1) / round(whole, 1)
 
 
 def task_columns(
@@ -99,8 +99,8 @@ def task_columns(
 def summary(words: Sequence[str]) -> str | None:
     """Verdicts of all tasks in one: how many of each."""
     counts = Counter(word.partition(":")[0] for word in words)
-    named = {REPRODUCED: "reproduced", DIFFERS: "differ", NOT_COMPARABLE: "not comparable"}
-    parts = [f"{counts[word]} {name}" for word, name in named.items() if counts[word]]
+    order = (REPRODUCED, DIFFERS, NOT_COMPARABLE)
+    parts = [f"{word}: {counts[word]}" for word in order if counts[word]]
     return ", ".join(parts) or None
 
 
@@ -128,12 +128,12 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _change(blocks: Sequence[Mapping[str, Any]]) -> tuple[float | None, ...]:
     """Measured difference and bounds of its interval: means over seeds."""
-    paired = [block["paired"] for block in blocks if block.get("paired")]
+    paired = [block for block in blocks if block.get("delta_ci95")]
     if not paired:
         return None, None, None
-    ends = [pair["ci95"] for pair in paired]
+    ends = [block["delta_ci95"] for block in paired]
     return (
-        fmean(pair["delta"] for pair in paired),
+        fmean(block["delta"] for block in paired),
         fmean(low for low, _ in ends),
         fmean(high for _, high in ends),
     )

@@ -5,6 +5,7 @@ Prompts and scorers are lmms-eval's (`asap_eval.vlm.lmms`); this is what has to 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -186,6 +187,19 @@ TASKS = {
     )
 }
 """By name, in the order of lmms-eval's list in the documentation."""
+
+
+def truth(document: Document) -> str:
+    """The right answer in words: a choice's text with its letter; of several people's the most
+    frequent one."""
+    if "answers" in document:
+        given = [one["answer"] if isinstance(one, Mapping) else one for one in document["answers"]]
+        return str(Counter(given).most_common(1)[0][0]) if given else ""
+    answer = document["answer"]
+    if "choices" in document and isinstance(answer, int) and 0 <= answer < len(document["choices"]):
+        return f"{chr(ord('A') + answer)}. {document['choices'][answer]}"
+    named = answer in tuple("ABCD") and answer in document
+    return f"{answer}. {document[answer]}" if named else str(answer)
 
 
 def chosen(names: Sequence[str]) -> list[Task]:
