@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help example video vlm speed speed-methods tables table1 table2 table3 table7 fig6 fig8 alpha readings controls dev test lint types check format clean
+.PHONY: help example video vlm speed speed-methods tables table1 table2 table3 table4 table7 table8 table9 fig6 fig8 alpha readings controls dev test lint types check format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,15 @@ table2: $(VENV)/.core ## a random anchor against the sink: DATA=...
 	$(EXPERIMENT)
 
 table3: $(VENV)/.video ## Kinetics-400, CLIP ViT-L/14: DATA=<folder> ARGS=bench.head=<file>
+	$(EXPERIMENT)
+
+table4: $(VENV)/.vlm ## latency of LLaVA-1.5: DATA=<folder of POPE> ARGS=device=cuda
+	$(EXPERIMENT)
+
+table8: $(VENV)/.vlm ## latency of LLaVA-NeXT: DATA=...
+	$(EXPERIMENT)
+
+table9: $(VENV)/.vlm ## what ASAP's stages cost and save in LLaVA-NeXT: DATA=...
 	$(EXPERIMENT)
 
 table7: $(VENV)/.core ## what the walk costs in time: DATA=...

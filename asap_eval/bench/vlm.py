@@ -1,9 +1,9 @@
 """Vision-language models on lmms-eval's tasks: answers, scores, tokens and work by part.
 
 A row is one question: ``task question``; ``truth`` in words; ``prediction`` the answer; ``scored``
-what the task says of it by metric; ``score`` 0 to 1 and ``correct`` (null where an answer can be right in part); ``part`` and
-``group`` what it is scored with; ``new_tokens prompt_tokens image_tokens handed_to_llm
-llm_layer_mean``; ``tokens layer_mean fired`` as lists, one value per crop; ``language_fired``;
+what the task says of it by metric; ``score`` 0 to 1 and ``correct`` (null where an answer can be
+right in part); ``part`` and ``group`` what it is scored with; ``new_tokens prompt_tokens
+image_tokens handed_to_llm llm_layer_mean``; ``tokens layer_mean fired`` as lists, one value per crop; ``language_fired``;
 ``parts`` MACs of tower, projector, prefill and decoding; ``model_macs`` (the first three),
 ``method_macs`` and ``unpruned_macs``. A question without a usable picture is wrong and listed.
 
@@ -272,11 +272,11 @@ def _rows(
         found = answered(asked)
     except Exception:
         # A picture the processor refuses is that sample's failure; any other error is everybody's.
-        unfit = {one.id: why for one in asked if (why := unfit(loaded, one))}
-        if not unfit:
+        refused = {one.id: why for one in asked if (why := unfit(loaded, one))}
+        if not refused:
             raise
-        errors |= unfit
-        found = answered([one for one in asked if one.id not in unfit])
+        errors |= refused
+        found = answered([one for one in asked if one.id not in refused])
     return [_row(judge, q, found.get(q.id), errors.get(q.id)) for q in batch.questions]
 
 
