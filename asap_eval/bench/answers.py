@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,17 @@ def answers(
     trace.name_images(ids)
     with torch.inference_mode():
         out = vlm.model.generate(**given, max_new_tokens=max_new_tokens, do_sample=False)
+    return answers_from(vlm, trace, geometry, given, out)
+
+
+def answers_from(
+    vlm: LoadedVlm, trace: Trace, geometry: LlavaGeometry, given: Mapping[str, Any], out: Tensor
+) -> list[Answer]:
+    """The answers in what `generate` gave back, read from the trace of that call.
+
+    Args:
+        given: keywords of the call. out: ``[S, T]`` ids, the prompts in front.
+    """
     new = out[:, given["input_ids"].shape[1] :]
     counts = _generated(new, vlm.model.generation_config.eos_token_id)
     whole = (given["input_ids"] == vlm.model.config.image_token_id).sum(1).tolist()

@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from asap_eval.bench.macs import unpruned_macs
+from asap_eval.bench.outlook import Outlook
 from asap_eval.bench.statistics import paired
 from asap_eval.bench.work import check_convention, macs_change
 from asap_eval.errors import AsapEvalError, unknown
 from asap_eval.hosts import Geometry, geometry_of
 from asap_eval.journal import Row
 from asap_eval.method import Reducer
+from asap_eval.models import ModelSpec
 from asap_eval.options import checked, options
-from asap_eval.record import Baseline, Fired, Macs, Metrics, Paired, RunRecord, Tokens
+from asap_eval.record import Baseline, Fired, Job, Macs, Metrics, Paired, RunRecord, Tokens
 
 
 class Samples(Protocol):
@@ -46,7 +48,7 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class Summary:
-    """The blocks of a record that rows decide; `analysis` is described at `RunRecord`."""
+    """The blocks of a record that rows decide, as `RunRecord` describes them."""
 
     macs: Macs
     tokens: Tokens
@@ -54,6 +56,9 @@ class Summary:
     metrics: Metrics | None = None
     tasks: dict[str, dict[str, Any]] | None = None
     analysis: dict[str, Any] | None = None
+    speed: dict[str, Any] | None = None
+    latency_ms: dict[str, dict[str, float]] | None = None
+    memory_gb: dict[str, float] | None = None
 
 
 S = TypeVar("S", bound=Samples)
@@ -119,6 +124,10 @@ class Bench(ABC, Generic[S, B]):
         whole = work * len(samples) * self.images_per_sample
         return f"{work:.3f} GMACs per image unpruned, {whole:.0f} GMACs in all"
 
+    def outlook(self, job: Job, spec: ModelSpec, reducer: Reducer) -> Outlook:
+        """What a plan says before anything is loaded; if something is missing, nothing will be."""
+        return Outlook()
+
     def ends(self, samples: S, batch_size: int) -> Sequence[int]:
         """Samples that are done after each whole batch but the last: an interrupted run goes on
         behind one of them."""
@@ -167,6 +176,12 @@ class Bench(ABC, Generic[S, B]):
         self, loaded: Any, reducer: Reducer, batches: Iterable[B], *, seed: int
     ) -> Generator[list[Row], None, None]:
         """Rows of one batch after the other; the method is in the model until it is closed."""
+
+    def calibrating(
+        self, loaded: Any, reducer: Reducer, batches: Iterable[B], *, seed: int
+    ) -> Generator[list[Row], None, None]:
+        """`evaluate` while a knob is searched: rows need nothing but what `spent` reads."""
+        return self.evaluate(loaded, reducer, batches, seed=seed)
 
     def spent(self, kind: str, rows: Sequence[Row], geometry: Any, convention: str) -> list[float]:
         """What a budget counts of each readable sample: ``macs`` = total change in percent as the

@@ -4,9 +4,9 @@ A row is one question: ``task question``; ``truth`` in words; ``prediction`` the
 what the task says of it by metric; ``score`` 0 to 1 and ``correct`` (null where an answer can be
 right in part); ``part`` and ``group`` what it is scored with; ``new_tokens prompt_tokens
 image_tokens handed_to_llm llm_layer_mean``; ``tokens layer_mean fired`` as lists, one value per
-crop; ``language_fired``;
-``parts`` MACs of tower, projector, prefill and decoding; ``model_macs`` (the first three),
-``method_macs`` and ``unpruned_macs``. A question without a usable picture is wrong and listed.
+crop; ``language_fired``; ``parts`` MACs of tower, projector, prefill and decoding; ``model_macs``
+(the first three), ``method_macs`` and ``unpruned_macs``. A question without a usable picture is
+wrong and listed.
 
 Of a record: ``tasks`` as `asap_eval.bench.vlm_scores` says; ``macs`` per question up to the first
 logits, because answers differ in length; in ``tokens`` and ``fired`` an image is a crop (of a
@@ -26,16 +26,18 @@ from typing import Any, NamedTuple
 
 from asap_eval.bench.answers import Answer, answers
 from asap_eval.bench.bench import Bench, Summary, register
+from asap_eval.bench.outlook import Outlook
 from asap_eval.bench.vlm_macs import unpruned_prefill
+from asap_eval.bench.vlm_outlook import outlook_of
 from asap_eval.bench.vlm_scores import average, difference, relative, task_block
 from asap_eval.bench.work import fired_block, tokens_block
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import Geometry, LlavaGeometry, install, llava_geometry
 from asap_eval.journal import Row
 from asap_eval.method import Reducer
-from asap_eval.models import LoadedVlm
+from asap_eval.models import LoadedVlm, ModelSpec
 from asap_eval.packing import Newline
-from asap_eval.record import Baseline, Macs, RunRecord
+from asap_eval.record import Baseline, Job, Macs, RunRecord
 from asap_eval.trace import Trace
 from asap_eval.vlm.documents import HUB
 from asap_eval.vlm.lmms import Judge, totals_of
@@ -47,7 +49,7 @@ from asap_eval.vlm.questions import (
     open_questions,
     question_batches,
 )
-from asap_eval.vlm.tasks import TASKS, chosen, truth
+from asap_eval.vlm.tasks import TASKS, Task, chosen, truth
 
 CROPS = 5
 """Crops of the LLaVA-NeXT picture that a budget of tokens speaks of: a base and four tiles."""
@@ -138,6 +140,16 @@ class VisionLanguage(Bench[QuestionSet, QuestionBatch]):
             f"{whole:.0f} GMACs in all"
         )
 
+    def outlook(self, job: Job, spec: ModelSpec, reducer: Reducer) -> Outlook:
+        if not spec.vlm:
+            return Outlook()  # opening it says what is wrong
+        return outlook_of(job, spec, reducer, self.asked, self.newline != "none")
+
+    @property
+    def asked(self) -> list[Task]:
+        """Tasks whose questions are asked."""
+        return chosen(self.tasks)
+
     def ends(self, samples: QuestionSet, batch_size: int) -> Sequence[int]:
         return samples.ends(batch_size)
 
@@ -187,6 +199,12 @@ class VisionLanguage(Bench[QuestionSet, QuestionBatch]):
                 f"None of the {len(rows)} questions could be answered; the first says: "
                 f"{rows[0]['error']}"
             )
+        tasks, work = self._tasks(rows), self.work(read, geometry, convention)
+        analysis = {"avg": average(tasks), **(work.analysis or {})}
+        return dataclasses.replace(work, tasks=tasks, analysis=analysis)
+
+    def work(self, read: Sequence[Row], geometry: LlavaGeometry, convention: str) -> Summary:
+        """What the rows of answered questions say of tokens and work."""
         crops = [
             dict(zip(_LISTS, values, strict=True))
             for row in read
@@ -199,14 +217,11 @@ class VisionLanguage(Bench[QuestionSet, QuestionBatch]):
         if any(row["language_fired"] for row in read):
             own = [{"fired": row["language_fired"]} for row in read]
             fired = fired_block(own, len(geometry.language.blocks))
-        tasks = self._tasks(rows)
         return Summary(
             macs=_macs(read, convention),
             tokens=tokens,
             fired=fired,
-            tasks=tasks,
             analysis={
-                "avg": average(tasks),
                 "macs_by_part_g": _by_part(read),
                 **{f"{name}_mean": _mean(read, name) for name in _COUNTS[:3]},
                 "crops_mean": len(crops) / len(read),
@@ -245,17 +260,17 @@ def _rows(
     """Rows of all questions of a batch; those without a usable picture are not asked."""
     judge = batch.judge
     errors: dict[str, str] = {}
-    asked: list[_Ready] = []
+    asked: list[Ready] = []
     for question in batch.questions:
         try:
-            asked.append(_ready(judge, question))
+            asked.append(ready_of(judge, question))
         except DataError as error:
             errors[question.id] = str(error)
 
-    def answered(ready: Sequence[_Ready]) -> dict[str, Answer]:
+    def answered(ready: Sequence[Ready]) -> dict[str, Answer]:
         if not ready:
             return {}
-        pictures, prompts, ids = ([getattr(one, name) for one in ready] for name in _Ready._fields)
+        pictures, prompts, ids = ([getattr(one, name) for one in ready] for name in Ready._fields)
         made = answers(
             loaded, trace, geometry, pictures, prompts, ids, max_new_tokens=batch.new_tokens
         )
@@ -265,28 +280,31 @@ def _rows(
         found = answered(asked)
     except Exception:
         # A picture the processor refuses is that sample's failure; any other error is everybody's.
-        unfit = {one.id: why for one in asked if (why := _unfit(loaded, one))}
-        if not unfit:
+        refused = {one.id: why for one in asked if (why := unfit(loaded, one))}
+        if not refused:
             raise
-        errors |= unfit
-        found = answered([one for one in asked if one.id not in unfit])
+        errors |= refused
+        found = answered([one for one in asked if one.id not in refused])
     return [_row(judge, q, found.get(q.id), errors.get(q.id)) for q in batch.questions]
 
 
-class _Ready(NamedTuple):
+class Ready(NamedTuple):
+    """A question as the model is asked it."""
+
     picture: Any
     prompt: str
     id: str
 
 
-def _ready(judge: Judge, question: Question) -> _Ready:
+def ready_of(judge: Judge, question: Question) -> Ready:
+    """Raises `DataError` where there is no usable picture."""
     if question.error is not None:
         raise DataError(question.error)
     picture = judge.picture(question.document, question.picture)
-    return _Ready(picture, judge.prompt(question.document), question.id)
+    return Ready(picture, judge.prompt(question.document), question.id)
 
 
-def _unfit(loaded: LoadedVlm, one: _Ready) -> str | None:
+def unfit(loaded: LoadedVlm, one: Ready) -> str | None:
     """Why the processor refuses a picture; None where it does not."""
     try:
         loaded.inputs([one.picture], [one.prompt])
@@ -313,12 +331,12 @@ def _row(judge: Judge, question: Question, answer: Answer | None, error: str | N
         "score": share,
         "correct": None if task.soft else share == 1,
         "scored": scored,
-        **(_UNANSWERED if answer is None else _measured(answer)),
+        **(UNANSWERED if answer is None else measured(answer)),
         "error": None if error is None else f"{question.id}: {error}",
     }
 
 
-def _measured(answer: Answer) -> Row:
+def measured(answer: Answer) -> Row:
     """Counts and work of an answer."""
     model = answer.tower_macs + answer.projector_macs + answer.prefill_macs
     return {
@@ -334,7 +352,7 @@ def _measured(answer: Answer) -> Row:
     }
 
 
-_UNANSWERED: Row = dict.fromkeys(
+UNANSWERED: Row = dict.fromkeys(
     (
         *(*_COUNTS, *_LISTS, "language_fired", "parts"),
         *("model_macs", "method_macs", "unpruned_macs"),

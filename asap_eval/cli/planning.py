@@ -8,16 +8,21 @@ from asap_eval.cli.settings import Settings
 from asap_eval.errors import DataError, RecordError, UnsupportedModelError, WeightsError
 from asap_eval.record import Job, read_record, record_stem
 from asap_eval.runner import finished
-from asap_eval.runner.prepare import Prepared, prepare
+from asap_eval.runner.prepare import Prepared, checked, prepare, spec_of
 
 
 def plan_of(settings: Settings) -> tuple[list[str], bool]:
     """Lines that say what a job would do, and whether it could."""
     job = settings.job
+    bench, reducer = checked(job)
+    outlook = bench.outlook(job, spec_of(job), reducer)
+    ahead = [f"  {head + ':':<9}{text}" for head, text in outlook.lines]
+    if outlook.missing:
+        return [_title(job), *ahead, *(f"  missing: {what}" for what in outlook.missing)], False
     try:
         ready = prepare(job)
     except (DataError, WeightsError, UnsupportedModelError) as error:
-        return [_title(job), f"  missing: {error}"], False
+        return [_title(job), *ahead, f"  missing: {error}"], False
     options, measured = (
         ", ".join(f"{name}={value}" for name, value in sorted(params.items()))
         for params in (ready.job.params, ready.job.bench_params)
@@ -33,6 +38,8 @@ def plan_of(settings: Settings) -> tuple[list[str], bool]:
         f"seed={job.seed}{', then speed' if job.speed else ''}",
         f"  work:    {ready.bench.planned(ready.loaded, ready.geometry, ready.samples)}",
     ]
+    # What is open now was counted: the published sizes have no place beside it.
+    lines += [line for line in ahead if not line.startswith("  samples:")]
     if job.budget is not None:
         lines.append(
             f"  budget:  {job.budget.kind} {job.budget.target:g}, searched on up to "

@@ -26,6 +26,7 @@ class Published:
         macs, throughput: change in percent.
         gmacs: work. img_s: images per second.
         tokens: handed to the language model.
+        prefill_ms, answer_ms: latency. tflops: operations (2 x MACs) in T. memory_gb: of the GPU.
         tasks: score by the name of a vision-language task. avg: their printed mean. rel: that
             mean as a percentage of the unpruned model's, as printed.
         not_comparable: why no verdict is possible, where none is.
@@ -40,6 +41,10 @@ class Published:
     gmacs: float | None = None
     img_s: float | None = None
     tokens: float | None = None
+    prefill_ms: float | None = None
+    answer_ms: float | None = None
+    tflops: float | None = None
+    memory_gb: float | None = None
     tasks: dict[str, float] = field(default_factory=dict)
     avg: float | None = None
     rel: float | None = None

@@ -15,7 +15,7 @@ from asap_eval.report.columns import BELOW, Row, name_of, present
 from asap_eval.report.experiment_columns import experiment_layout
 from asap_eval.report.frame import CONTROL, FIELDS, comparable, frame
 from asap_eval.report.grid import grid
-from asap_eval.report.lines import images_note, line_of
+from asap_eval.report.lines import facts, images_note, line_of
 from asap_eval.report.match import Found
 from asap_eval.report.render import Table
 from asap_eval.report.table import COMPARED, LAYOUTS, layout_of, overview, title_of
@@ -61,7 +61,7 @@ def experiment_tables(
         for f in found
         if f.entry.bench in LAYOUTS and f.entry.bench not in COMPARED and not f.entry.names_tasks
     ]
-    tables = _own_tables(own)
+    tables = _own_tables(own, experiment.about)
     left = {id(f) for f in own}
     found = [f for f in found if id(f) not in left]
     for group in groups_of(experiment, found, records) if found else []:
@@ -75,10 +75,20 @@ def experiment_tables(
     return tables
 
 
-def _own_tables(found: Sequence[Found]) -> list[Table]:
+def _own_tables(found: Sequence[Found], about: About) -> list[Table]:
     """Tables of benchmarks with a layout of their own; rows that did not run stand below them."""
     records = {f.record.key: f.record for f in found if f.record is not None}
-    tables = overview(list(records.values()))
+    printed = any(f.entry.published for f in found)
+    beside = {
+        f.record.key: _printed(f, f.record) | {"place": place}
+        for place, f in enumerate(found)
+        if printed and f.record
+    }
+    tables = overview(list(records.values()), beside)
+    if tables and beside:
+        title = ": ".join(part for part in (about.paper, about.title) if part)
+        notes = [*([about.asks] if about.asks else []), *about.notes, *tables[0].notes]
+        tables[0] = replace(tables[0], title=f"{title} · {tables[0].title}", notes=notes)
     ran = {id(f.entry) for f in found if f.record is not None}
     missing = [f for f in found if id(f.entry) not in ran]
     notes = [f"{f.entry.describe()}: {f.verdict}" for f in missing]
@@ -87,6 +97,14 @@ def _own_tables(found: Sequence[Found]) -> list[Table]:
     elif notes:
         tables = [Table(title="no record", columns=["row"], rows=[[note] for note in notes])]
     return tables
+
+
+def _printed(found: Found, record: RunRecord) -> Row:
+    """What the paper prints for a row, and why it cannot be compared with another model's."""
+    row = facts(found.entry.published)
+    if found.entry.published and record.job.model != found.entry.model:
+        row["published_not_comparable"] = f"published for {found.entry.model}"
+    return row
 
 
 def experiment_frame(

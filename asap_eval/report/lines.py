@@ -24,7 +24,10 @@ MEANS = (
 )
 """Columns that are averaged over seeds."""
 
-FACTS = ("row", "baseline", "acc", "change", "macs", "throughput", "gmacs", "img_s")
+FACTS = (
+    *("row", "baseline", "acc", "change", "macs", "throughput", "gmacs", "img_s"),
+    *("tokens", "prefill_ms", "answer_ms", "tflops", "memory_gb", "not_comparable"),
+)
 
 
 def line_of(

@@ -7,7 +7,7 @@ of a paper is another layout over the same frame.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from asap_eval.record import RunRecord
@@ -16,6 +16,7 @@ from asap_eval.report.columns import BELOW, Column, Row, name_of, number, presen
 from asap_eval.report.frame import GROUP, frame
 from asap_eval.report.keepmaps import KEEPMAPS
 from asap_eval.report.kinetics import KINETICS
+from asap_eval.report.latency import LATENCY
 from asap_eval.report.render import Table
 from asap_eval.report.saliency import SALIENCY, sink_tables
 from asap_eval.report.vlm import VLM, task_tables
@@ -24,6 +25,7 @@ from asap_eval.report.walk import WALK, block_tables
 LAYOUTS: dict[str, Sequence[Column]] = {
     "keepmaps": KEEPMAPS,
     "kinetics": KINETICS,
+    "latency": LATENCY,
     "saliency": SALIENCY,
     "vlm": VLM,
     "walk": WALK,
@@ -41,12 +43,22 @@ MORE: dict[str, Callable[[str, list[Row]], list[Table]]] = {
 """What a benchmark shows below its table, from the title and the rows of that."""
 
 
-def overview(records: Sequence[RunRecord]) -> list[Table]:
-    """A table for each model, benchmark, data, weights and precision; empty columns left out."""
+def overview(records: Sequence[RunRecord], beside: Mapping[str, Row] | None = None) -> list[Table]:
+    """A table for each model, benchmark, data, weights and precision; empty columns left out.
+
+    Args:
+        beside: further columns of a row by its record's key, such as published figures; rows with a
+            ``place`` stand in that order.
+    """
     if not records:
         return []
     groups = frame(records).groupby(GROUP, dropna=False, sort=False)
-    return [table for _, rows in groups for table in _tables(rows.to_dict("records"))]
+    more = beside or {}
+    tables = []
+    for _, group in groups:
+        rows = [row | more.get(row["key"], {}) for row in group.to_dict("records")]
+        tables += _tables(sorted(rows, key=lambda row: row.get("place", -1)))
+    return tables
 
 
 def _tables(rows: list[Row]) -> list[Table]:

@@ -84,7 +84,7 @@ def _spent(ready: Prepared, batches: Sequence[Any], knob: float) -> list[float]:
     job = ready.job
     assert job.budget is not None
     reducer = build(job.method, k=knob, **job.params)
-    rows = ready.bench.evaluate(ready.loaded, reducer, batches, seed=job.seed)
+    rows = ready.bench.calibrating(ready.loaded, reducer, batches, seed=job.seed)
     whole = [row for batch in rows for row in batch]
     values = ready.bench.spent(job.budget.kind, whole, ready.geometry, job.macs_convention)
     if not values:

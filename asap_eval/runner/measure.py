@@ -177,6 +177,8 @@ def _conclude(
     record.metrics, record.macs = summary.metrics, summary.macs
     record.tokens, record.fired = summary.tokens, summary.fired
     record.tasks, record.analysis = summary.tasks, summary.analysis
+    record.speed, record.latency_ms = summary.speed, summary.latency_ms
+    record.memory_gb = summary.memory_gb
     record.arrays = ready.bench.finish(rows, ready.geometry)
     record.provenance.failures = [
         {"id": row["id"], "message": row["error"]} for row in rows if row["error"] is not None

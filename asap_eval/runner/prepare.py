@@ -72,12 +72,7 @@ def prepare(job: Job) -> Prepared:
     Raises:
         AsapEvalError: unknown names, bad values, models or data that cannot be used.
     """
-    bench = build_bench(job.bench, **job.bench_params)
-    _check_budget(job, bench)
-    _check_place(job, bench)
-    bench.accepts(_reducer(job))
-    if job.speed and bench.no_speed:
-        raise BadValueError(f"speed=true is not for bench={job.bench}: {bench.no_speed}.")
+    bench, _ = checked(job)
     if job.data == "" and bench.own_data is not None:
         job = dataclasses.replace(job, data=bench.own_data)
     if job.data == "":
@@ -96,6 +91,27 @@ def prepare(job: Job) -> Prepared:
             f"are {len(samples)}: lower batch_size or raise limit."
         )
     return ready
+
+
+def checked(job: Job) -> tuple[Bench[Any, Any], Reducer]:
+    """Benchmark and method of a job, which fit each other; nothing is opened.
+
+    Raises:
+        AsapEvalError: unknown names, or values that do not fit.
+    """
+    bench = build_bench(job.bench, **job.bench_params)
+    _check_budget(job, bench)
+    _check_place(job, bench)
+    reducer = _reducer(job)
+    bench.accepts(reducer)
+    if job.speed and bench.no_speed:
+        raise BadValueError(f"speed=true is not for bench={job.bench}: {bench.no_speed}.")
+    return bench, reducer
+
+
+def spec_of(job: Job) -> ModelSpec:
+    """What the model of a job is built from."""
+    return ModelSpec(job.model, **job.model_params)
 
 
 def load(job: Job) -> Any:
