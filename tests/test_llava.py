@@ -60,7 +60,7 @@ def test_small_models_are_the_seeds_and_marked_untrained() -> None:
     assert not first.weights.trained
     with pytest.raises(BadValueError, match="vision-language"):
         load_model("llava_tiny")
-    with pytest.raises(BadValueError, match="no vision-language model"):
+    with pytest.raises(BadValueError, match="this takes vision-language models"):
         load_vlm("deit_tiny")
     with pytest.raises(WeightsError, match="no folder with a config"):
         load_vlm("llava_tiny", weights="/nowhere")
