@@ -51,6 +51,9 @@ AT_BUDGET: dict[str, list[dict[str, Any]]] = {
 AT_AUTHORS = ("tome", "ppt", "evit", "ats", "zero_tprune")
 """Methods whose authors' own setting can be run without a checkpoint or a guess."""
 
+APART: dict[str, list[dict[str, Any]]] = {"ppt": [{"threshold": 0.0}, {"threshold": 1.0}]}
+"""Options beside the authors' that separate what a batch may mix: PPT prunes, or pools, all images."""
+
 
 def main() -> None:
     options = _options()
@@ -108,8 +111,10 @@ def _contenders(
         if not loaded.weights.trained and not card.fixed_count:
             continue
         if name in AT_AUTHORS:
-            params = {key: v for key, v in settings[name].items() if key not in ABOUT}
-            yield name, "authors'", params.pop(card.knob or "", None), params
+            given = {key: v for key, v in settings[name].items() if key not in ABOUT}
+            k = given.pop(card.knob or "", None)
+            for apart in [{}, *APART.get(name, [])]:
+                yield name, "authors'", k, {**given, **apart}
         for params in AT_BUDGET[name]:
             try:
                 found = contenders.meet(loaded, name, params, batches, options.target)
@@ -126,7 +131,7 @@ def _line(row: dict[str, Any]) -> str:
 def _cells(row: dict[str, Any]) -> list[str]:
     speedup = row["speedup"]
     knob = [f"k={row['k']:.4g}"] if row["k"] is not None else []
-    shown = {k: v for k, v in row["params"].items() if k in ("tau", "of")}
+    shown = {k: v for k, v in row["params"].items() if k in ("tau", "of", "threshold")}
     return [
         row["model"],
         row["method"],

@@ -73,7 +73,7 @@ class Pass:
         self.batch, own = batch, seam.backbone.geometry.grid
         self.layout = Layout((batch.tokens,) * batch.count)
         self.size = torch.ones(batch.count, batch.tokens, device=x.device)
-        self.changed = False
+        self.changed = self.folded = False
         self.reducer.check(batch)
         self.state = self.reducer.begin(batch)
         source = batch.prefix + covering(own, batch.grid).to(x.device)
@@ -124,7 +124,7 @@ class Pass:
     ) -> Tensor:
         """The attention half; offers the method what it declared to read."""
         bias = None
-        if self.reducer.proportional and self.changed:
+        if self.folded:
             bias = self.layout.flat_of_padded(self.size).log()
         needs = self.reducer.needs if watched else frozenset[Need]()
         replaced = self.reducer.attends(block, self.state)
@@ -224,6 +224,8 @@ class Pass:
         self.size = fold_size(self.size, reduction, after.longest)
         self.trace.source = follow(self.trace.source, reduction)
         self.layout, self.changed = after, True
+        # Where no token holds two patches the bias is zero: a mask would only cost time.
+        self.folded = self.reducer.proportional and bool((self.size > 1).any())
         return after.shaped(flat)
 
 
