@@ -52,7 +52,7 @@ AT_AUTHORS = ("tome", "ppt", "evit", "ats", "zero_tprune")
 """Methods whose authors' own setting can be run without a checkpoint or a guess."""
 
 APART: dict[str, list[dict[str, Any]]] = {"ppt": [{"threshold": 0.0}, {"threshold": 1.0}]}
-"""Options beside the authors' that separate what a batch may mix: PPT prunes, or pools, all images."""
+"""Options beside the authors' that part what a batch may mix: PPT prunes, or pools, all images."""
 
 
 def main() -> None:
