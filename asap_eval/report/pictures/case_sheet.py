@@ -108,9 +108,10 @@ def _panels(crop: str, at: int, stages: Sequence[Stage]) -> Iterator[Draw]:
     told: dict[str, Sequence[float]] = {}
     for stage in stages:
         one, fired = stage.maps[at], stage.fired[at]
-        when = f"block {fired}" if fired else "never reduced"
-        title = _plain(f"{stage.name}\n{_counts(one)}, {when}")
-        yield partial(shown, image=one.drawn(SIDE), title=title)
+        when = f"block {fired}" if fired else "not reduced in the tower"
+        kept, pooled, dropped = _fates(one)
+        title = f"{stage.name}, {when}\n{kept} kept, {pooled} pooled, {dropped} dropped"
+        yield partial(shown, image=one.drawn(SIDE), title=_plain(title))
         for note in BESIDE:
             values = stage.notes[note][at] if note in stage.notes else None
             if values is not None and fired and one.sink is not None and told.get(note) != values:
@@ -119,9 +120,17 @@ def _panels(crop: str, at: int, stages: Sequence[Stage]) -> Iterator[Draw]:
 
 
 def _counts(one: KeepMap) -> str:
-    return " / ".join(str(one.fates.count(fate)) for fate in (KEPT, POOLED, DROPPED))
+    return " / ".join(map(str, _fates(one)))
+
+
+def _fates(one: KeepMap) -> list[int]:
+    """Patches kept, pooled and dropped."""
+    return [one.fates.count(fate) for fate in (KEPT, POOLED, DROPPED)]
 
 
 def _plain(text: str) -> str:
-    """Text that matplotlib does not read as a formula."""
-    return text.replace("$", r"\$")
+    """Text that matplotlib does not read as a formula, without what has no glyph."""
+    shown = "".join(
+        c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+    return shown.replace("$", r"\$")
