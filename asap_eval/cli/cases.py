@@ -23,6 +23,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import asap_eval  # noqa: F401  (registers the methods)
 from asap_eval.bench.vlm import ready_of
@@ -46,7 +47,7 @@ from asap_eval.report.render import DASH, Table, save, to_markdown
 from asap_eval.report.words import count_of, settings_of
 from asap_eval.runner.prepare import Prepared, prepare
 from asap_eval.runner.progress import bar, say
-from asap_eval.vlm.questions import Asked, Question
+from asap_eval.vlm.questions import Asked, Question, QuestionSet
 
 DEFAULTS = {**CHOICE, "out": "cases", "most": "8", "data": "", "weights": "", "device": ""}
 MOVED = ("data", "weights", "device")
@@ -109,7 +110,8 @@ def _drawn(
     if not cases:
         return {}
     ready = _opened(one.record, given)
-    asked = next(a for a in ready.samples.asked if a.task.name == one.task)
+    samples = cast("QuestionSet", ready.samples)  # every bench with tasks has such
+    asked = next(a for a in samples.asked if a.task.name == one.task)
     found = {}
     with bar(one.name, len(cases)) as advance:
         for case in cases:
@@ -124,7 +126,7 @@ def _opened(record: RunRecord, given: Mapping[str, str]) -> Prepared:
     Raises:
         DataError, WeightsError: they are not what the record was made with, or not there.
     """
-    moved = {key: given[key] for key in MOVED if given[key]}
+    moved: dict[str, Any] = {key: given[key] for key in MOVED if given[key]}
     job = dataclasses.replace(record.job, **moved)
     try:
         ready = prepare(job)
@@ -172,11 +174,11 @@ def _sheet(ready: Prepared, one: Compared, case: Case, asked: Asked, out: Path) 
 
 
 def _kept(ready: Prepared, record: RunRecord, case: Case, asked: Asked) -> dict[str, Kept]:
-    place = int(case.id.rpartition("/")[2])
+    place, bench = int(case.id.rpartition("/")[2]), record.job.bench_params
     documents = asked.documents
     question = Question(case.id, documents.text(place), documents.picture(place))
     shown = ready_of(asked.judge, question)
-    bound = min(asked.judge.new_tokens, ready.samples.new_tokens or asked.judge.new_tokens)
+    bound = min(asked.judge.new_tokens, bench["new_tokens"] or asked.judge.new_tokens)
     return keep_maps(
         ready.loaded,
         stages_of(record.job.method, record.knob, record.job.params),
@@ -184,7 +186,7 @@ def _kept(ready: Prepared, record: RunRecord, case: Case, asked: Asked) -> dict[
         shown.picture,
         shown.prompt,
         seed=record.job.seed,
-        newline=record.job.bench_params["newline"],
+        newline=bench["newline"],
         new_tokens=bound,
     )
 
