@@ -41,8 +41,8 @@ def task_change(name: str, a: Rows, b: Rows) -> Change | None:
     if not before or [row["id"] for row in before] != [row["id"] for row in after]:
         return None
     if metric == "correct_pct":
-        right = ([bool(row["correct"]) for row in rows] for rows in (before, after))
-        found = paired(*right)
+        old, new = ([bool(row["correct"]) for row in rows] for rows in (before, after))
+        found = paired(old, new)
         return Change(*found.ci95, found.mcnemar_p, len(before))
     return _of_score(TASKS[task], metric, before, after)
 
