@@ -25,7 +25,7 @@ EXPERIMENTS := $(filter-out example,$(basename $(notdir $(wildcard conf/experime
 extra = $(if $(shell grep -l llava conf/experiment/$1.yaml),vlm,$(if $(shell grep -l kinetics conf/experiment/$1.yaml),video,core))
 
 .DEFAULT_GOAL := help
-.PHONY: $(EXPERIMENTS) help example video vlm speed speed-methods speed-video tables check-tables paper audit pictures smoke report screenshots dev test lint types check format clean
+.PHONY: $(EXPERIMENTS) help example video vlm fig9 speed speed-methods speed-video tables check-tables paper audit pictures smoke report screenshots dev test lint types check format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ vlm: $(VENV)/.vlm ## make questions about drawn shapes, answer them with a small
 	HF_HUB_OFFLINE=1 $(BIN)/asap-eval model=llava_tiny bench=vlm data=build/questions \
 		results=build/vlm method=visionzip budget=tokens target=64 budget.samples=8 \
 		bench.new_tokens=8 batch_size=4 $(ARGS)
+
+fig9: $(VENV)/.vlm ## pictures of answers fixed and broken: RESULTS=<folder of bench=vlm> [ARGS="task=pope most=8 ..."]
+	$(BIN)/asap-eval-cases results=$(RESULTS) out=build/cases $(ARGS)
 
 speed: $(VENV)/.core ## cost of the walk, share of the ideal, peak memory: DATA=<folder> [WEIGHTS=<file>]
 	$(if $(DATA),,$(error give DATA=<folder with one folder per class>))

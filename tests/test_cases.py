@@ -54,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def shown(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> str:
-    assert main([str(folder), "--cases", "pope", "--format", "markdown", *more]) == 0
+    assert main(["cases", f"results={folder}", "task=pope", "format=markdown", *more]) == 0
     return capsys.readouterr().out
 
 
@@ -77,15 +77,15 @@ def test_fixed_and_broken_answers_are_listed(
 
 
 def test_the_list_can_be_short(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = shown(folder, capsys, "--most", "1")
+    text = shown(folder, capsys, "most=1")
     assert text.count("| pope/") == 2
     assert "3 fixed, 2 broken of 6 samples" in text
     assert "the first 1 of each" in text
-    assert shown(folder, capsys, "--most", "0").count("| pope/") == 5
+    assert shown(folder, capsys, "most=0").count("| pope/") == 5
 
 
 def test_the_terminal_shows_them_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(folder), "--cases"]) == 0
+    assert main(["cases", f"results={folder}"]) == 0
     assert "pope/4" in capsys.readouterr().out
 
 
@@ -109,15 +109,34 @@ def test_what_is_missing_is_said(
     if damage == "baseline":
         none.with_name(none.name.replace(".samples.jsonl", ".json")).unlink()
     task = "mme" if damage == "task" else "pope"
-    assert main([str(folder), "--cases", task]) == 1
+    assert main(["cases", f"results={folder}", f"task={task}"]) == 1
     assert says in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("more", [["--claims"], ["--format", "csv"], ["--most", "-1"]], ids=str)
-def test_reports_that_do_not_go_together_are_refused(more: list[str], folder: Path) -> None:
-    with pytest.raises(SystemExit) as error:
-        main([str(folder), "--cases", "pope", *more])
-    assert error.value.code == 2
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("most=-1", "0 for all"),
+        ("format=csv", "Unknown format"),
+        ("mots=1", "Did you mean most"),
+        ("pope", "give key=value"),
+        ("results=/absent", "No folder"),
+    ],
+)
+def test_words_that_are_not_understood(
+    word: str, says: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = [] if word.startswith("results=") else [f"results={folder}"]
+    assert main(["cases", *where, word]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_records_are_chosen_by_model_and_method(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "pope/1" in shown(folder, capsys, "model=llava15_7b", "method=stride")
+    assert main(["cases", f"results={folder}", "method=tome"]) == 1
+    assert "No record here has task 'pope'" in capsys.readouterr().err
 
 
 @small.on_both

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import vlm_rows
 from records import AT_35, make, put
 
 from asap_eval import record as rec
+from asap_eval.bench.vlm_scores import difference, task_block
 from asap_eval.report.cli import main
 from asap_eval.report.diff.match import identity, label, pairs
 from asap_eval.report.diff.numbers import BEYOND, UNKNOWN, WITHIN, Move, moves
+from asap_eval.vlm.lmms import totals_of
 
 N = 200
 
@@ -199,3 +202,39 @@ def test_same_folders_same_bytes(tmp_path: Path, form: str) -> None:
         )
         texts.append(out.read_bytes())
     assert texts[0] == texts[1]
+
+
+def test_questions_of_a_task_are_paired(questions: Path) -> None:
+    """Six of 24 answers of POPE turn from right to wrong; the score moves as its own rule says."""
+    asked = vlm_rows.asked(questions, "pope")
+    totals = totals_of(asked.task)
+    right = vlm_rows.rows_of(asked, lambda document: document["answer"])
+    turned = {row["id"] for row in right[:6]}
+    wrong = vlm_rows.rows_of(
+        asked,
+        lambda document: (
+            {"yes": "no", "no": "yes"}[document["answer"]]
+            if int(document["question_id"]) < 6
+            else document["answer"]
+        ),
+    )
+    assert {row["id"] for row in wrong if not row["correct"]} == turned
+    a, b = (
+        make("asap", metrics=None, paired=None, tasks={"pope": task_block(totals, rows)})
+        for rows in (right, wrong)
+    )
+    before, after = ({row["id"]: row for row in rows} for rows in (right, wrong))
+    found = by_name(moves(a, b, before, after))
+    share, score = found["pope: correct_pct"], found["pope: score"]
+    assert (share.p, share.verdict) == (2 / 2**6, BEYOND)
+    assert share.after - share.before == pytest.approx(-25)
+    assert share.basis == score.basis == "24 questions, paired"
+    assert a.tasks is not None
+    assert b.tasks is not None
+    rule = difference(asked.task, b.tasks["pope"], a.tasks["pope"], wrong, right)
+    assert (score.low, score.high) == tuple(rule["delta_ci95"])
+    assert (score.p, score.verdict) == (None, BEYOND)
+
+    del after["pope/0"]
+    unpaired = by_name(moves(a, b, before, after))["pope: score"]
+    assert (unpaired.verdict, unpaired.basis) == (UNKNOWN, "no interval")

@@ -43,7 +43,7 @@ ONLY = {
     "audit": {"errors", "paper", "bench", "hosts", "models"},
     "report": {
         *("errors", "paths", "record", "journal", "method", "options", "experiment", "bench"),
-        *("paper", "audit"),
+        *("paper", "audit", "vlm"),
     },
 }
 """Modules that may use less than all that lies below them."""

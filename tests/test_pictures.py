@@ -203,7 +203,7 @@ def test_command_writes_both_formats_and_says_what_is_missing(
     [
         (["results=nowhere"], 1, "No record in nowhere"),
         (["result=x"], 2, "results"),
-        (["results"], 2, "results=<folder>"),
+        (["results"], 2, "with a key of results, out"),
     ],
 )
 def test_errors_say_what_to_do(

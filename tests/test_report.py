@@ -237,3 +237,10 @@ def test_nothing_to_show_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixtu
     out, err = capsys.readouterr()
     assert out == ""
     assert f"No folder {tmp_path / 'missing'}" in err
+
+
+def test_titles_name_lists_without_brackets_and_leave_empty_ones_out() -> None:
+    record = make()
+    job = replace(record.job, bench_params={"maps": [], "taus": [1.4, 1.7], "none": None})
+    (table,) = overview([replace(record, job=job)])
+    assert table.title.endswith(" · float32 · taus=1.4,1.7")

@@ -70,13 +70,68 @@ def cases_of(
     return sorted(found, key=lambda case: case.outcome != FIXED)
 
 
-def case_tables(
-    found: Sequence[tuple[Path, RunRecord]], task: str, most: int | None = None
-) -> list[Table]:
-    """A table of cases for each record of a method, beside the unpruned record it was paired with.
+@dataclass(frozen=True)
+class Compared:
+    """A method's answers beside the unpruned model's.
+
+    Attributes:
+        record: of the method. task: which of its tasks. cases: fixed ones first.
+    """
+
+    record: RunRecord
+    task: str
+    cases: list[Case]
+
+    @property
+    def name(self) -> str:
+        """Method and settings."""
+        return name_of(frame([self.record]).to_dict("records")[0])
+
+    def first(self, most: int | None) -> list[Case]:
+        """So many cases of each outcome, None = all."""
+        fixed, broken = self._by_outcome
+        return [*fixed[:most], *broken[:most]]
+
+    def table(self, most: int | None = None) -> Table:
+        """So many cases of each outcome as a table."""
+        shown = self.first(most)
+        notes = list(self.notes)
+        if len(shown) < len(self.cases):
+            notes.insert(1, f"the first {most} of each; most=0 shows all")
+        table = Table(self.title, COLUMNS, [cells_of(case) for case in shown], notes)
+        return table.without_empty_columns() if shown else table
+
+    @property
+    def title(self) -> str:
+        return f"{self.record.job.model} · {self.task} · {self.name}: answers fixed and broken"
+
+    @property
+    def notes(self) -> list[str]:
+        """How many there are, and what to know of the weights."""
+        fixed, broken = self._by_outcome
+        n = (self.record.tasks or {})[self.task]["n"]
+        notes = [f"{len(fixed)} fixed, {len(broken)} broken of {n} samples"]
+        if not self.record.provenance.weights.get("trained"):
+            notes.append("random weights, not comparable")
+        return notes
+
+    @property
+    def _by_outcome(self) -> tuple[list[Case], list[Case]]:
+        fixed, broken = ([c for c in self.cases if c.outcome == word] for word in (FIXED, BROKEN))
+        return fixed, broken
+
+
+def cells_of(case: Case) -> list[str]:
+    """A row of `COLUMNS`."""
+    said = [DASH if text is None else text or "(empty)" for text in (case.before, case.after)]
+    return [case.id, case.part or DASH, case.question, case.truth, *said, case.outcome]
+
+
+def compared(found: Sequence[tuple[Path, RunRecord]], task: str) -> list[Compared]:
+    """Every record of a method that has the task, beside the unpruned record it was paired with.
 
     Args:
-        found: records and where they lie. most: cases of each outcome; None = all.
+        found: records and where they lie.
 
     Raises:
         RecordError: no record has the task beside an unpruned one, or a per-sample file is missing.
@@ -95,7 +150,7 @@ def case_tables(
             f"asap-eval bench=vlm tasks={task} method=<method> first, into one folder."
         )
     return [
-        _table(record, cases_of(_samples(*whole), _samples(path, record), task), task, most)
+        Compared(record, task, cases_of(_samples(*whole), _samples(path, record), task))
         for path, record, whole in pairs
     ]
 
@@ -107,29 +162,3 @@ def _samples(path: Path, record: RunRecord) -> list[dict[str, Any]]:
     if rows and "truth" not in rows[0]:
         raise RecordError(f"{record.samples} does not hold the questions: run the job again.")
     return rows
-
-
-def _table(record: RunRecord, cases: Sequence[Case], task: str, most: int | None) -> Table:
-    fixed, broken = ([c for c in cases if c.outcome == word] for word in (FIXED, BROKEN))
-    n = (record.tasks or {})[task]["n"]
-    name = name_of(frame([record]).to_dict("records")[0])
-    shown = [*fixed[:most], *broken[:most]]
-    notes = [f"{len(fixed)} fixed, {len(broken)} broken of {n} samples"]
-    if len(shown) < len(cases):
-        notes.append(f"the first {most} of each; --most 0 shows all")
-    if not record.provenance.weights.get("trained"):
-        notes.append("random weights, not comparable")
-    table = Table(
-        title=f"{record.job.model} · {task} · {name}: answers fixed and broken",
-        columns=COLUMNS,
-        rows=[
-            [
-                *(c.id, c.part or DASH, c.question, c.truth),
-                *(DASH if said is None else said or "(empty)" for said in (c.before, c.after)),
-                c.outcome,
-            ]
-            for c in shown
-        ],
-        notes=notes,
-    )
-    return table.without_empty_columns() if shown else table

@@ -13,7 +13,6 @@ from rich.console import Console
 from asap_eval.errors import AsapEvalError, RecordError
 from asap_eval.experiment import Experiment, load
 from asap_eval.record import RunRecord, read_records
-from asap_eval.report.cases import case_tables
 from asap_eval.report.claims import claims, read_timing
 from asap_eval.report.experiment import experiment_frame, experiment_tables
 from asap_eval.report.frame import frame
@@ -22,6 +21,7 @@ from asap_eval.report.render import Table, print_rich, save, to_markdown, to_ric
 from asap_eval.report.table import overview
 
 COMMANDS = {
+    "cases": "asap_eval.report.cases_command",
     "diff": "asap_eval.report.diff.command",
     "html": "asap_eval.report.page.command",
     "pictures": "asap_eval.report.pictures.command",
@@ -45,10 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--claims has no csv form: use --format markdown")
     if args.claims and args.experiment:
         parser.error("--claims and --experiment are two reports: ask for one of them")
-    if args.cases and (args.claims or args.experiment or args.format == "csv"):
-        parser.error("--cases goes with neither --claims, --experiment nor --format csv")
-    if args.most < 0:
-        parser.error(f"--most {args.most}: give a number of cases, 0 for all")
     if args.clustering and not args.claims:
         parser.error("--clustering is for --claims")
     if not args.results.is_dir():
@@ -57,8 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found, problems = read_records(args.results)
     for problem in problems:
         print(f"skipped: {problem}", file=sys.stderr)
-    found = [(path, record) for path, record in found if args.model in (None, record.job.model)]
-    records = [record for _, record in found]
+    records = [record for _, record in found if args.model in (None, record.job.model)]
     if not records:
         of = f" of model {args.model}" if args.model else ""
         print(f"No record{of} in {args.results}: run asap-eval first.", file=sys.stderr)
@@ -68,11 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if experiment is not None and args.model:
             experiment = experiment.on(args.model)
         timing = [row for path in args.clustering for row in read_timing(path)]
-        cases = case_tables(found, args.cases, args.most or None) if args.cases else []
     except AsapEvalError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, RecordError) else 2
-    own = claims(records, timing) if args.claims else cases
+    own = claims(records, timing) if args.claims else []
     tables = own or tables_of(records, experiment)
     if args.format == "rich" and args.out is None and sys.stdout.isatty():
         for table in tables:
@@ -134,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         epilog="Also: asap-report diff A B (what moved between two folders), asap-report pictures "
         "and asap-report html (everything as one page), each with results= and out=; asap-report "
+        "cases task=<task> (answers that a method fixed or broke); asap-report "
         "table=1 (or 2 to 11, alpha), all, audit: the paper's own tables beside the records, and "
         "what of the paper does not recompute; with results=<folder> "
         "format=rich|markdown|csv|latex out=<file> model=<name>.",
@@ -153,16 +148,6 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         help="with --claims: files that benchmarks/clustering.py wrote",
-    )
-    parser.add_argument(
-        "--cases",
-        nargs="?",
-        const="pope",
-        metavar="TASK",
-        help="samples of a vision-language task whose answer a method fixed or broke (pope)",
-    )
-    parser.add_argument(
-        "--most", type=int, default=20, help="with --cases: of each outcome; 0 = all (20)"
     )
     parser.add_argument(
         "--experiment",

@@ -77,7 +77,7 @@ def title_of(first: Row) -> str:
     title = f"{first['model']} · {first['bench']} · {first['data']}"
     title += f" · {number(first['n'], '{:.0f}')} samples · {first['dtype']}"
     params = json.loads(first["bench_params"])
-    given = {name: value for name, value in params.items() if value is not None}
+    given = {name: value for name, value in params.items() if value not in (None, [])}
     if first["macs_convention"] != "full":
         given["macs_convention"] = first["macs_convention"]
     texts = {k: ",".join(map(str, v)) if isinstance(v, list) else v for k, v in given.items()}

@@ -1,7 +1,8 @@
 """The numbers of one job in two folders: how far each moved, and what noise explains of it.
 
-Where both runs kept their samples, they are compared sample by sample: McNemar's exact p for right
-and wrong, a paired bootstrap for the rest. Where they did not, the interval of the difference is
+Where both runs kept their samples, they are compared sample by sample, the questions of a
+vision-language task within it: McNemar's exact p for right and wrong, a paired bootstrap for the
+rest. Where they did not, the interval of the difference is
 put together from the two runs' own intervals as if they were independent (Newcombe's square-and-add
 rule), which on equal samples is too wide rather than too narrow. A number without any interval
 cannot be told from noise.
@@ -17,6 +18,7 @@ from typing import Any, Final, Literal
 from asap_eval.bench.distribution import share_interval
 from asap_eval.bench.statistics import mean_interval, paired
 from asap_eval.record import RunRecord
+from asap_eval.report.diff.tasks import task_change
 
 Verdict = Literal["beyond noise", "within noise", "cannot tell"]
 BEYOND: Final = "beyond noise"
@@ -76,29 +78,33 @@ def moves(a: RunRecord, b: RunRecord, a_rows: Samples | None, b_rows: Samples | 
     Args:
         a_rows, b_rows: their samples by id; None where a run kept none.
     """
-    both = a_rows is not None and b_rows is not None and set(a_rows) == set(b_rows)
     before, after = dict(_numbers(a)), dict(_numbers(b))
     found = []
     for name in before:
         if name not in after or _same(before[name].value, after[name].value):
             continue
         move = None
-        if both:
-            assert a_rows is not None
-            assert b_rows is not None
+        if a_rows is not None and b_rows is not None:
             move = _paired(name, before[name].value, after[name].value, a_rows, b_rows)
         found.append(move or _unpaired(name, before[name], after[name], a, b))
     return found
 
 
 def _paired(name: str, before: float, after: float, a: Samples, b: Samples) -> Move | None:
-    """Sample by sample; None where the samples do not hold this number."""
+    """Sample by sample; None where the samples are not the same or do not hold this number."""
+    change = task_change(name, a, b)
+    if change is not None:
+        low, high, p, questions = change
+        verdict: Verdict = _verdict(low, high) if p is None else BEYOND if p < P else WITHIN
+        return Move(name, before, after, low, high, p, f"{questions} questions, paired", verdict)
+    if set(a) != set(b):
+        return None
     if name in FLAGS:
         right = [(a[i].get(FLAGS[name]), b[i].get(FLAGS[name])) for i in sorted(a)]
         if any(value is None for pair in right for value in pair):
             return None
         found = paired([bool(x) for x, _ in right], [bool(y) for _, y in right])
-        verdict: Verdict = BEYOND if found.mcnemar_p < P else WITHIN
+        verdict = BEYOND if found.mcnemar_p < P else WITHIN
         basis = f"{len(right)} samples, paired"
         return Move(name, before, after, *found.ci95, found.mcnemar_p, basis, verdict)
     if name not in MEANS:

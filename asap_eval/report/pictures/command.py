@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from asap_eval.errors import AsapEvalError, BadValueError, unknown
+from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError
 from asap_eval.report.pictures import pictures
+from asap_eval.report.words import settings_of
 
 DEFAULTS = {"results": "results", "out": "figures"}
 
@@ -19,11 +20,11 @@ def main(words: Sequence[str]) -> int:
         1 where none can be made, 2 where a word is not understood.
     """
     try:
-        given = _given(words)
+        given = settings_of(words, DEFAULTS, "asap-report pictures")
         drawn = pictures(Path(given["results"]), Path(given["out"]))
     except AsapEvalError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, BadValueError) else 1
+        return 2 if isinstance(error, (BadValueError, UnknownNameError)) else 1
     except OSError as error:
         print(f"error: {error.filename} cannot be written: {error.strerror}.", file=sys.stderr)
         return 1
@@ -34,15 +35,3 @@ def main(words: Sequence[str]) -> int:
     for path in drawn.paths:
         print(path)
     return 0
-
-
-def _given(words: Sequence[str]) -> dict[str, str]:
-    found = dict(DEFAULTS)
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or not value:
-            raise BadValueError(f"'{word}': give results=<folder> and out=<folder>.")
-        if key not in DEFAULTS:
-            raise BadValueError(str(unknown("key of asap-report pictures", key, DEFAULTS)))
-        found[key] = value
-    return found

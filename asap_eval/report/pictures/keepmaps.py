@@ -14,28 +14,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
 from PIL import Image
 
 from asap_eval.errors import RecordError
 from asap_eval.report.keep_map import DROPPED, KEPT, POOLED, KeepMap
 from asap_eval.report.pictures.figure import DPI, Figure, Found, Picture, finished, styled
 from asap_eval.report.pictures.groups import Group, Line, beside, groups
+from asap_eval.report.pictures.panels import BESIDE, COLOURS, field, legend, shown
 
 SIDE = 168
 """Pixels of a panel in the PNG."""
-COLOURS = 256
-"""Of the PNG."""
 ACROSS = 4
 """Panels in a row."""
 WORDS = 28
 """Characters of a line above a panel."""
-BESIDE = (("distance", "distance to the sink"), ("bin", "bins of it"))
-"""Notes drawn beside a map, and what they are."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +90,16 @@ def _sheet(group: Group, image: str, columns: Sequence[Column], number: int) -> 
     grid = (int(down), int(across))
     picture = _input(first.found[0][0].parent / "inputs" / columns[0].row["input"])
     panels: list[Callable[[Axes], None]] = [
-        partial(_picture, image=picture, title="as the model saw it")
+        partial(shown, image=picture, title="as the model saw it")
     ]
     for column in columns:
         drawn = map_of(column.row, picture, grid).drawn(SIDE)
-        panels.append(partial(_picture, image=drawn, title=_title(column)))
+        panels.append(partial(shown, image=drawn, title=_title(column)))
         panels += [
-            partial(_field, column=column, name=name, grid=grid)
-            for name, _ in BESIDE
+            partial(
+                field, values=column.notes[name], sink=column.notes["sink"], grid=grid, name=name
+            )
+            for name in BESIDE
             if name in column.notes
         ]
     rows = math.ceil(len(panels) / ACROSS)
@@ -116,7 +112,7 @@ def _sheet(group: Group, image: str, columns: Sequence[Column], number: int) -> 
             axes.set_axis_off()
             if at < len(panels):
                 panels[at](axes)
-        canvas.legend(handles=_legend(), loc="outside lower center", ncols=4, handlelength=1.4)
+        canvas.legend(handles=legend(), loc="outside lower center", ncols=4, handlelength=1.4)
         counts = ", ".join(f"{c.line.row['method']} {_counts(c.row)}" for c in columns)
         return finished(
             canvas,
@@ -141,11 +137,6 @@ def map_of(row: dict[str, Any], picture: Image.Image, grid: tuple[int, int]) -> 
     return KeepMap(picture, grid, row["fates"], row["source"], sink if sink >= 0 else None)
 
 
-def _picture(axes: Axes, image: Image.Image, title: str) -> None:
-    axes.imshow(np.asarray(image), interpolation="antialiased")
-    axes.set_title(title, fontsize=7)
-
-
 def _title(column: Column) -> str:
     """Method and options in lines that fit, then what is left and since when."""
     lines = [""]
@@ -161,50 +152,6 @@ def _title(column: Column) -> str:
 
 def _counts(row: dict[str, Any]) -> str:
     return " / ".join(str(row["fates"].count(fate)) for fate in (KEPT, POOLED, DROPPED))
-
-
-def _field(axes: Axes, column: Column, name: str, grid: tuple[int, int]) -> None:
-    """A number of each patch, with the sink framed."""
-    values = np.array(column.notes[name], dtype=float).reshape(grid)
-    sink = int(column.notes["sink"])
-    others = np.delete(values.ravel(), sink)  # its own 0 would take most of the greys
-    axes.imshow(values, cmap="Greys_r", interpolation="nearest", vmin=others.min())
-    if name == "bin":
-        for (row, across), value in np.ndenumerate(values):
-            light = value > 0.6 * values.max()
-            axes.text(
-                across,
-                row,
-                f"{value:.0f}",
-                ha="center",
-                va="center",
-                fontsize=4,
-                color="black" if light else "white",
-            )
-    row, across = divmod(sink, grid[1])
-    axes.add_patch(Rectangle((across - 0.5, row - 0.5), 1, 1, fill=False, ec="red", lw=1.5))
-    what = dict(BESIDE)[name]
-    span = f"{others.min():.2g} to {others.max():.2g}"
-    axes.set_title(f"{what}\n{span}" if name == "distance" else what, fontsize=7)
-
-
-def _legend() -> list[Any]:
-    return [
-        Patch(fc="white", ec="0.3", label="kept"),
-        Line2D(
-            [],
-            [],
-            ls="",
-            marker="s",
-            ms=8,
-            mfc="0.8",
-            mec="0.3",
-            mew=0.5,
-            label="pooled: dots, its token's colour",
-        ),
-        Patch(fc="0.05", ec="black", label="dropped: light dots on dark"),
-        Patch(fill=False, ec="red", lw=1.5, label="sink"),
-    ]
 
 
 KEEP_MAPS = Picture(

@@ -1,0 +1,223 @@
+"""``asap-eval-cases``: pictures of the answers that a method fixed or broke.
+
+    asap-eval-cases results=results task=pope out=cases most=8
+
+Every case gets a sheet: its question, the right answer, the unpruned model's and the method's, and
+what each stage of the method kept of the picture. ``index.md`` lists all cases.
+
+results  folder of records of bench=vlm, with their per-sample files (results)
+task     of bench=vlm (pope)
+out      folder to write (cases)
+most     sheets of each outcome and record, 0 = all (8)
+model    records of this model alone
+method   records of this method alone
+data     where the questions are, if no longer where the record says
+weights  where the model is, likewise
+device   to run on, if not that of the record
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import asap_eval  # noqa: F401  (registers the methods)
+from asap_eval.bench.vlm import ready_of
+from asap_eval.bench.vlm_keep import Kept, keep_maps, stages_of
+from asap_eval.cli.crops import maps_of
+from asap_eval.errors import (
+    AsapEvalError,
+    BadValueError,
+    DataError,
+    RecordError,
+    UnknownNameError,
+    WeightsError,
+)
+from asap_eval.record import RunRecord
+from asap_eval.report.cases import COLUMNS, Case, Compared, cells_of
+from asap_eval.report.cases_command import CHOICE, chosen_cases
+from asap_eval.report.pictures import write
+from asap_eval.report.pictures.case_sheet import Stage, case_sheet
+from asap_eval.report.pictures.panels import BESIDE
+from asap_eval.report.render import DASH, Table, save, to_markdown
+from asap_eval.report.words import count_of, settings_of
+from asap_eval.runner.prepare import Prepared, prepare
+from asap_eval.runner.progress import bar, say
+from asap_eval.vlm.questions import Asked, Question, QuestionSet
+
+DEFAULTS = {**CHOICE, "out": "cases", "most": "8", "data": "", "weights": "", "device": ""}
+MOVED = ("data", "weights", "device")
+"""Keys that stand for those of a record's job."""
+MORE = ("method, run again", "picture")
+"""Columns of the index behind those of the cases."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What became of a case: the method's answer when it ran again, and the sheet or why none."""
+
+    again: str
+    picture: str
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write sheets and index; standard output gets their paths.
+
+    Returns:
+        2 where the call is wrong, 1 where nothing can be drawn.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if any(word in ("-h", "--help") for word in words):
+        print(__doc__)
+        return 0
+    try:
+        given = settings_of(words, DEFAULTS, "asap-eval-cases")
+        most = count_of("most", given["most"])
+        found = chosen_cases(given)
+        _check_any(found, given["task"])
+        out = Path(given["out"])
+        drawn = [_drawn(one, most, out, given) for one in found]
+        tables = [_table(*pair) for pair in zip(found, drawn, strict=True)]
+        save("\n".join(to_markdown(table) for table in tables), out / "index.md")
+    except AsapEvalError as error:
+        say(f"error: {error}", style="red")
+        return 2 if isinstance(error, (BadValueError, UnknownNameError)) else 1
+    except OSError as error:
+        say(f"error: {error.filename} cannot be written: {error.strerror}.", style="red")
+        return 1
+    print(out / "index.md")
+    return 0
+
+
+def _check_any(found: Sequence[Compared], task: str) -> None:
+    if not any(one.cases for one in found):
+        raise RecordError(
+            f"No answer of task {task} was fixed or broken by "
+            f"{', '.join(one.name for one in found)}: there is nothing to draw. (Answers that can "
+            "be right in part, as VizWiz's and VQAv2's, are neither.)"
+        )
+
+
+def _drawn(
+    one: Compared, most: int | None, out: Path, given: Mapping[str, str]
+) -> dict[str, Drawn]:
+    """What became of every chosen case of a record, by id."""
+    cases = one.first(most)
+    if not cases:
+        return {}
+    ready = _opened(one.record, given)
+    samples = cast("QuestionSet", ready.samples)  # every bench with tasks has such
+    asked = next(a for a in samples.asked if a.task.name == one.task)
+    found = {}
+    with bar(one.name, len(cases)) as advance:
+        for case in cases:
+            found[case.id] = _sheet(ready, one, case, asked, out)
+            advance(1)
+    return found
+
+
+def _opened(record: RunRecord, given: Mapping[str, str]) -> Prepared:
+    """Model and questions of a record.
+
+    Raises:
+        DataError, WeightsError: they are not what the record was made with, or not there.
+    """
+    moved: dict[str, Any] = {key: given[key] for key in MOVED if given[key]}
+    job = dataclasses.replace(record.job, **moved)
+    try:
+        ready = prepare(job)
+    except DataError as error:
+        raise DataError(
+            f"The questions of {record.stem} cannot be opened: {error} If they moved, give "
+            "data=<folder>."
+        ) from error
+    except WeightsError as error:
+        raise WeightsError(
+            f"The model of {record.stem} cannot be opened: {error} If it moved, give "
+            "weights=<folder>."
+        ) from error
+    weights, data = record.provenance.weights["sha256"], record.provenance.data["ids_digest"]
+    if ready.loaded.weights.sha256 != weights:
+        raise WeightsError(
+            f"{ready.loaded.weights.name} has other weights than those {record.stem} was made "
+            f"with: sha256 {ready.loaded.weights.sha256[:12]}, the record says {weights[:12]}. "
+            "Give theirs as weights=<folder>, or run the job again."
+        )
+    if ready.samples.digest != data:
+        raise DataError(
+            f"data={job.data} has other questions than those {record.stem} was made with: sha256 "
+            f"{ready.samples.digest[:12]}, the record says {data[:12]}. Give theirs as "
+            "data=<folder>, or run the job again."
+        )
+    return ready
+
+
+def _sheet(ready: Prepared, one: Compared, case: Case, asked: Asked, out: Path) -> Drawn:
+    """Run the stages on a case and draw them."""
+    record = one.record
+    try:
+        kept = _kept(ready, record, case, asked)
+        stages = [_stage(name, stage, asked) for name, stage in kept.items()]
+    except (DataError, BadValueError) as error:
+        return Drawn(DASH, f"none: {error}")
+    names = next(iter(kept.values())).names
+    figure = case_sheet(case.id.replace("/", "-"), one.name, case, names, stages)
+    paths = write(figure, out / record.stem)
+    for path in paths:
+        print(path)
+    link = f"[sheet]({paths[-1].relative_to(out).as_posix()})"
+    return Drawn(stages[-1].answer or "(empty)", link)
+
+
+def _kept(ready: Prepared, record: RunRecord, case: Case, asked: Asked) -> dict[str, Kept]:
+    place, bench = int(case.id.rpartition("/")[2]), record.job.bench_params
+    documents = asked.documents
+    question = Question(case.id, documents.text(place), documents.picture(place))
+    shown = ready_of(asked.judge, question)
+    bound = min(asked.judge.new_tokens, bench["new_tokens"] or asked.judge.new_tokens)
+    return keep_maps(
+        ready.loaded,
+        stages_of(record.job.method, record.knob, record.job.params),
+        case.id,
+        shown.picture,
+        shown.prompt,
+        seed=record.job.seed,
+        newline=bench["newline"],
+        new_tokens=bound,
+    )
+
+
+def _stage(name: str, kept: Kept, asked: Asked) -> Stage:
+    return Stage(
+        name,
+        asked.judge.cut(kept.answer),
+        maps_of(kept),
+        kept.fired.tolist(),
+        {note: kept.notes[note].tolist() for note in BESIDE if note in kept.notes},
+    )
+
+
+def _table(one: Compared, drawn: Mapping[str, Drawn]) -> Table:
+    """All cases of a record, with the sheets of those that have one."""
+    record, without = one.record, Drawn(DASH, DASH)
+    notes = [
+        *one.notes,
+        f"{sum(d.again != DASH for d in drawn.values())} of {len(one.cases)} cases have a sheet",
+        f"weights {record.provenance.weights['name']}, data {record.provenance.data['source']}",
+    ]
+    rows = []
+    for case in one.cases:
+        what = drawn.get(case.id, without)
+        rows.append([*cells_of(case), what.again, what.picture])
+    table = Table(
+        one.title, [*COLUMNS, *MORE], rows, notes, [(one.name, record.provenance.command)]
+    )
+    return table.without_empty_columns() if rows else table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
