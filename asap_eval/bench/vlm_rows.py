@@ -76,6 +76,7 @@ def _failure(
 
 
 def row_of(judge: Judge, question: Question, answer: Answer | None, error: str | None) -> Row:
+    """A question scored: its answer, or why it has none."""
     task, document = judge.task, question.document
     said = None if answer is None else judge.cut(answer.text)
     scored = judge.wrong(document) if said is None else judge.scored(document, said)
