@@ -26,7 +26,7 @@ from typing import Any
 from asap_eval.bench.bench import Bench, Summary, register
 from asap_eval.bench.outlook import Outlook
 from asap_eval.bench.vlm_macs import unpruned_prefill
-from asap_eval.bench.vlm_outlook import outlook_of
+from asap_eval.bench.vlm_outlook import CROPS, outlook_of
 from asap_eval.bench.vlm_rows import rows_of
 from asap_eval.bench.vlm_scores import average, difference, relative, task_block
 from asap_eval.bench.vlm_work import work_of
@@ -47,9 +47,6 @@ from asap_eval.vlm.questions import (
     question_batches,
 )
 from asap_eval.vlm.tasks import TASKS, Task, chosen
-
-CROPS = 5
-"""Crops of the LLaVA-NeXT picture that a budget of tokens speaks of: a base and four tiles."""
 
 
 @register(

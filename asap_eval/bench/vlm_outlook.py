@@ -24,6 +24,8 @@ from asap_eval.vlm.sizes import QUESTIONS
 from asap_eval.vlm.tasks import Task
 
 CROPS = 5
+"""Crops of the LLaVA-NeXT picture that a budget of tokens speaks of: a base and four tiles."""
+
 TEXT, NEW = 60, 16
 """Tokens of a prompt beside the image's, and of an answer, where they are not known yet."""
 
