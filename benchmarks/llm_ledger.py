@@ -6,14 +6,16 @@ The 7B models are built whole on the meta device: every shape, no memory. The pa
 operations (2 x MACs) for LLaVA-NeXT at three numbers of image tokens; it says neither how long its
 prompts were nor whether the tower is in them. The ledger's range runs from the language model alone
 with no text to the whole model (tower of five unpruned crops, projector, language model) with 60
-tokens of text, about what LLaVA's prompt has on POPE. A figure inside it fits; for one outside, the
-number of image tokens that would give it is printed.
+tokens of text, about what LLaVA's prompt has on POPE. A figure inside it fits; for one above, the
+fewest image tokens that would reach it are printed, for one below, the most that would not pass it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -49,8 +51,9 @@ class Line:
 
     Attributes:
         alone: the language model with no text. whole: tower, projector and language model with no
-            text. most: the same with `TEXT` tokens. needed: image tokens that would give the
-            published figure as ``most``; None where it fits.
+            text. most: the same with `TEXT` tokens. needed: of a figure above the range the fewest
+            image tokens whose ``most`` reaches it, of one below the most whose ``alone`` does not
+            pass it; None where it fits.
     """
 
     row: str
@@ -65,33 +68,38 @@ class Line:
     def verdict(self) -> str:
         if self.needed is None:
             return "fits"
-        return f"does not fit: it takes {self.needed} image tokens or more"
+        side = "more" if self.published > self.most else "fewer"
+        return f"does not fit: it takes {self.needed} image tokens or {side}"
+
+
+def line_of(geometry: LlavaGeometry, row: str, tokens: int, published: float) -> Line:
+    """One published figure beside the ledger's."""
+    ledger = unpruned_prefill(geometry, tokens, 0, CROPS)
+    alone, whole = (2 * float(part) / 1e12 for part in (ledger.prefill, ledger.total))
+    most, needed = _most(geometry, tokens), None
+    if published > most + ROUNDING:
+        needed = _first(lambda n: _most(geometry, n) >= published)
+    elif published < alone - ROUNDING:
+        needed = _first(lambda n: _alone(geometry, n) > published) - 1
+    return Line(row, tokens, published, alone, whole, most, needed)
 
 
 def lines(geometry: LlavaGeometry) -> list[Line]:
     """The published figures beside the ledger's."""
-    found = []
-    for row, tokens, published in PUBLISHED:
-        ledger = unpruned_prefill(geometry, tokens, 0, CROPS)
-        alone, whole = (2 * float(part) / 1e12 for part in (ledger.prefill, ledger.total))
-        most = _most(geometry, tokens)
-        fits = alone - ROUNDING <= published <= most + ROUNDING
-        needed = None if fits else _needed(geometry, published)
-        found.append(Line(row, tokens, published, alone, whole, most, needed))
-    return found
+    return [line_of(geometry, *figure) for figure in PUBLISHED]
+
+
+def _alone(geometry: LlavaGeometry, tokens: int) -> float:
+    return 2 * float(unpruned_prefill(geometry, tokens, 0, CROPS).prefill) / 1e12
 
 
 def _most(geometry: LlavaGeometry, tokens: int) -> float:
     return 2 * float(unpruned_prefill(geometry, tokens, TEXT, CROPS).total) / 1e12
 
 
-def _needed(geometry: LlavaGeometry, published: float) -> int:
-    """Fewest image tokens whose ``most`` reaches a figure."""
-    low, high = 0, 10_000
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if _most(geometry, middle) >= published else (middle, high)
-    return high
+def _first(reached: Callable[[int], bool]) -> int:
+    """Fewest image tokens at which something that grows with them is reached."""
+    return bisect_left(range(10_000), True, key=reached)
 
 
 def sizes(name: str) -> dict[str, float]:

@@ -189,15 +189,16 @@ def test_the_ledger_beside_the_published_figures(
     script.main()
     said = capsys.readouterr().out
     assert "7.063 B parameters, 14.13 GB in fp16" in said
-    found = script.lines(llava_geometry(script.shape_of(model_specs()["llava_next_7b"])))
+    geometry = llava_geometry(script.shape_of(model_specs()["llava_next_7b"]))
+    found = script.lines(geometry)
     assert [line.needed is None for line in found] == [True, False, True]
     full, pooled, _ = found
     assert full.whole == pytest.approx(43.6, abs=0.05)  # without a word of text
     assert pooled.most < 17.5 < 20.1
-    assert (
-        script._most(
-            script.llava_geometry(script.shape_of(model_specs()["llava_next_7b"])), pooled.needed
-        )
-        >= 20.1
-    )
+    assert script._most(geometry, pooled.needed - 1) < 20.1 <= script._most(geometry, pooled.needed)
+    assert pooled.verdict.endswith(f"{pooled.needed} image tokens or more")
+    low = script.line_of(geometry, "made up", 1050, 10.0)
+    assert script._alone(geometry, low.needed) <= 10 < script._alone(geometry, low.needed + 1)
+    assert low.verdict.endswith(f"{low.needed} image tokens or fewer")
+    assert low.needed < 1050
     assert "does not fit" in said

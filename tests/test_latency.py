@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tiny_llava as small
 import torch
+from PIL import ImageFile
 
 import asap_eval.bench.phases
 from asap_eval.bench.bench import build_bench
@@ -91,7 +92,7 @@ def test_a_run_leaves_times_memory_and_work(command: Run, folder: Path) -> None:
     record = read_record(Path(out[-1]))
     rows = [json.loads(line) for line in Path(out[-1]).with_suffix(".samples.jsonl").open()]
     assert [row["error"] is None for row in rows] == [True] * 4 + [False]
-    assert "cannot be decoded" in rows[4]["error"]
+    assert "is not an image" in rows[4]["error"]
     assert rows[4]["ms"] is None
     assert rows[0]["ms"] == rows[1]["ms"] != rows[2]["ms"]
     assert [row["memory_gb"] is None for row in rows] == [False, False, True, True, True]
@@ -200,6 +201,21 @@ def test_what_cannot_be_timed_is_said(command: Run, folder: Path, tmp_path: Path
     assert chosen.ids == ["picture/0", "picture/2"]
 
 
+def test_half_a_picture_is_none(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where another library has told Pillow to take what there is."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    content = (folder / "0.png").read_bytes()
+    (tmp_path / "half.png").write_bytes(content[: len(content) // 2])
+    (tmp_path / "whole.png").write_bytes(content)
+    opened = open_pictures(str(tmp_path), "Hi", limit=None, sample="first", new_tokens=None)
+    documents = opened.asked[0].documents
+    with pytest.raises(DataError, match="cannot be decoded"):
+        documents.picture(0)
+    assert documents.picture(1).size[0] > 0
+
+
 @pytest.mark.parametrize("name", ["table4", "table8", "table9"])
 def test_experiments_beside_the_papers_figures(
     name: str, command: Run, folder: Path, tmp_path: Path
@@ -232,6 +248,8 @@ def test_stages_stand_in_the_papers_order(command: Run, folder: Path) -> None:
     assert own[0] > own[1] == own[2] == own[3] > 0
     work = [record.macs.mean_g for record in (stopped, pooled, stage2) if record.macs]
     assert work == sorted(work, reverse=True)
+    assert stopped.tokens is not None
+    assert stopped.tokens.kept_min == 144  # the walk stops, and no token goes
     assert walk.macs is not None
     assert walk.macs.mean_g == walk.macs.baseline_g
     first = " ".join(out).index("+ Lazy Random Walk")

@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 import test_cli
 import test_runner
+import torch
 from test_cli import Run
 
+from asap_eval.bench import vlm_rows
 from asap_eval.cli import main
-from asap_eval.errors import DataError, UnsupportedModelError
+from asap_eval.errors import BadValueError, DataError, UnsupportedModelError
 from asap_eval.journal import Journal, Row
 from asap_eval.record import RunRecord, read_record
 from asap_eval.vlm import lmms
@@ -289,21 +291,70 @@ def test_a_picture_that_the_processor_refuses_fails_alone(
     assert all("odd picture" in row["error"] for row in rows if row["error"])
 
 
-def test_an_error_of_the_model_is_everybody_s(
-    questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+Fails = Callable[[list[str]], Exception | None]
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
+    """The model raises what ``fails`` says of a batch's ids."""
+    plain = vlm_rows.answers
+
+    def answers(*args: Any, **kwargs: Any) -> Any:
+        if (error := fails(list(args[5]))) is not None:
+            raise error
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(vlm_rows, "answers", answers)
+
+
+def test_a_question_that_the_model_fails_on_fails_alone(
+    questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Run
 ) -> None:
-    """A broken method must not show as low accuracy."""
-    from asap_eval.bench import vlm
+    """The others of its batch are answered as ever; the record is whole, the exit code is not 0."""
+    given = (*TINY, f"data={questions}", "tasks=pope", "limit=8")
+    assert command(*given, "results=plain")[0] == 0
+    before = rows_of(next((tmp_path / "plain").glob("*.json")))
+    failing(monkeypatch, lambda ids: IndexError("off\nby") if "pope/2" in ids else None)
+    code, out, err = command(*given)
+    assert code == 1
+    said = "pope/2: the model fails on it: IndexError: off"
+    assert f"1 of 8 samples failed and count as wrong: {said}" in flat(err)
+    record, rows = read_record(Path(out[-1])), rows_of(Path(out[-1]))
+    assert record.status == "done"
+    assert record.provenance.failures == [{"id": "pope/2", "message": said}]
+    assert record.tasks is not None
+    assert (record.tasks["pope"]["n"], record.tasks["pope"]["failed"]) == (8, 1)
+    assert [row for row in rows if not row["error"]] == before[:2] + before[3:]
+    assert rows[2]["correct"] is False
 
-    def fails(*args: object, **kwargs: object) -> None:
-        raise ValueError("broken reducer")
 
-    monkeypatch.setattr(vlm, "answers", fails)
+EVERYBODYS: dict[str, tuple[Fails, str]] = {
+    "all": (lambda ids: ValueError("broken reducer"), "None of the 8 questions could be answered"),
+    "batch": (lambda ids: ValueError("bad stack") if len(ids) > 1 else None, "bad stack"),
+    "memory": (lambda ids: torch.OutOfMemoryError("full"), "Out of memory on cpu at batch_size=4"),
+    "cpu": (
+        lambda ids: RuntimeError("DefaultCPUAllocator: not enough memory: you tried"),
+        "Out of memory on cpu at batch_size=4",
+    ),
+    "device": (lambda ids: torch.AcceleratorError("assert"), "assert"),
+    "setting": (
+        lambda ids: BadValueError("k is too small") if "pope/5" in ids else None,
+        "k is too small",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", EVERYBODYS)
+def test_an_error_of_the_model_is_everybody_s(
+    case: str, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken method must not show as low accuracy, nor full memory as wrong answers."""
+    fails, words = EVERYBODYS[case]
+    failing(monkeypatch, fails)
     monkeypatch.chdir(tmp_path)
-    assert main([*TINY, f"data={questions}", "tasks=gqa"]) == 1
+    assert main([*TINY, f"data={questions}", "tasks=pope", "limit=8"]) != 0
     record: RunRecord = read_record(next((tmp_path / "results").glob("*.json")))
     assert record.status == "failed"
-    assert "broken reducer" in str(record.error)
+    assert words in str(record.error)
 
 
 # Refusals
@@ -375,6 +426,11 @@ BROKEN: dict[str, tuple[str, Callable[[int, dict[str, Any]], Any], str]] = {
     "answer": ("pope", lambda _, row: {**row, "answer": "perhaps"}, "pope/0.*not yes or no"),
     "pair": ("mme", lambda at, row: None if at == 3 else row, "has 1 questions"),
     "choice": ("scienceqa_img", lambda _, row: {**row, "answer": 7}, "its answer is 7"),
+    "voices": (
+        "vqav2_val",
+        lambda _, row: {**row, "answers": [{"answer": "2"}] * 10},
+        "two of its answers are the same entry",
+    ),
     "people": ("vizwiz_vqa_val", lambda _, row: {**row, "answers": []}, "no answers"),
     "letter": ("mmbench_en_dev_static", lambda _, row: {**row, "answer": "E"}, "not A, B, C or D"),
     "circle": (

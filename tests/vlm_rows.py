@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from asap_eval.bench.answers import Answer
-from asap_eval.bench.vlm import _row
+from asap_eval.bench.vlm_rows import row_of
 from asap_eval.journal import Row
 from asap_eval.vlm.questions import Asked, Question, open_questions
 from asap_eval.vlm.tasks import TASKS
@@ -31,7 +31,7 @@ def rows_of(questions: Asked, say: Say) -> list[Row]:
         text = say(dict(document))
         question = Question(name, document, None)
         answer = None if text is None else answer_of(text)
-        rows.append(_row(questions.judge, question, answer, None if answer else "no picture"))
+        rows.append(row_of(questions.judge, question, answer, None if answer else "no picture"))
     return rows
 
 

@@ -33,9 +33,12 @@ from asap_eval.bench.bench import Summary, register
 from asap_eval.bench.memory import peak_gb
 from asap_eval.bench.phases import Phases, timed_answer
 from asap_eval.bench.speed import backend, spread
-from asap_eval.bench.vlm import UNANSWERED, Ready, VisionLanguage, measured, ready_of, unfit
+from asap_eval.bench.vlm import VisionLanguage
+from asap_eval.bench.vlm_asked import Asked, Named, asked_of
+from asap_eval.bench.vlm_rows import UNANSWERED, measured
+from asap_eval.bench.vlm_work import work_of
 from asap_eval.errors import BadValueError, DataError
-from asap_eval.hosts import LlavaGeometry, install, llava_geometry
+from asap_eval.hosts import LlavaGeometry, llava_geometry
 from asap_eval.journal import Row
 from asap_eval.method import Reducer, build
 from asap_eval.models import LoadedVlm
@@ -96,7 +99,7 @@ class Latency(VisionLanguage):
     ) -> Generator[list[Row], None, None]:
         """Counts alone: nothing is timed while a knob is searched."""
         for batch in batches:
-            asked = _asked(loaded, batch)
+            asked = asked_of(loaded, batch)
             counted: list[Row] = []
             if asked.given is not None:
                 with self._installed(loaded, reducer, asked, seed) as trace:
@@ -109,7 +112,7 @@ class Latency(VisionLanguage):
     ) -> Generator[list[Row], None, None]:
         """Rows of one batch after the other, timed in turns."""
         both = {"unpruned": build("none"), "method": reducer}
-        rest = (_asked(loaded, batch) for batch in batches)
+        rest = (asked_of(loaded, batch) for batch in batches)
         head = self._warm(loaded, both, rest, seed)
         first = True
         for number, asked in enumerate(itertools.chain(head, rest)):
@@ -139,11 +142,11 @@ class Latency(VisionLanguage):
             yield _rows(asked, [row | taken for row in counted])
 
     def _warm(
-        self, loaded: LoadedVlm, both: Mapping[str, Reducer], rest: Iterator[_Asked], seed: int
-    ) -> list[_Asked]:
+        self, loaded: LoadedVlm, both: Mapping[str, Reducer], rest: Iterator[Asked], seed: int
+    ) -> list[Asked]:
         """Answer `warmup` questions, the first ones, as often as that takes; they are given back
         to be timed."""
-        head: list[_Asked] = []
+        head: list[Asked] = []
         while sum(len(asked.ready) for asked in head) < max(self.warmup, 1):
             if (asked := next(rest, None)) is None:
                 break
@@ -161,12 +164,12 @@ class Latency(VisionLanguage):
         return head
 
     def _installed(
-        self, loaded: LoadedVlm, reducer: Reducer, asked: _Asked, seed: int
+        self, loaded: LoadedVlm, reducer: Reducer, asked: Asked, seed: int
     ) -> AbstractContextManager[Trace]:
-        return _Named(loaded, reducer, [one.id for one in asked.ready], seed, self.newline)
+        return Named(loaded, reducer, [one.id for one in asked.ready], seed, self.newline)
 
     def _peaks(
-        self, loaded: LoadedVlm, reducer: Reducer, asked: _Asked, seed: int
+        self, loaded: LoadedVlm, reducer: Reducer, asked: Asked, seed: int
     ) -> dict[str, float]:
         """Peak GB above the weights until the first logits, and of the whole answer; not timed."""
         found = {}
@@ -190,7 +193,7 @@ class Latency(VisionLanguage):
                 f"None of the {len(rows)} questions could be answered; the first says: "
                 f"{rows[0]['error']}"
             )
-        work = self.work(read, geometry, convention)
+        work = work_of(read, geometry, convention)
         ratios = {
             phase: [row["unpruned_ms"][phase] / row["ms"][phase] for row in read]
             for phase in ("prefill", "answer")
@@ -225,77 +228,13 @@ class Latency(VisionLanguage):
         """Nothing: the unpruned model runs beside the method, not in a record of its own."""
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """A batch on the device.
-
-    Attributes:
-        batch: as it was read. ready: questions that are asked; errors: why the others are not, by
-            id. given: keywords of `generate`, None where no question is asked.
-    """
-
-    batch: QuestionBatch
-    ready: list[Ready]
-    errors: dict[str, str]
-    given: Any
-
-    @property
-    def new_tokens(self) -> int:
-        return self.batch.new_tokens
-
-
-def _asked(loaded: LoadedVlm, batch: QuestionBatch) -> _Asked:
-    """Read and process a batch; pictures that cannot be shown are left out."""
-    ready, errors = [], {}
-    for question in batch.questions:
-        try:
-            ready.append(ready_of(batch.judge, question))
-        except DataError as error:
-            errors[question.id] = str(error)
-    try:
-        given = _inputs(loaded, ready)
-    except Exception:
-        # A picture the processor refuses is that sample's failure; any other error is everybody's.
-        refused = {one.id: why for one in ready if (why := unfit(loaded, one))}
-        if not refused:
-            raise
-        errors |= refused
-        ready = [one for one in ready if one.id not in refused]
-        given = _inputs(loaded, ready)
-    return _Asked(batch, ready, errors, given)
-
-
-def _inputs(loaded: LoadedVlm, ready: Sequence[Ready]) -> dict[str, Any] | None:
-    if not ready:
-        return None
-    return loaded.inputs([one.picture for one in ready], [one.prompt for one in ready])
-
-
-class _Named(AbstractContextManager[Trace]):
-    """A method in the model for one call, its samples named; entering it is not timed."""
-
-    def __init__(
-        self, loaded: LoadedVlm, reducer: Reducer, ids: Sequence[str], seed: int, newline: Any
-    ) -> None:
-        self._seam = install(loaded.model, reducer, seed=seed, newline=newline)
-        self._ids = ids
-
-    def __enter__(self) -> Trace:
-        trace = self._seam.__enter__()
-        trace.name_images(self._ids)
-        return trace
-
-    def __exit__(self, *exc: Any) -> None:
-        self._seam.__exit__(*exc)
-
-
-def _counts(loaded: LoadedVlm, trace: Trace, asked: _Asked, out: Any) -> list[Row]:
+def _counts(loaded: LoadedVlm, trace: Trace, asked: Asked, out: Any) -> list[Row]:
     """Counts and work of the questions that were asked, in order."""
     geometry = llava_geometry(loaded.model)
     return [measured(one) for one in answers_from(loaded, trace, geometry, asked.given, out)]
 
 
-def _rows(asked: _Asked, found: Sequence[Row]) -> list[Row]:
+def _rows(asked: Asked, found: Sequence[Row]) -> list[Row]:
     """Rows of all questions of a batch; ``found`` is of those that were asked, in order."""
     by_id = {one.id: row for one, row in zip(asked.ready, found, strict=True)}
     return [

@@ -1,4 +1,4 @@
-"""Peak memory of a forward pass above the loaded model."""
+"""Memory: the peak of a forward pass above the loaded model, and errors that say it is full."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ from collections.abc import Callable
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+_CPU_MEMORY = ("not enough memory", "can't allocate memory")
+"""What torch's CPU allocator says; it has no error type of its own."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is full, of the process or of a GPU."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(part in str(error) for part in _CPU_MEMORY)
 
 
 def peak_gb(step: Callable[[], object], device: torch.device) -> float:

@@ -5,8 +5,8 @@ what the task says of it by metric; ``score`` 0 to 1 and ``correct`` (null where
 right in part); ``part`` and ``group`` what it is scored with; ``new_tokens prompt_tokens
 image_tokens handed_to_llm llm_layer_mean``; ``tokens layer_mean fired`` as lists, one value per
 crop; ``language_fired``; ``parts`` MACs of tower, projector, prefill and decoding; ``model_macs``
-(the first three), ``method_macs`` and ``unpruned_macs``. A question without a usable picture is
-wrong and listed.
+(the first three), ``method_macs`` and ``unpruned_macs``. A question without a usable picture, or
+one that the model raises an error on, is wrong and listed.
 
 Of a record: ``tasks`` as `asap_eval.bench.vlm_scores` says; ``macs`` per question up to the first
 logits, because answers differ in length; in ``tokens`` and ``fired`` an image is a crop (of a
@@ -19,44 +19,34 @@ method in the language model ``fired`` has the layers). ``analysis``: ``avg`` ov
 from __future__ import annotations
 
 import dataclasses
-import statistics
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-from asap_eval.bench.answers import Answer, answers
 from asap_eval.bench.bench import Bench, Summary, register
 from asap_eval.bench.outlook import Outlook
 from asap_eval.bench.vlm_macs import unpruned_prefill
-from asap_eval.bench.vlm_outlook import outlook_of
+from asap_eval.bench.vlm_outlook import CROPS, outlook_of
+from asap_eval.bench.vlm_rows import rows_of
 from asap_eval.bench.vlm_scores import average, difference, relative, task_block
-from asap_eval.bench.work import fired_block, tokens_block
+from asap_eval.bench.vlm_work import work_of
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import Geometry, LlavaGeometry, install, llava_geometry
 from asap_eval.journal import Row
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedVlm, ModelSpec
 from asap_eval.packing import Newline
-from asap_eval.record import Baseline, Job, Macs, RunRecord
-from asap_eval.trace import Trace
+from asap_eval.record import Baseline, Job, RunRecord
 from asap_eval.vlm.documents import HUB
-from asap_eval.vlm.lmms import Judge, totals_of
+from asap_eval.vlm.lmms import totals_of
 from asap_eval.vlm.questions import (
-    Question,
     QuestionBatch,
     QuestionSet,
     Sample,
     open_questions,
     question_batches,
 )
-from asap_eval.vlm.tasks import TASKS, Task, chosen, truth
-
-CROPS = 5
-"""Crops of the LLaVA-NeXT picture that a budget of tokens speaks of: a base and four tiles."""
-
-_COUNTS = ("new_tokens", "prompt_tokens", "image_tokens", "handed_to_llm", "llm_layer_mean")
-_LISTS = ("tokens", "layer_mean", "fired")
-_PARTS = ("tower", "projector", "prefill", "decode")
+from asap_eval.vlm.tasks import TASKS, Task, chosen
 
 
 @register(
@@ -170,7 +160,7 @@ class VisionLanguage(Bench[QuestionSet, QuestionBatch]):
         geometry = llava_geometry(loaded.model)
         with install(loaded.model, reducer, seed=seed, newline=self.newline) as trace:
             for batch in batches:
-                yield _rows(loaded, trace, geometry, batch)
+                yield rows_of(loaded, trace, geometry, batch)
 
     def spent(self, kind: str, rows: Sequence[Row], geometry: Any, convention: str) -> list[float]:
         """``tokens`` of a LLaVA-NeXT picture count as if it had five crops, as published budgets
@@ -199,34 +189,9 @@ class VisionLanguage(Bench[QuestionSet, QuestionBatch]):
                 f"None of the {len(rows)} questions could be answered; the first says: "
                 f"{rows[0]['error']}"
             )
-        tasks, work = self._tasks(rows), self.work(read, geometry, convention)
+        tasks, work = self._tasks(rows), work_of(read, geometry, convention)
         analysis = {"avg": average(tasks), **(work.analysis or {})}
         return dataclasses.replace(work, tasks=tasks, analysis=analysis)
-
-    def work(self, read: Sequence[Row], geometry: LlavaGeometry, convention: str) -> Summary:
-        """What the rows of answered questions say of tokens and work."""
-        crops = [
-            dict(zip(_LISTS, values, strict=True))
-            for row in read
-            for values in zip(*(row[name] for name in _LISTS), strict=True)
-        ]
-        tokens = tokens_block(crops)
-        tokens.handed_to_llm = _mean(read, "handed_to_llm")
-        tokens.llm_layer_mean = _mean(read, "llm_layer_mean")
-        fired = fired_block(crops, geometry.tower.depth)
-        if any(row["language_fired"] for row in read):
-            own = [{"fired": row["language_fired"]} for row in read]
-            fired = fired_block(own, len(geometry.language.blocks))
-        return Summary(
-            macs=_macs(read, convention),
-            tokens=tokens,
-            fired=fired,
-            analysis={
-                "macs_by_part_g": _by_part(read),
-                **{f"{name}_mean": _mean(read, name) for name in _COUNTS[:3]},
-                "crops_mean": len(crops) / len(read),
-            },
-        )
 
     def _tasks(self, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
         blocks = {}
@@ -252,136 +217,3 @@ class VisionLanguage(Bench[QuestionSet, QuestionBatch]):
             own, old = ([row for row in r if row["task"] == name] for r in (rows, before))
             block |= difference(TASKS[name], block, unpruned.tasks[name], own, old)
         record.analysis |= relative(record.tasks, unpruned.tasks)
-
-
-def _rows(
-    loaded: LoadedVlm, trace: Trace, geometry: LlavaGeometry, batch: QuestionBatch
-) -> list[Row]:
-    """Rows of all questions of a batch; those without a usable picture are not asked."""
-    judge = batch.judge
-    errors: dict[str, str] = {}
-    asked: list[Ready] = []
-    for question in batch.questions:
-        try:
-            asked.append(ready_of(judge, question))
-        except DataError as error:
-            errors[question.id] = str(error)
-
-    def answered(ready: Sequence[Ready]) -> dict[str, Answer]:
-        if not ready:
-            return {}
-        pictures, prompts, ids = ([getattr(one, name) for one in ready] for name in Ready._fields)
-        made = answers(
-            loaded, trace, geometry, pictures, prompts, ids, max_new_tokens=batch.new_tokens
-        )
-        return dict(zip(ids, made, strict=True))
-
-    try:
-        found = answered(asked)
-    except Exception:
-        # A picture the processor refuses is that sample's failure; any other error is everybody's.
-        refused = {one.id: why for one in asked if (why := unfit(loaded, one))}
-        if not refused:
-            raise
-        errors |= refused
-        found = answered([one for one in asked if one.id not in refused])
-    return [_row(judge, q, found.get(q.id), errors.get(q.id)) for q in batch.questions]
-
-
-class Ready(NamedTuple):
-    """A question as the model is asked it."""
-
-    picture: Any
-    prompt: str
-    id: str
-
-
-def ready_of(judge: Judge, question: Question) -> Ready:
-    """Raises `DataError` where there is no usable picture."""
-    if question.error is not None:
-        raise DataError(question.error)
-    picture = judge.picture(question.document, question.picture)
-    return Ready(picture, judge.prompt(question.document), question.id)
-
-
-def unfit(loaded: LoadedVlm, one: Ready) -> str | None:
-    """Why the processor refuses a picture; None where it does not."""
-    try:
-        loaded.inputs([one.picture], [one.prompt])
-    except Exception as error:  # image processors raise many kinds
-        first = str(error).strip().split("\n")[0] or type(error).__name__
-        return f"the processor refuses its picture: {first}"
-    return None
-
-
-def _row(judge: Judge, question: Question, answer: Answer | None, error: str | None) -> Row:
-    task, document = judge.task, question.document
-    said = None if answer is None else judge.cut(answer.text)
-    scored = judge.wrong(document) if said is None else judge.scored(document, said)
-    share = 0.0 if said is None else judge.share(scored)
-    group = None if task.group is None else task.group(document)
-    return {
-        "id": question.id,
-        "task": task.name,
-        "question": str(document["question"]),
-        "truth": truth(document),
-        "part": None if task.part is None else task.part(document),
-        "group": None if group is None else str(group),
-        "prediction": said,
-        "score": share,
-        "correct": None if task.soft else share == 1,
-        "scored": scored,
-        **(UNANSWERED if answer is None else measured(answer)),
-        "error": None if error is None else f"{question.id}: {error}",
-    }
-
-
-def measured(answer: Answer) -> Row:
-    """Counts and work of an answer."""
-    model = answer.tower_macs + answer.projector_macs + answer.prefill_macs
-    return {
-        **{name: getattr(answer, name) for name in _COUNTS},
-        "tokens": answer.kept,
-        "layer_mean": answer.layer_mean,
-        "fired": answer.fired,
-        "language_fired": answer.language_fired,
-        "parts": [getattr(answer, f"{name}_macs") for name in _PARTS],
-        "model_macs": model,
-        "method_macs": answer.method_macs,
-        "unpruned_macs": answer.unpruned_macs,
-    }
-
-
-UNANSWERED: Row = dict.fromkeys(
-    (
-        *(*_COUNTS, *_LISTS, "language_fired", "parts"),
-        *("model_macs", "method_macs", "unpruned_macs"),
-    )
-)
-
-
-def _mean(read: Sequence[Row], name: str) -> float:
-    return statistics.fmean(row[name] for row in read)
-
-
-def _macs(read: Sequence[Row], convention: str) -> Macs:
-    """Means over the questions, up to the first logits."""
-    whole, own, method = (
-        _mean(read, name) for name in ("unpruned_macs", "model_macs", "method_macs")
-    )
-    return Macs(
-        baseline_g=whole / 1e9,
-        mean_g=own / 1e9,
-        method_g=method / 1e9,
-        reduction_pct=100 * ((own + method) / whole - 1),
-        reduction_model_pct=100 * (own / whole - 1),
-        convention=convention,
-    )
-
-
-def _by_part(read: Sequence[Row]) -> dict[str, float]:
-    found = {
-        name: statistics.fmean(row["parts"][at] for row in read) for at, name in enumerate(_PARTS)
-    }
-    found |= {"method": _mean(read, "method_macs"), "unpruned": _mean(read, "unpruned_macs")}
-    return {name: value / 1e9 for name, value in found.items()}

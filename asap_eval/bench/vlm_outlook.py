@@ -24,6 +24,8 @@ from asap_eval.vlm.sizes import QUESTIONS
 from asap_eval.vlm.tasks import Task
 
 CROPS = 5
+"""Crops of the LLaVA-NeXT picture that a budget of tokens speaks of: a base and four tiles."""
+
 TEXT, NEW = 60, 16
 """Tokens of a prompt beside the image's, and of an answer, where they are not known yet."""
 
@@ -93,7 +95,8 @@ def _tokens(full: int, kept: int | None, crops: int, reducer: Reducer) -> str:
         return whole
     if kept is None:
         inside = reducer.tower == "language"
-        return f"{whole}; fewer {'inside the language model' if inside else 'as images decide'}"
+        where = "inside the language model" if inside else "as the tower or the images decide"
+        return f"{whole}; fewer {where}"
     return f"{whole}, {kept} handed to the language model"
 
 
@@ -102,14 +105,19 @@ def _work(geometry: LlavaGeometry, full: int, kept: int | None, crops: int, coun
         return float(unpruned_prefill(geometry, tokens, TEXT, crops).total) / 1e9
 
     whole = giga(full)
-    said = f"{whole:.4g} G a question unpruned up to the first logits"
+    said = f"{_short(whole)} G a question unpruned up to the first logits"
     if kept is not None:
-        said += f", at most {giga(kept):.4g} G with the method"
+        said += f", about {_short(giga(kept))} G with the method, its own products left out"
     said += f" ({TEXT} tokens of text assumed)"
     if count:
-        said += f"; in all {whole * count / 1e6:.4g} P"
-        said += f" and {giga(kept) * count / 1e6:.4g} P" if kept is not None else ""
+        said += f"; in all {_short(whole * count / 1e6)} P"
+        said += f" and {_short(giga(kept) * count / 1e6)} P" if kept is not None else ""
     return said
+
+
+def _short(value: float) -> str:
+    """Four digits, and no power of ten."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _parameters(model: Any) -> int:

@@ -6,13 +6,9 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
+from asap_eval.bench.memory import out_of_memory
 from asap_eval.errors import AsapEvalError
 from asap_eval.record import Job
-
-_CPU_MEMORY = ("not enough memory", "can't allocate memory")
-"""What torch's CPU allocator says; it has no error type of its own."""
 
 
 @contextmanager
@@ -29,7 +25,7 @@ def readable(job: Job) -> Iterator[None]:
 
 def explained(error: BaseException, job: Job) -> str | None:
     """One line for an error of the machine; None for any other."""
-    if _out_of_memory(error):
+    if out_of_memory(error):
         return (
             f"Out of memory on {job.device} at batch_size={job.batch_size}. Choose a smaller "
             "batch_size; it is never changed silently, because rows would no longer compare."
@@ -52,9 +48,3 @@ def described(error: BaseException, job: Job) -> str:
     if isinstance(error, AsapEvalError):
         return str(error)
     return explained(error, job) or f"{type(error).__name__}: {error}"
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(part in str(error) for part in _CPU_MEMORY)

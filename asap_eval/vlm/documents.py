@@ -75,10 +75,18 @@ class Documents:
             if key not in self._place_of:
                 raise DataError(f"there is no picture with id {key}")
             stored = self.apart[self._place_of[key]][IMAGE]
-        return _decoded(stored)
+        return decoded(stored)
 
 
-def _decoded(stored: Any) -> Image.Image:
+def decoded(stored: Any) -> Image.Image:
+    """A stored picture in RGB.
+
+    Args:
+        stored: its file's bytes, Hugging Face's ``{bytes, path}``, or a list of one such.
+
+    Raises:
+        DataError: there is none or more than one, or it cannot be decoded whole.
+    """
     if isinstance(stored, list):
         if len(stored) > 1:
             raise DataError(f"it has {len(stored)} pictures; one is allowed")

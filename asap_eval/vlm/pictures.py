@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from asap_eval.errors import BadValueError, DataError
+from asap_eval.vlm.documents import decoded
 from asap_eval.vlm.questions import Asked, QuestionSet, Sample
 from asap_eval.vlm.tasks import Task
 
@@ -40,12 +41,12 @@ class Pictures:
         return {"path": self.files[place].relative_to(self.root).as_posix()}
 
     def picture(self, place: int) -> Image.Image:
-        """One picture in RGB; `DataError` where it cannot be decoded."""
+        """One picture in RGB; `DataError` where it cannot be read or decoded."""
         try:
-            with Image.open(self.files[place]) as image:
-                return image.convert("RGB")
-        except (OSError, ValueError) as error:
-            raise DataError(f"its picture cannot be decoded: {error}") from error
+            content = self.files[place].read_bytes()
+        except OSError as error:
+            raise DataError(f"its picture cannot be read: {error.strerror}") from error
+        return decoded(content)
 
 
 @dataclass(frozen=True)

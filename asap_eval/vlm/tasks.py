@@ -65,6 +65,16 @@ def _listed(document: Document) -> str | None:
     return None if document["answers"] else "it has no answers"
 
 
+def _voices(document: Document) -> str | None:
+    """Its scorer takes the answers of the others for those that are other entries."""
+    answers = document["answers"]
+    if reason := _listed(document):
+        return reason
+    if any(one in answers[:place] for place, one in enumerate(answers)):
+        return "two of its answers are the same entry; give each an answer_id of its own"
+    return None
+
+
 def _choice(document: Document) -> str | None:
     count, answer = len(document["choices"]), document["answer"]
     if isinstance(answer, int) and 0 <= answer < count:
@@ -165,7 +175,7 @@ TASKS = {
             "VQA accuracy, %",
             _VQA,
             soft=True,
-            wrong=_listed,
+            wrong=_voices,
         ),
         Task(
             "mmbench_en_dev_static",
