@@ -79,7 +79,7 @@ def contenders(budget: int, patches: int) -> list[Contender]:
     schedule = [most + (block < more) for block in range(USED)]
     return [
         Contender("walk, all layers", "asap", 8, {"tau": NEVER}),
-        Contender("walk, early stop", "asap", NEVER, here, FIRES),
+        Contender("walk, early stop", "asap", NEVER, here | {"normalise": "with_sink"}, FIRES),
         Contender("asap, pooling", "asap", 8, here, FIRES),
         Contender("asap, pooling + stride", "asap", 8, here | {"n": budget}, FIRES),
         Contender(

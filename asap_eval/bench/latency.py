@@ -32,8 +32,8 @@ from asap_eval.bench.answers import answers_from
 from asap_eval.bench.bench import Summary, register
 from asap_eval.bench.memory import peak_gb
 from asap_eval.bench.phases import Phases, timed_answer
+from asap_eval.bench.question_bench import QuestionBench
 from asap_eval.bench.speed import backend, spread
-from asap_eval.bench.vlm import VisionLanguage
 from asap_eval.bench.vlm_asked import Asked, Named, asked_of
 from asap_eval.bench.vlm_rows import UNANSWERED, measured
 from asap_eval.bench.vlm_work import work_of
@@ -54,7 +54,7 @@ UNTIMED: Row = dict.fromkeys(("ms", "unpruned_ms", "steps", "memory_gb", "unprun
 
 @register("latency", "Vision-language models: time to the first token and to the answer, memory.")
 @dataclass
-class Latency(VisionLanguage):
+class Latency(QuestionBench):
     """Times of prefill, decoding and answer, beside the unpruned model's in the same process.
 
     Attributes:
@@ -67,7 +67,6 @@ class Latency(VisionLanguage):
     question: str | None = None
 
     accuracy = False
-    strict = False
     no_speed = "it measures nothing else"
 
     def __post_init__(self) -> None:
