@@ -92,8 +92,9 @@ def _tokens(full: int, kept: int | None, crops: int, reducer: Reducer) -> str:
     if reducer.name == "none":
         return whole
     if kept is None:
-        inside = reducer.tower == "language"
-        return f"{whole}; fewer {'inside the language model' if inside else 'as images decide'}"
+        if reducer.tower == "language":
+            return f"{whole}, all handed over; '{reducer.name}' acts inside the language model"
+        return f"{whole}; fewer as images decide"
     return f"{whole}, {kept} handed to the language model"
 
 
