@@ -131,12 +131,12 @@ class FNADecoder(Reducer):
             zip(state.prompt.lengths, state.index, strict=True)
         ):
             one, n = slice(sample, sample + 1), int(count)
-            own = [t[one, :, :n] for t in (q, k, v)]
+            mine, its_k, its_v = (t[one, :, :n] for t in (q, k, v))
             mask = bias[:, :, :n, :n] if self.causal and bias is not None else None
             over = None if mask is None else mask[:, :, index]
-            key, value = nystroem.landmarks(*own, index[None], over, self.iterations)
+            key, value = nystroem.landmarks(mine, its_k, its_v, index[None], over, self.iterations)
             to = None if mask is None else mask[..., index]
-            found = scaled_dot_product_attention(own[0], key, value, attn_mask=to)
+            found = scaled_dot_product_attention(mine, key, value, attn_mask=to)
             if self.mixed:
                 found = found.reshape(1, n, state.heads, -1).transpose(1, 2)
             out[one, :, :n] = found
