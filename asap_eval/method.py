@@ -283,8 +283,22 @@ class Reducer:
         return False
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, state: Any) -> Tensor:
-        """``[B, H, N, d]`` from q, k, v of that shape; ``bias`` is added to the logits."""
+        """``[B, H, N, d]`` from q, k, v of that shape; ``bias`` is added to the logits.
+
+        In a language model this is asked while the prompts are read. N is the longest prompt, with
+        padding at the end, and ``bias [1, 1, N, N]`` masks later tokens, padding among them.
+        """
         raise NotImplementedError
+
+    def cached(self, block: int, state: Any) -> tuple[Tensor, Tensor, Tensor] | None:
+        """In a language model: what the cache of a block whose attention was replaced keeps of the
+        prompts. Decoding is exact attention over it and the new tokens.
+
+        Returns:
+            Keys and values ``[B, H, M, d]``, padding at the end, and how many of them are valid,
+            ``[B]``; ``None`` = the prompts' own keys and values.
+        """
+        return None
 
     def knob_range(self, batch: Batch) -> tuple[float, float]:
         """The interval in which a budget searches the knob."""

@@ -35,7 +35,8 @@ class Trace:
             included.
         prompt_tokens: ``[S]`` tokens of each prompt as the language model gets it.
         language: a trace of the language model while it read the prompts: its images are samples,
-            its blocks the language model's layers, its patches the image tokens handed over.
+            its blocks the language model's layers, its patches the image tokens handed over. It
+            alone has `cached_tokens`, ``[L, S]``: keys that each layer's cache holds of the prompt.
     """
 
     _values: dict[str, Tensor] = field(default_factory=dict)
@@ -82,10 +83,12 @@ class Trace:
         `start`. Until a method shortens them every layer sees them whole."""
         self._values["prompt_tokens"] = prompt_tokens
         self.language.start(layers, source)
+        self.language._values["cached_tokens"] = self.language.lengths.clone()
         for counts in (
             self.language.lengths,
             self.language.attention_tokens,
             self.language.mlp_tokens,
+            self.language.cached_tokens,
         ):
             counts[:] = prompt_tokens
 
@@ -127,6 +130,10 @@ class Trace:
     @property
     def mlp_tokens(self) -> Tensor:
         return self._get("mlp_tokens")
+
+    @property
+    def cached_tokens(self) -> Tensor:
+        return self._get("cached_tokens")
 
     @property
     def method_macs(self) -> Tensor:

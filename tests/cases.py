@@ -189,6 +189,13 @@ CASES = (
     Case("spot", {"k": 0.5, "blocks": [1, 3], "history": 1}, places=2, conserves=False),
     Case("fna", {"m": 8, "blocks": []}, effect="nothing"),
     Case("fna", {"m": 8}, effect="attention"),
+    Case("fna_decoder", {"blocks": []}, effect="nothing"),
+    Case("fna_decoder", {"m": 60}, effect="attention"),
+    Case(
+        "fna_decoder",
+        {"m": 20, "causal": False, "mixed": True, "blocks": [3, 9]},
+        effect="attention",
+    ),
 )
 
 VISION = tuple(case for case in CASES if case.build().tower == "vision")

@@ -10,24 +10,24 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import asap_eval
+from asap_eval import nystroem
 from asap_eval.errors import BadValueError
-from asap_eval.methods import fna
 
 
 @g.files("fna", "fn_*")
 def test_functions(stem: str) -> None:
     golden = g.read("fna", stem)
     q, k, v, index = (golden[name] for name in ("q", "k", "v", "landmark_idx"))
-    assert torch.equal(fna.farthest_points(q.mean(1), index.shape[1]), index)
-    g.close(fna.nystroem(q, k, v, index), golden["out"])
+    assert torch.equal(nystroem.farthest_points(q.mean(1), index.shape[1]), index)
+    g.close(nystroem.attention(q, k, v, index), golden["out"])
     g.close(scaled_dot_product_attention(q, k, v), golden["exact_attention_out"])
 
     at = index[:, None, :, None].expand(-1, q.shape[1], -1, q.shape[3])
     queries, keys = q.gather(2, at), k.gather(2, at)
     assert torch.equal(keys, golden["k_landmarks"])
-    a = fna.landmark_attention(queries, keys)
+    a = nystroem.landmark_attention(queries, keys)
     g.close(a, golden["A"])
-    inverse = fna.pseudo_inverse(a)
+    inverse = nystroem.pseudo_inverse(a)
     g.close(inverse, golden["A_inv"])
     g.close(inverse @ scaled_dot_product_attention(queries, k, v), golden["v_landmarks"])
 
@@ -38,15 +38,15 @@ def test_shapes_of_a_clip_tower(stem: str) -> None:
     golden = golden_vlm.read(f"fna/{stem}")
     q, k, v, index = (golden[name] for name in ("q", "k", "v", "sample_indices"))
     at = index[:, None, :, None].expand(-1, q.shape[1], -1, q.shape[3])
-    a = fna.landmark_attention(q.gather(2, at), k.gather(2, at))
+    a = nystroem.landmark_attention(q.gather(2, at), k.gather(2, at))
     assert torch.equal(k.gather(2, at), golden["k_landmark"])
     heads = golden["A"].shape[1]  # the wide file holds the matrices of the first head alone
     golden_vlm.close(a[:, :heads], golden["A"])
-    inverse = fna.pseudo_inverse(a)
+    inverse = nystroem.pseudo_inverse(a)
     golden_vlm.close(inverse[:, :heads], golden["A_inv"])
     gathered = scaled_dot_product_attention(q.gather(2, at), k, v)
     golden_vlm.close(inverse @ gathered, golden["v_landmark"])
-    golden_vlm.close(fna.nystroem(q, k, v, index), golden["out"])
+    golden_vlm.close(nystroem.attention(q, k, v, index), golden["out"])
 
 
 def test_in_a_model_it_replaces_the_listed_blocks_and_removes_nothing() -> None:
@@ -65,8 +65,8 @@ def test_in_a_model_it_replaces_the_listed_blocks_and_removes_nothing() -> None:
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         if number in (2, 4):
             if index is None:
-                index = fna.farthest_points(q.mean(1), 9)
-            out = fna.nystroem(q, k, v, index)
+                index = nystroem.farthest_points(q.mean(1), 9)
+            out = nystroem.attention(q, k, v, index)
         else:
             out = scaled_dot_product_attention(q, k, v)
         out = out.transpose(1, 2).flatten(2)
@@ -99,9 +99,9 @@ def test_every_token_a_landmark_is_close_to_exact_attention() -> None:
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, 2, 12, 8, generator=generator, dtype=torch.float64) for _ in "qkv")
     every = torch.arange(12)[None]
-    a = fna.landmark_attention(q, k)
+    a = nystroem.landmark_attention(q, k)
     exact = a @ torch.linalg.inv(a) @ (a @ v)
     torch.testing.assert_close(exact, scaled_dot_product_attention(q, k, v))
-    left = fna.nystroem(q, k, v, every) - exact
-    residual = a @ fna.pseudo_inverse(a) - torch.eye(12, dtype=torch.float64)
+    left = nystroem.attention(q, k, v, every) - exact
+    residual = a @ nystroem.pseudo_inverse(a) - torch.eye(12, dtype=torch.float64)
     torch.testing.assert_close(left, residual @ (a @ v))

@@ -285,7 +285,7 @@ def test_a_plan_of_a_model_that_is_not_here(
     text = "\n".join(out)
     assert code == 1
     assert "pope 100 " in text
-    assert "2928 image tokens of 5 crops unpruned; fewer inside the language model" in text
+    assert "2928 image tokens of 5 crops unpruned, all handed over; 'fastv' acts inside" in text
     assert "has nothing of pope" in text
     if not torch.cuda.is_available():
         code, out, _ = command("model=llava15_7b", *given, "target=64", "device=cuda", "plan=true")

@@ -16,7 +16,17 @@ PACKAGE = ROOT / "asap_eval"
 
 LAYERS = [
     {"errors"},
-    {"checkpoint", "tokens", "trace", "packing", "selection", "matching", "schedule", "options"},
+    {
+        "checkpoint",
+        "tokens",
+        "trace",
+        "packing",
+        "selection",
+        "matching",
+        "schedule",
+        "options",
+        "nystroem",
+    },
     {"method", "predictors"},
     {"scorer", "learned"},
     {"methods", "hosts"},

@@ -27,7 +27,7 @@ WIDTH, HEADS = 64, 4
 """Of the small towers."""
 
 LANGUAGE = [case for case in CASES if case.build().tower == "language"]
-REDUCING = [case for case in LANGUAGE if case.effect != "nothing"]
+ACTING = [case for case in LANGUAGE if case.effect != "nothing"]
 
 
 # --- the small models ---------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def test_a_batch_equals_its_samples(name: str, case: Case) -> None:
 
 def test_every_method_has_a_case_that_acts() -> None:
     """Otherwise the tests of batches here and below would leave it out."""
-    assert {case.method for case in (*VISION, *REDUCING)} == set(methods()) - {"none"}
+    assert {case.method for case in (*VISION, *ACTING)} == set(methods()) - {"none"}
 
 
 @small.on_both
@@ -330,19 +330,21 @@ def test_in_the_language_model_a_batch_equals_its_samples(name: str, positions: 
 
 
 @small.on_both
-@pytest.mark.parametrize("case", REDUCING, ids=str)
+@pytest.mark.parametrize("case", ACTING, ids=str)
 def test_language_methods_decide_sample_by_sample(name: str, case: Case) -> None:
     together, ids, trace = small.reduced(name, case.method, 0, 1, dtype="float64", **case.params)
-    counts = trace.language
-    assert counts.fired.all()
-    assert (counts.lengths[-1] < counts.attention_tokens[0]).all()
+    counts, reduces = trace.language, case.effect == "tokens"
+    assert counts.fired.bool().eq(reduces).all()
+    assert (counts.lengths[-1] < counts.attention_tokens[0]).eq(reduces).all()
+    assert (counts.cached_tokens.amin(0) < counts.attention_tokens[0]).all()
     assert torch.equal(counts.attention_tokens[1:], counts.lengths[:-1])
     assert (trace.lengths == 145).all(), "the tower is left alone"
     for place, sample in enumerate((0, 1)):
         alone, id_, one = small.reduced(name, case.method, sample, dtype="float64", **case.params)
         torch.testing.assert_close(alone[0], together[place], rtol=0, atol=1e-6)
         assert torch.equal(id_[0, -6:], ids[place, -6:])
-        assert torch.equal(one.language.lengths[:, 0], counts.lengths[:, place])
+        for seen in ("lengths", "cached_tokens"):
+            assert torch.equal(getattr(one.language, seen)[:, 0], getattr(counts, seen)[:, place])
         held = counts.source[place]
         length = int(one.language.source.shape[1])
         assert torch.equal(one.language.source[0], held[:length])
@@ -361,7 +363,7 @@ def test_language_methods_that_remove_nothing_change_nothing(case: Case) -> None
 @pytest.mark.parametrize("method", sorted({case.method for case in LANGUAGE}))
 def test_every_need_of_a_language_method_is_read(method: str) -> None:
     loaded, given = small.vlm("llava_tiny"), small.inputs("llava_tiny", 0)
-    reducer = next(case.build() for case in REDUCING if case.method == method)
+    reducer = next(case.build() for case in ACTING if case.method == method)
     for need in reducer.needs:
         poorer = type("Poorer", (type(reducer),), {"needs": reducer.needs - {need}})
         options = {f.name: getattr(reducer, f.name) for f in dataclasses.fields(reducer)}

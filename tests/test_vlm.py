@@ -124,7 +124,7 @@ def test_a_method_in_the_language_model(command: Run, questions: Path) -> None:
     assert 20 < record.tokens.llm_layer_mean < 144
     code, _, err = command(*given, "budget=tokens", "target=20")
     assert code == 1
-    assert "removes them inside it" in flat(err)
+    assert "acts inside it" in flat(err)
 
 
 @pytest.mark.parametrize(("target", "knob"), [(64, 64), (62, 63)])

@@ -65,11 +65,12 @@ def prefill_ledger(geometry: LlavaGeometry, trace: Trace) -> VlmMacs:
 def decode_macs(geometry: LlavaGeometry, trace: Trace, steps: int) -> Tensor:
     """``[S]`` fp64 MACs of decoding ``steps`` tokens after the first logits, with the cache.
 
-    Every layer's cache holds the tokens that entered its attention; a new token sees itself, too.
+    A new token sees what every layer's cache holds of the prompt, the new ones before it, and
+    itself.
     """
     language, own = geometry.language, trace.language
     work = torch.full_like(own.method_macs, steps * language.head_token)
-    for block, cached in zip(language.blocks, own.attention_tokens.double(), strict=True):
+    for block, cached in zip(language.blocks, own.cached_tokens.double(), strict=True):
         work += steps * (block.attention_token + block.mlp_token)
         work += block.attention_pair * (steps * cached + steps * (steps + 1) / 2)
     return work

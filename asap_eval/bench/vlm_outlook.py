@@ -94,9 +94,9 @@ def _tokens(full: int, kept: int | None, crops: int, reducer: Reducer) -> str:
     if reducer.name == "none":
         return whole
     if kept is None:
-        inside = reducer.tower == "language"
-        where = "inside the language model" if inside else "as the tower or the images decide"
-        return f"{whole}; fewer {where}"
+        if reducer.tower == "language":
+            return f"{whole}, all handed over; '{reducer.name}' acts inside the language model"
+        return f"{whole}; fewer as the tower or the images decide"
     return f"{whole}, {kept} handed to the language model"
 
 

@@ -28,13 +28,16 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 class Probe(TorchFunctionMode):
     """Calls ``attend(q, k, v)`` in place of fused attention inside the ``with``.
 
+    Args:
+        masked: whether the call may be masked or causal: ``attend`` knows by itself who sees whom.
+
     ``seen`` counts the interceptions, so that a model whose attention bypasses the fused call is
     found out instead of running unreduced.
     """
 
-    def __init__(self, attend: Attend) -> None:
+    def __init__(self, attend: Attend, masked: bool = False) -> None:
         super().__init__()
-        self.attend = attend
+        self.attend, self.masked = attend, masked
         self.seen = 0
 
     def __torch_function__(
@@ -44,6 +47,8 @@ class Probe(TorchFunctionMode):
         if func is not F.scaled_dot_product_attention:
             return func(*args, **kwargs)
         self.seen += 1
+        if self.masked:
+            kwargs = {**kwargs, "attn_mask": None, "is_causal": False}
         q, k, v, scale = _arguments(*args, **kwargs)
         if scale is not None and scale != q.shape[-1] ** -0.5:
             q = q * (scale * q.shape[-1] ** 0.5)

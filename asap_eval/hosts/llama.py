@@ -21,6 +21,7 @@ from asap_eval.hosts.attention import Reader
 from asap_eval.hosts.geometry import BlockGeometry, linear_macs
 from asap_eval.hosts.overriding import override
 from asap_eval.hosts.prompts import Prompts
+from asap_eval.hosts.replacing import replaced
 from asap_eval.method import Batch, Need, Prompt, Reducer, View
 from asap_eval.tokens import DROPPED, Reduction, Tokens
 from asap_eval.trace import Trace
@@ -51,7 +52,8 @@ class Reading:
         valid: ``[S, N]`` bool. position: ``[S, N]`` position ids. image: ``[S, N]`` bool, tokens
             that hold image tokens. source: ``[S, P]`` slot of each image token, padding left out.
         rotary, mask: of the tokens now; ``None`` = the model's own still hold.
-        cached: by layer behind a reduction, the valid tokens its cache got from the prompt.
+        cached: by layer behind a reduction, or whose method keeps something else in the cache, the
+            valid tokens its cache got from the prompt.
     """
 
     def __init__(self, prompts: Prompts, layers: int) -> None:
@@ -243,7 +245,7 @@ class LanguageSeam(AbstractContextManager[None]):
         reading: Reading,
         reducer: Reducer,
     ) -> None:
-        """What a layer with a shortened cache gets instead of the model's own mask."""
+        """What a layer whose cache is shorter than the prompt gets instead of the model's mask."""
         if index not in reading.cached:
             return
         mask, position = reading.next_token(index, cached, x.shape[1])
@@ -277,12 +279,19 @@ class LanguageSeam(AbstractContextManager[None]):
             kwargs["position_ids"] = reading.position
             kwargs["attention_mask"] = reading.mask
             reading.cached[index] = reading.valid
-        if watched and reducer.needs & {Need.ROWS, Need.LOGITS}:
-            with Reader() as reader:
-                x = forward(x, **kwargs)
-            reads |= self._rows(block, reader, watched, reading, reducer)
-        else:
+        with ExitStack() as stack:
+            if reducer.attends(block, reading.state):
+                attention, cache = self.text.layers[index].self_attn, kwargs.get("past_key_values")
+                stack.enter_context(replaced(index, attention, cache, reading, reducer))
+            reader = None
+            if watched and reducer.needs & {Need.ROWS, Need.LOGITS}:
+                # The innermost: it sees the layer's own call, not those of what replaces it.
+                reader = stack.enter_context(Reader())
             x = forward(x, **kwargs)
+        if reader is not None:
+            reads |= self._rows(block, reader, watched, reading, reducer)
+        if index in reading.cached:
+            trace.cached_tokens[index] = reading.cached[index].sum(1)
         if reducer.site == "after" and watched:
             x = self._reduce(block, x, watched, reads, reading, reducer)
         trace.lengths[index] = reading.lengths

@@ -9,18 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
+from asap_eval import nystroem
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Reducer, View, register
 from asap_eval.schedule import locations
 from asap_eval.tokens import Reduction
-
-ITERATIONS = 6
-"""Steps of the inverse, as in the authors' code. They do not converge where the landmarks'
-attention is ill-conditioned; the method is defined with them."""
 
 
 @dataclass
@@ -94,9 +89,9 @@ class FNA(Reducer):
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, state: Landmarks
     ) -> Tensor:
         if state.index is None:
-            state.index = farthest_points(q.float().mean(1), self.m)
+            state.index = nystroem.farthest_points(q.float().mean(1), self.m)
         state.heads, state.width = q.shape[1], q.shape[3]
-        return nystroem(q, k, v, state.index)
+        return nystroem.attention(q, k, v, state.index)
 
     def watch(self, block: int, state: Landmarks) -> bool:
         return self.attends(block, state)
@@ -107,56 +102,9 @@ class FNA(Reducer):
     def macs(self, view: View, state: Landmarks) -> int:
         tokens, m = view.size.shape[1], self.m
         wide = state.heads * state.width
-        own = (4 * tokens * m + 2 * m**2) * wide + 4 * ITERATIONS * state.heads * m**3
+        own = (4 * tokens * m + 2 * m**2) * wide + 4 * nystroem.ITERATIONS * state.heads * m**3
         choosing = m * tokens * state.width if view.block - 1 == state.blocks[0] else 0
         return own + choosing - 2 * tokens**2 * wide
 
     def knob_range(self, batch: Batch) -> tuple[float, float]:
         return 1.0, float(batch.tokens)
-
-
-def farthest_points(x: Tensor, count: int) -> Tensor:
-    """``[B, count]`` tokens, each the farthest (L2) from those chosen before it, from token 0 on.
-
-    Args:
-        x: ``[B, N, d]``.
-    """
-    batch = torch.arange(len(x), device=x.device)
-    chosen = [torch.zeros_like(batch)]
-    nearest = torch.full(x.shape[:2], torch.inf, device=x.device, dtype=x.dtype)
-    for _ in range(count - 1):
-        distance = (x - x[batch, chosen[-1]][:, None]).square().sum(2)
-        nearest = torch.minimum(nearest, distance)
-        chosen.append(nearest.argmax(1))
-    return torch.stack(chosen, 1)
-
-
-def nystroem(q: Tensor, k: Tensor, v: Tensor, index: Tensor) -> Tensor:
-    """``[B, H, N, d]`` approximate attention.
-
-    Args:
-        q, k, v: ``[B, H, N, d]``. index: ``[B, M]`` landmarks, the same for all heads.
-    """
-    at = index[:, None, :, None].expand(-1, q.shape[1], -1, q.shape[3])
-    queries, keys = q.gather(2, at), k.gather(2, at)
-    inverse = pseudo_inverse(landmark_attention(queries, keys))
-    gathered = scaled_dot_product_attention(queries, k, v)
-    values = (inverse @ gathered.to(inverse.dtype)).to(v.dtype)
-    return scaled_dot_product_attention(q, keys, values)
-
-
-def landmark_attention(queries: Tensor, keys: Tensor) -> Tensor:
-    """``[B, H, M, M]`` attention among the landmarks alone, at least fp32."""
-    dtype = torch.promote_types(queries.dtype, torch.float32)
-    scaled = queries.to(dtype) * queries.shape[-1] ** -0.5
-    return (scaled @ keys.to(dtype).mT).softmax(-1)
-
-
-def pseudo_inverse(a: Tensor) -> Tensor:
-    """``[..., M, M]`` the iterative inverse, not converged where ``a`` is ill-conditioned."""
-    eye = torch.eye(a.shape[-1], device=a.device, dtype=a.dtype)
-    z = a.mT / a.sum(-2).amax(-1)[..., None, None]
-    for _ in range(ITERATIONS):
-        az = a @ z
-        z = z @ (13 * eye - az @ (15 * eye - az @ (7 * eye - az))) / 4
-    return z

@@ -196,8 +196,8 @@ def _check_budget(job: Job, bench: Bench[Any, Any]) -> None:
     cls = method_class(job.method)
     if job.budget.kind == "tokens" and cls.tower == "language":
         raise BudgetError(
-            f"budget=tokens counts tokens handed to the language model; '{job.method}' removes "
-            f"them inside it. Give its knob (k: {cls.card.knob_meaning}), or use budget=macs."
+            f"budget=tokens counts tokens handed to the language model; '{job.method}' acts "
+            f"inside it. Give its knob (k: {cls.card.knob_meaning}), or use budget=macs."
         )
     knob = cls.card.knob
     if knob is None:
