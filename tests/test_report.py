@@ -237,3 +237,15 @@ def test_nothing_to_show_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixtu
     out, err = capsys.readouterr()
     assert out == ""
     assert f"No folder {tmp_path / 'missing'}" in err
+
+
+def test_a_foreign_block_costs_its_own_record_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a benchmark keeps has no declared type: another version's names are said and skipped."""
+    foreign = replace(make("none", key="w"), metrics=None, analysis={"other": 1})
+    foreign = replace(foreign, job=replace(foreign.job, bench="walk"))
+    put(tmp_path, baseline(), make("mass"), foreign)
+    for words in ([str(tmp_path)], [str(tmp_path), "--claims"], ["table=1", f"results={tmp_path}"]):
+        assert main(words) == 0
+        assert "does not hold what this version shows of bench=walk" in capsys.readouterr().err
