@@ -249,3 +249,10 @@ def test_a_foreign_block_costs_its_own_record_alone(
     for words in ([str(tmp_path)], [str(tmp_path), "--claims"], ["table=1", f"results={tmp_path}"]):
         assert main(words) == 0
         assert "does not hold what this version shows of bench=walk" in capsys.readouterr().err
+
+
+def test_no_cell_or_command_breaks_out_of_markdown() -> None:
+    table = Table("t", ["a", "b"], [["x\\|y", "z"]], details=[("x", "say `this`")])
+    text = to_markdown(table)
+    assert r"| x\\\|y | z |" in text
+    assert "`` say `this` ``" in text
