@@ -179,6 +179,16 @@ def test_exit_codes_and_what_is_only_in_one(
     assert main(["diff", str(b), str(a)]) == 0
 
 
+def test_torn_samples_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with_samples(tmp_path / "a", 150)
+    record = with_samples(tmp_path / "b", 100)
+    (tmp_path / "b" / str(record.samples)).write_bytes(b"\xff\n")
+    assert main(["diff", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
+    said = capsys.readouterr()
+    assert "line 1 is broken" in said.err
+    assert "two intervals" in said.out
+
+
 def test_bad_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, other = put(tmp_path / "a", make()), put(tmp_path / "b", make("mass"))
     assert main(["diff", str(one), str(tmp_path / "absent")]) == 2

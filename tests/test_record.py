@@ -208,6 +208,9 @@ def broken(**changes: Any) -> str:
         (broken(metrics={"top1": "high", "n": 1, "failed": 0}), "top1"),
         (broken(metrics={"top1": 1.0, "n": 1}), "failed is missing"),
         (broken(job={"model": "x", "limit": -1}), "limit=-1"),
+        (broken(error="\ud800"), "surrogates"),
+        (broken(metrics={"top1": float("nan"), "n": 1, "failed": 0}), "NaN is no number"),
+        (broken(paired={"delta_top1": 1.0, "ci95": [1.0], "mcnemar_p": 0.1}), "two bounds"),
     ],
 )
 def test_files_that_are_no_record_are_said_to_be_so(tmp_path: Path, text: str, says: str) -> None:
@@ -219,6 +222,15 @@ def test_files_that_are_no_record_are_said_to_be_so(tmp_path: Path, text: str, s
     assert [record.key for _, record in good] == [record_of().key]
     assert len(problems) == 1
     assert "bad.json" in str(problems[0])
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "loop.json").symlink_to(tmp_path / "loop.json")
+    good, problems = read_records(tmp_path)
+    assert not good
+    assert len(problems) == 3
 
 
 def test_a_missing_record_is_named(tmp_path: Path) -> None:

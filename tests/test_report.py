@@ -244,3 +244,22 @@ def test_titles_name_lists_without_brackets_and_leave_empty_ones_out() -> None:
     job = replace(record.job, bench_params={"maps": [], "taus": [1.4, 1.7], "none": None})
     (table,) = overview([replace(record, job=job)])
     assert table.title.endswith(" · float32 · taus=1.4,1.7")
+
+
+def test_a_foreign_block_costs_its_own_record_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a benchmark keeps has no declared type: another version's names are said and skipped."""
+    foreign = replace(make("none", key="w"), metrics=None, analysis={"other": 1})
+    foreign = replace(foreign, job=replace(foreign.job, bench="walk"))
+    put(tmp_path, baseline(), make("mass"), foreign)
+    for words in ([str(tmp_path)], [str(tmp_path), "--claims"], ["table=1", f"results={tmp_path}"]):
+        assert main(words) == 0
+        assert "does not hold what this version shows of bench=walk" in capsys.readouterr().err
+
+
+def test_no_cell_or_command_breaks_out_of_markdown() -> None:
+    table = Table("t", ["a", "b"], [["x\\|y", "z"]], details=[("x", "say `this`")])
+    text = to_markdown(table)
+    assert r"| x\\\|y | z |" in text
+    assert "`` say `this` ``" in text

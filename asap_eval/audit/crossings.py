@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asap_eval.audit.finding import Check, Finding, figure, finding
-from asap_eval.paper import PaperRow, claims, paper_table
+from asap_eval.paper import COLUMNS, PaperRow, claims, paper_table
 from asap_eval.paper.columns import BENCHMARKS
 
 Place = tuple[str, str, str, str]
@@ -48,7 +48,8 @@ def same_figures() -> Check:
         if float(row.printed[column]) != float(other.printed[where]):
             table = paper_table(first[0])
             how = (
-                f"{paper_table(second[0]).label}, {other.name}, {where}: the same model and method"
+                f"{paper_table(second[0]).label}, {other.name}, {COLUMNS[where].head}: the same "
+                "model, method and benchmark"
             )
             found.append(
                 finding(
@@ -119,7 +120,9 @@ def timers() -> Check:
     for row, other, column in pairs:
         mine, theirs = float(row.printed["cuda_ms"]), float(other.printed[column])
         if mine != theirs:
-            part = "the whole answer" if column == "inference_ms" else "prefill alone"
+            part = "the whole answer"
+            if column == "prefill_ms":
+                part = f"prefill alone (the whole answer: {other.printed['inference_ms']})"
             how = f"Table 8, {other.name}: {part} of the same model and tokens on the same GPU"
             found.append(
                 finding(
@@ -146,7 +149,7 @@ def twins() -> Check:
                 for c in ("flops_delta_pct", "throughput_delta_pct")
             )
             if same and row.section == other.section:
-                how = f"the figure of {other.name}, another method, as are its FLOPs"
+                how = f"the figure of {other.name}, another method; so is the change of its FLOPs"
                 found.append(
                     finding(
                         table,
@@ -154,7 +157,7 @@ def twins() -> Check:
                         "throughput_delta_pct",
                         other.printed["throughput_delta_pct"],
                         how,
-                        "contradicts",
+                        "printed again",
                     )
                 )
     return Check("different methods have speeds of their own", len(rows), tuple(found))

@@ -7,9 +7,10 @@ from typing import Literal
 
 from asap_eval.paper import PaperRow, PaperTable
 
-Kind = Literal["last digit", "does not recompute", "contradicts", "outside fact"]
+Kind = Literal["last digit", "does not recompute", "contradicts", "printed again", "outside fact"]
 """``last digit``: rounding of the printed cells can explain it; ``does not recompute``: it cannot.
-``contradicts``: another figure of the paper says otherwise. ``outside fact``: a cited source does.
+``contradicts``: another figure of the paper says otherwise. ``printed again``: it is the figure of
+another row, for what must have one of its own. ``outside fact``: a cited source says otherwise.
 """
 
 

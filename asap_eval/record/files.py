@@ -46,8 +46,10 @@ def read_record(path: Path) -> RunRecord:
     Raises:
         RecordError: the file is missing, torn, not a record, or of another schema.
     """
+    if path.exists() and not path.is_file():  # a pipe would wait for ever
+        raise RecordError(f"Cannot read the record {path}: it is not a file.")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = _json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecordError(f"Cannot read the record {path}: {error.strerror}.") from error
     except ValueError as error:
@@ -75,6 +77,18 @@ def read_records(folder: Path) -> tuple[list[tuple[Path, RunRecord]], list[Recor
         except RecordError as error:
             problems.append(error)
     return good, problems
+
+
+def _json(text: str) -> Any:
+    """JSON as `write_record` writes it: numbers are finite, and text can be written again."""
+
+    def refused(word: str) -> None:
+        raise ValueError(f"{word} is no number of JSON")
+
+    data = json.loads(text, parse_constant=refused)
+    if "\\ud" in text.lower():
+        json.dumps(data, ensure_ascii=False).encode()  # half a character cannot
+    return data
 
 
 def _typed(hint: Any, value: Any, where: str) -> Any:

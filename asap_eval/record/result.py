@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from asap_eval.errors import BadValueError
 from asap_eval.record.job import SCHEMA, Job
 
 Status = Literal["running", "done", "failed"]
@@ -47,6 +48,9 @@ class Paired:
     """Bounds of the 95 % interval (paired bootstrap over samples)."""
     mcnemar_p: float
     """Exact two-sided p."""
+
+    def __post_init__(self) -> None:
+        _bounds("ci95", self.ci95)
 
 
 @dataclass
@@ -122,6 +126,10 @@ class Calibration:
     """Its 95 % interval (bootstrap over images)."""
     note: str | None = None
     """What a reader must know, such as steps too coarse for the target."""
+
+    def __post_init__(self) -> None:
+        if self.evaluated_ci95 is not None:
+            _bounds("evaluated_ci95", self.evaluated_ci95)
 
 
 @dataclass
@@ -212,6 +220,11 @@ class RunRecord:
         """The knob that ran: given, default, or found by the budget."""
         found = self.provenance.calibration
         return self.job.k if found is None else found.knob
+
+
+def _bounds(name: str, interval: list[float]) -> None:
+    if len(interval) != 2:
+        raise BadValueError(f"{name} has {len(interval)} numbers: an interval has two bounds.")
 
 
 def record_stem(job: Job, key: str) -> str:

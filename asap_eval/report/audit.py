@@ -26,8 +26,9 @@ def audit_sheet(checks: list[Check]) -> Sheet:
         title=f"What of the paper does not recompute, or contradicts itself: {len(lines)} findings",
         caption=(
             "last digit: the rounding of the printed cells can explain it; does not recompute: it "
-            "cannot; contradicts: another figure of the paper says otherwise; outside fact: a "
-            "cited source does."
+            "cannot; contradicts: another figure of the paper says otherwise; printed again: the "
+            "figure of another row, for what must have one of its own; outside fact: a cited "
+            "source says otherwise."
         ),
         columns=HEADS,
         rows=tuple(lines),

@@ -12,11 +12,12 @@ from rich.console import Console
 
 from asap_eval.errors import AsapEvalError, RecordError
 from asap_eval.experiment import Experiment, load
-from asap_eval.record import RunRecord, read_records
+from asap_eval.record import RunRecord
 from asap_eval.report.claims import claims, read_timing
 from asap_eval.report.experiment import experiment_frame, experiment_tables
 from asap_eval.report.frame import frame
 from asap_eval.report.match import matched
+from asap_eval.report.readable import readable
 from asap_eval.report.render import Table, print_rich, save, to_markdown, to_rich
 from asap_eval.report.table import overview
 
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.results.is_dir():
         print(f"No folder {args.results}: give the folder that results went to.", file=sys.stderr)
         return 2
-    found, problems = read_records(args.results)
+    found, problems = readable(args.results)
     for problem in problems:
         print(f"skipped: {problem}", file=sys.stderr)
     records = [record for _, record in found if args.model in (None, record.job.model)]

@@ -12,9 +12,10 @@ from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError, unk
 from asap_eval.experiment import Experiment, load
 from asap_eval.paper import TABLES, PaperTable, paper_table
 from asap_eval.paths import conf_dir
-from asap_eval.record import RunRecord, read_records
+from asap_eval.record import RunRecord
 from asap_eval.report.document import Sheet
 from asap_eval.report.paper_sheet import paper_sheet
+from asap_eval.report.readable import readable
 from asap_eval.report.render import print_rich, save
 from asap_eval.report.sheet_text import ENDINGS, FORMATS, as_text, table_of
 
@@ -111,7 +112,7 @@ def _records(folder: Path) -> list[RunRecord]:
     """All records below a folder; what cannot be read is reported and skipped."""
     if not folder.is_dir():
         raise UnknownNameError(f"No folder {folder}: give the folder that results went to.")
-    found, problems = read_records(folder)
+    found, problems = readable(folder)
     for problem in problems:
         print(f"skipped: {problem}", file=sys.stderr)
     return [record for _, record in found]

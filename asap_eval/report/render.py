@@ -67,9 +67,7 @@ def to_markdown(table: Table) -> str:
     lines += ["", *[f"* {_cell(note)}" for note in table.notes]] if table.notes else []
     if table.details:
         lines += ["", "<details><summary>Commands</summary>", ""]
-        lines += [
-            f"* {_cell(name)}: `{text.replace('`', chr(39))}`" for name, text in table.details
-        ]
+        lines += [f"* {_cell(name)}: {code(text)}" for name, text in table.details]
         lines += ["", "</details>"]
     return "\n".join(lines) + "\n"
 
@@ -80,11 +78,12 @@ def _line(cells: Sequence[str]) -> str:
 
 def _cell(text: str) -> str:
     """Text that cannot break out of its cell or become HTML."""
-    safe = text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    safe = text.replace("&", "&amp;").replace("<", "&lt;")
+    safe = safe.replace("\\|", "\\\\|").replace("|", "\\|")
     return " ".join(safe.split())
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
     """Text as code, fenced by more backticks than it holds in a row."""
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     inner = " ".join(text.split())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from io import StringIO
 
 from asap_eval.report.document import Cell, Line, Sheet
-from asap_eval.report.render import DASH, Table, to_rich
+from asap_eval.report.render import DASH, Table, code, to_rich
 
 
 def table_of(sheet: Sheet) -> Table:
@@ -79,7 +79,7 @@ def markdown(sheet: Sheet) -> str:
     commands += [("this table", sheet.command)] if sheet.command else []
     if commands:
         lines += ["", "<details><summary>Commands</summary>", ""]
-        lines += [f"* {_md_note(name)}: {_md_code(command)}" for name, command in commands]
+        lines += [f"* {_md_note(name)}: {code(command)}" for name, command in commands]
         lines += ["", "</details>"]
     return "\n".join(lines) + "\n"
 
@@ -98,12 +98,6 @@ def _md(text: str) -> str:
 def _md_note(text: str) -> str:
     """The same at the start of a line, where a sign would begin a list or a head."""
     return re.sub(r"^([+\-#>]|\d+(?=\.))", r"\\\1", _md(text))
-
-
-def _md_code(text: str) -> str:
-    inner = " ".join(text.split())
-    fence = "`" * (1 + max(map(len, re.findall("`+", inner)), default=0))
-    return f"{fence} {inner} {fence}" if len(fence) > 1 else f"`{inner}`"
 
 
 def csv_text(sheet: Sheet) -> str:

@@ -34,6 +34,7 @@ class Difference:
         pairs: which jobs they share. moved: label of a job and a number of it, in order.
         ended: jobs that are done in one folder alone, and how they ended in the other.
         same: jobs of which no number moved. undone: jobs that are done in neither.
+        problems: per-sample files that are broken; their jobs were compared without.
     """
 
     pairs: Pairs
@@ -41,6 +42,7 @@ class Difference:
     ended: list[tuple[str, str, str]]
     same: int
     undone: int
+    problems: list[RecordError]
 
     @property
     def worse(self) -> bool:
@@ -50,26 +52,23 @@ class Difference:
 
 
 def compare(a: Sequence[Kept], b: Sequence[Kept]) -> Difference:
-    """Compare the records of two folders.
-
-    Raises:
-        RecordError: a per-sample file beside a record is broken.
-    """
+    """Compare the records of two folders."""
     found = pairs(a, b)
     moved: list[tuple[str, Move]] = []
     ended: list[tuple[str, str, str]] = []
+    problems: list[RecordError] = []
     same = undone = 0
     for left, right in found.both:
         before, after = left[1], right[1]
         if before.status != after.status:
             ended.append((label(before), before.status, after.status))
         elif before.status == "done":
-            changes = moves(before, after, _samples(left), _samples(right))
+            changes = moves(before, after, *(_samples(one, problems) for one in (left, right)))
             moved += [(label(before), change) for change in changes]
             same += not changes
         else:
             undone += 1
-    return Difference(found, moved, ended, same, undone)
+    return Difference(found, moved, ended, same, undone, problems)
 
 
 def tables(difference: Difference, a: str, b: str) -> list[Table]:
@@ -114,10 +113,12 @@ def main(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     try:
         a, b = _read(args.a), _read(args.b)
-        found = compare(a, b)
     except RecordError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    found = compare(a, b)
+    for problem in found.problems:
+        print(f"skipped: {problem}", file=sys.stderr)
     made = tables(found, str(args.a), str(args.b))
     if args.out is not None:
         try:
@@ -160,13 +161,18 @@ def _read(folder: Path) -> list[Kept]:
     return found
 
 
-def _samples(kept: Kept) -> Samples | None:
-    """Samples by id; None where they were not kept (records are often copied without them)."""
+def _samples(kept: Kept, problems: list[RecordError]) -> Samples | None:
+    """Samples by id; None where they were not kept (records are often copied without them), or are
+    broken, which is added to the problems."""
     path, record = kept
     beside = path.parent / record.samples if record.samples else None
     if beside is None or not beside.is_file():
         return None
-    return {row["id"]: row for row in Journal(beside).read()}
+    try:
+        return {str(row["id"]): row for row in Journal(beside).read()}
+    except RecordError as error:
+        problems.append(error)
+        return None
 
 
 def _text(made: Sequence[Table], form: str) -> str:

@@ -17,10 +17,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from asap_eval.errors import AsapEvalError, BadValueError, RecordError, unknown
-from asap_eval.record import read_records
 from asap_eval.report.claims import read_timing
 from asap_eval.report.page.content import Map, content
 from asap_eval.report.page.html import html
+from asap_eval.report.readable import readable
 from asap_eval.report.render import save
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -72,7 +72,9 @@ def _page(asked: Asked) -> str:
     folder = Path(asked.results)
     if not folder.is_dir():
         raise BadValueError(f"No folder {folder}: give the folder that results went to.")
-    kept, problems = read_records(folder)
+    kept, problems = readable(folder)
+    for problem in problems:
+        print(f"skipped: {problem}", file=sys.stderr)
     if not kept:
         raise RecordError(f"No record in {folder}: run asap-eval first.")
     timing = [

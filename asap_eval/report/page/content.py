@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from asap_eval.audit import audit
-from asap_eval.errors import RecordError
 from asap_eval.experiment import Experiment, load
 from asap_eval.paper import TABLES, paper_table
 from asap_eval.paths import conf_dir
@@ -22,7 +21,7 @@ from asap_eval.report.match import Found, matched
 from asap_eval.report.page.headline import Sentence, of_claims, of_saliency, of_table
 from asap_eval.report.page.provenance import Source, source_of
 from asap_eval.report.paper_command import table_sheet
-from asap_eval.report.pictures import PICTURES, Figure
+from asap_eval.report.pictures import Figure, drawn
 from asap_eval.report.pictures.keepmaps import KEEP_MAPS
 from asap_eval.report.table import overview
 
@@ -130,13 +129,13 @@ def content(
             "records", "All records", "One table for what may be compared.", tuple(every), True
         ),
     )
-    drawn, undrawn = _drawn(kept)
-    kept_maps = [figure for figure in drawn if figure.name.startswith(KEEP_MAPS.name)]
+    made, undrawn = drawn(kept)
+    kept_maps = made.pop(KEEP_MAPS, [])
     return Page(
         facts=_facts(records, models),
         said=tuple(said),
         sections=tuple(section for section in sections if section.sheets),
-        pictures=tuple(figure for figure in drawn if figure not in kept_maps),
+        pictures=tuple(figure for found in made.values() for figure in found),
         maps=(*(Map(f.title, f.png, f.caption, f.alt) for f in kept_maps), *maps),
         sources=tuple(source_of(record, path.relative_to(folder)) for path, record in kept),
         problems=(*problems, *undrawn),
@@ -174,18 +173,6 @@ def _sheets(
     ]
     tables = experiment_tables(experiment, found, here)
     return [sheet_of(table, f"{name}-{at}") for at, table in enumerate(tables, 1)]
-
-
-def _drawn(kept: Sequence[Kept]) -> tuple[list[Figure], list[str]]:
-    """The pictures, and why a kind of them could not be drawn: the page is worth having without."""
-    found: list[Figure] = []
-    problems: list[str] = []
-    for kind in PICTURES:
-        try:
-            found += kind.draw(kept)
-        except RecordError as error:
-            problems.append(f"pictures {kind.name}: {error}")
-    return found, problems
 
 
 def _facts(records: Sequence[RunRecord], models: Sequence[str]) -> tuple[tuple[str, str], ...]:

@@ -16,8 +16,9 @@ from asap_eval.report.pictures.keepmaps import KEEP_MAPS
 from asap_eval.report.pictures.knobs import ALPHA, HEAT_MAP
 from asap_eval.report.pictures.tokens import TOKENS
 from asap_eval.report.pictures.trade import MACS, SPEED
+from asap_eval.report.readable import FOREIGN
 
-__all__ = ["DRAWN", "Drawn", "Figure", "Found", "Picture", "figures", "pictures", "write"]
+__all__ = ["DRAWN", "Drawn", "Figure", "Found", "Picture", "drawn", "figures", "pictures", "write"]
 
 PICTURES: tuple[Picture, ...] = (
     MACS,
@@ -42,7 +43,8 @@ class Drawn:
 
     Attributes:
         paths: files written. missing: a line for each kind of picture that lacked its records.
-        problems: a line for each file that is no whole record.
+        problems: a line for each file that is no whole record, and each kind of picture that could
+            not be drawn because a record or a file beside it is broken.
     """
 
     paths: list[Path]
@@ -60,6 +62,20 @@ def figures(records: Sequence[Found]) -> list[Figure]:
         RecordError: a file beside a record cannot be read.
     """
     return [figure for kind in PICTURES for figure in kind.draw(records)]
+
+
+def drawn(records: Sequence[Found]) -> tuple[dict[Picture, list[Figure]], list[str]]:
+    """Figures by kind, and why a kind of them could not be drawn: the others are worth having."""
+    made: dict[Picture, list[Figure]] = {}
+    problems: list[str] = []
+    for kind in PICTURES:
+        try:
+            made[kind] = kind.draw(records)
+        except RecordError as error:
+            problems.append(f"pictures {kind.name}: {error}")
+        except FOREIGN as error:
+            problems.append(f"pictures {kind.name}: {type(error).__name__}: {error}")
+    return made, problems
 
 
 def write(figure: Figure, folder: Path) -> list[Path]:
@@ -81,10 +97,10 @@ def pictures(results: Path, out: Path) -> Drawn:
     records, problems = read_records(results)
     if not records:
         raise RecordError(f"No record in {results}: run asap-eval first.")
-    made = {kind: kind.draw(records) for kind in PICTURES}
+    made, undrawn = drawn(records)
     missing = [f"{kind.name}: needs {kind.needs}" for kind, found in made.items() if not found]
     if len(missing) == len(made):
-        raise RecordError(f"No picture can be made of {results}. " + "; ".join(missing) + ".")
-    drawn = (figure for found in made.values() for figure in found)
-    paths = [path for figure in drawn for path in write(figure, out)]
-    return Drawn(paths, missing, [str(problem) for problem in problems])
+        why = "; ".join([*undrawn, *missing])
+        raise RecordError(f"No picture can be made of {results}. {why}.")
+    paths = [path for found in made.values() for figure in found for path in write(figure, out)]
+    return Drawn(paths, missing, [*map(str, problems), *undrawn])
