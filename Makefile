@@ -93,7 +93,7 @@ tables: $(VENV)/.core ## the tables in results/, from the records in results/
 	$(BIN)/asap-report results/video --experiment table3 --model digits_vit \
 		--format markdown --out $(OUT)/table3.md
 	$(BIN)/asap-report results/saliency --format markdown --out $(OUT)/saliency.md
-	$(BIN)/asap-report results/walk --claims --clustering benchmarks/clustering-cpu-float32.json \
+	$(BIN)/asap-report results --claims --clustering benchmarks/clustering-cpu-float32.json \
 		--format markdown --out $(OUT)/claims.md
 
 paper: $(VENV)/.core ## the paper's tables beside the records: RESULTS=<folder> OUT=<folder> FORMAT=markdown|csv|latex
