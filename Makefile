@@ -17,6 +17,7 @@ SHARED ?= ../shared
 RESULTS ?= results
 OUT ?= results
 FORMAT ?= markdown
+MAPS ?= docs/keepmaps
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 
@@ -77,7 +78,7 @@ smoke: $(VENV)/.dev ## every experiment that can run here, on a few samples, int
 report: $(VENV)/.core ## tables, pictures and one page of RESULTS=results, into build/report
 	$(BIN)/asap-report pictures results=$(RESULTS) out=build/report/pictures
 	$(BIN)/asap-report $(RESULTS) --format markdown --out build/report/tables.md
-	$(BIN)/asap-report html results=$(RESULTS) out=build/report/index.html \
+	$(BIN)/asap-report html results=$(RESULTS) out=build/report/index.html $(if $(MAPS),maps=$(MAPS)) \
 		clustering=benchmarks/clustering-cpu-float32.json
 
 screenshots: report $(VENV)/.dev ## pictures of that page for docs/ (needs Chromium)
