@@ -26,7 +26,7 @@ EXPERIMENTS := $(filter-out example,$(basename $(notdir $(wildcard conf/experime
 extra = $(if $(shell grep -l llava conf/experiment/$1.yaml),vlm,$(if $(shell grep -l kinetics conf/experiment/$1.yaml),video,core))
 
 .DEFAULT_GOAL := help
-.PHONY: $(EXPERIMENTS) help example video vlm speed speed-methods speed-video tables check-tables paper audit pictures smoke report screenshots dev test lint types check format clean
+.PHONY: $(EXPERIMENTS) help example video vlm speed speed-methods speed-video tables check-tables paper audit pictures fig4 smoke report screenshots dev test lint types check format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -107,6 +107,8 @@ check-tables: $(VENV)/.core ## fails where a table in results/ is not what its r
 	new=$$(mktemp -d) && trap 'rm -rf "$$new"' EXIT && $(MAKE) --no-print-directory tables OUT="$$new" && \
 	for table in "$$new"/*.md; do cmp "$$table" "results/$$(basename "$$table")" || \
 		{ echo "results/$$(basename "$$table") is stale: run make tables and commit it"; exit 1; }; done
+
+fig4: keepmaps ## the same as keepmaps: what goes, with and without accumulation, DATA=<folder of images>
 
 pictures: $(VENV)/.core ## the pictures in docs/figures, from the records in results/
 	$(BIN)/asap-report pictures results=results out=docs/figures

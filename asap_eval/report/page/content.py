@@ -103,7 +103,9 @@ def content(
     for model in models:
         said += of_claims(model, verdicts(model, records, timing))
     said += of_saliency(done)
-    judged = [sheet_of(table, f"claims-{at}") for at, table in enumerate(claims(records, timing), 1)]
+    judged = [
+        sheet_of(table, f"claims-{at}") for at, table in enumerate(claims(records, timing), 1)
+    ]
     ran = [sheet for sheet in paper if any(line.commands for line in sheet.rows)]
     left = [sheet for sheet in paper if sheet not in ran]
     every = [sheet_of(table, f"records-{at}") for at, table in enumerate(overview(records), 1)]
@@ -111,8 +113,18 @@ def content(
         Section(
             "paper", "Against the paper", "Published figures beside measured ones.", tuple(ran)
         ),
-        Section("claims", "Claims about the walk", "What the paper says of its random walk over attention, one verdict each.", tuple(judged)),
-        Section("ours", "Our own questions", "What the paper does not ask, on the same images.", tuple(ours)),
+        Section(
+            "claims",
+            "Claims about the walk",
+            "What the paper says of its random walk over attention, one verdict each.",
+            tuple(judged),
+        ),
+        Section(
+            "ours",
+            "Our own questions",
+            "What the paper does not ask, on the same images.",
+            tuple(ours),
+        ),
         Section(
             "audit",
             "The paper against itself",

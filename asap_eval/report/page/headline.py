@@ -49,7 +49,9 @@ def of_table(paper: str, lines: Sequence[Row]) -> list[Sentence]:
         first = judged[0]
         unit = UNITS.get(str(first["bench"]), "images")
         where = f"{paper} on {first['model']}, {first['n']:.0f} {unit}"
-        ordered = sorted(judged, key=lambda line: (word_of(line["verdict"]) == DIFFERS, -abs(_gap(line))))
+        ordered = sorted(
+            judged, key=lambda line: (word_of(line["verdict"]) == DIFFERS, -abs(_gap(line)))
+        )
         text = f"{where}, {_count(len(judged), 'row')} with a published figure: {_apart(judged)}."
         said.append(Sentence(tone, text, tuple(map(_against, ordered))))
     below = [line for line in lines if line["below_random"]]

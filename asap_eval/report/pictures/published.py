@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
@@ -29,10 +30,12 @@ def published(records: Sequence[Found]) -> list[Figure]:
         if not experiment.compares:
             continue
         for one, matched in on_models(experiment, own):
-            here = [r for r in own if any(f.record and f.record.job.model == r.job.model for f in matched)]
+            models = {f.record.job.model for f in matched if f.record}
+            here = [record for record in own if record.job.model in models]
             for group in groups_of(one, matched, here):
                 lines = [line for line in group.lines if present(line["delta_low"])]
-                if sum(word_of(line["verdict"]) in (REPRODUCED, DIFFERS) for line in lines) >= LEAST:
+                words = [word_of(line["verdict"]) for line in lines]
+                if words.count(REPRODUCED) + words.count(DIFFERS) >= LEAST:
                     found.append(_figure(one, lines))
     return found
 
@@ -40,7 +43,7 @@ def published(records: Sequence[Found]) -> list[Figure]:
 def _figure(experiment: Experiment, lines: Sequence[Row]) -> Figure:
     """Judged rows first, then what they have to beat."""
     paper = experiment.about.paper or experiment.name
-    rows = sorted(lines, key=lambda line: (not present(line["published_change"]), -line["delta_top1"]))
+    rows = sorted(lines, key=lambda line: (not _is_judged(line), -line["delta_top1"]))
     first = rows[0]
     where = f"{first['model']} · {first['bench']} · {first['n']:.0f} images"
     with styled():
@@ -50,7 +53,7 @@ def _figure(experiment: Experiment, lines: Sequence[Row]) -> Figure:
         axes.axvline(0, color="black", lw=0.8)
         for at, row in enumerate(rows):
             _line(axes, row, at)
-        cut = sum(present(row["published_change"]) for row in rows)
+        cut = sum(map(_is_judged, rows))
         if 0 < cut < len(rows):
             axes.axhline(cut - 0.5, color="0.6", lw=0.6, ls=":")
         axes.set_yticks(range(len(rows)), [_name(row) for row in rows])
@@ -62,11 +65,7 @@ def _figure(experiment: Experiment, lines: Sequence[Row]) -> Figure:
         for side in (axes, right):
             side.tick_params(axis="y", length=0)
         canvas.legend(handles=_legend(), loc="outside lower center", ncols=3)
-        said = "; ".join(
-            f"{_name(row)} {row['delta_top1']:+.2f}"
-            + (f", published {row['published_change']:+.2f}" if present(row["published_change"]) else "")
-            for row in rows
-        )
+        said = "; ".join(map(_said, rows))
         return finished(
             canvas,
             f"published.{experiment.name}.{first['model']}-{first['bench']}-{first['n']:.0f}",
@@ -78,9 +77,9 @@ def _figure(experiment: Experiment, lines: Sequence[Row]) -> Figure:
         )
 
 
-def _line(axes: object, row: Row, at: int) -> None:
-    plot = axes.plot  # type: ignore[attr-defined]
-    judged = present(row["published_change"])
+def _line(axes: Axes, row: Row, at: int) -> None:
+    plot = axes.plot
+    judged = _is_judged(row)
     plot([row["delta_low"], row["delta_high"]], [at, at], color="black", lw=1.2, zorder=2)
     plot(row["delta_top1"], at, "o" if judged else "s", ms=6, zorder=3,
          markerfacecolor="black" if judged else "0.75", markeredgecolor="black")  # fmt: skip
@@ -97,6 +96,16 @@ def _legend() -> list[Line2D]:
         Line2D([], [], ls="", marker="D", ms=7, mew=1.3, markerfacecolor="none",
                markeredgecolor="#d55e00", label="published"),
     ]  # fmt: skip
+
+
+def _is_judged(row: Row) -> bool:
+    """Whether a figure was published for it."""
+    return present(row["published_change"])
+
+
+def _said(row: Row) -> str:
+    printed = f", published {row['published_change']:+.2f}" if _is_judged(row) else ""
+    return f"{_name(row)} {row['delta_top1']:+.2f}{printed}"
 
 
 def _name(row: Row) -> str:
