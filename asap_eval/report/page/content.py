@@ -57,12 +57,14 @@ class Page:
     """Everything on the page, in order.
 
     Attributes:
-        facts: name and text of what the page stands on. said: the headline. sections: tables.
+        facts: benchmark with model, and how many samples. run: name and text of where and when it was
+            run. said: the headline. sections: tables.
         pictures: of the records. maps: the gallery. sources: of every record. problems: files that
             are no whole record.
     """
 
     facts: tuple[tuple[str, str], ...]
+    run: tuple[tuple[str, str], ...]
     said: tuple[Sentence, ...]
     sections: tuple[Section, ...]
     pictures: tuple[Figure, ...]
@@ -146,7 +148,8 @@ def content(
     drawn, undrawn = _drawn(kept)
     kept_maps = [figure for figure in drawn if figure.name.startswith(KEEP_MAPS.name)]
     return Page(
-        facts=_facts(records, models),
+        facts=_data(records),
+        run=_run(records),
         said=tuple(said),
         sections=tuple(section for section in sections if section.sheets),
         pictures=tuple(figure for figure in drawn if figure not in kept_maps),
@@ -183,7 +186,7 @@ def _drawn(kept: Sequence[Kept]) -> tuple[list[Figure], list[str]]:
     return found, problems
 
 
-def _facts(records: Sequence[RunRecord], models: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def _run(records: Sequence[RunRecord]) -> tuple[tuple[str, str], ...]:
     status = {
         word: sum(r.status == word for r in records) for word in ("done", "failed", "running")
     }
@@ -192,8 +195,6 @@ def _facts(records: Sequence[RunRecord], models: Sequence[str]) -> tuple[tuple[s
     started = sorted(record.provenance.started for record in records)
     torch = sorted({record.provenance.packages.get("torch", "") for record in records} - {""})
     facts = [
-        ("models", ", ".join(models)),
-        ("data", "; ".join(_data(records))),
         ("records", ", ".join(counts)),
         ("run", " to ".join(dict.fromkeys((started[0][:10], started[-1][:10])))),
         ("machines", "; ".join(machines)),
@@ -202,18 +203,20 @@ def _facts(records: Sequence[RunRecord], models: Sequence[str]) -> tuple[tuple[s
     return tuple((name, text) for name, text in facts if text)
 
 
-def _data(records: Sequence[RunRecord]) -> list[str]:
-    """What each benchmark ran on, the largest set of each."""
-    most: dict[tuple[str, str], int] = {}
+def _data(records: Sequence[RunRecord]) -> tuple[tuple[str, str], ...]:
+    """What each benchmark ran on; of several sets the largest."""
+    sizes: dict[tuple[str, str], set[int]] = {}
     for record in records:
         about = record.provenance.data
         if record.status == "done":
-            at = (record.job.bench, record.job.model)
-            most[at] = max(most.get(at, 0), int(about["n"]))
-    return [
-        f"{bench} ({model}): {n} {UNITS.get(bench, 'images')}"
-        for (bench, model), n in sorted(most.items(), key=lambda item: (item[0][1], item[0][0]))
-    ]
+            sizes.setdefault((record.job.model, record.job.bench), set()).add(int(about["n"]))
+    return tuple(
+        (
+            f"{bench} on {model}",
+            f"{'up to ' if len(n) > 1 else ''}{max(n)} {UNITS.get(bench, 'images')}",
+        )
+        for (model, bench), n in sorted(sizes.items())
+    )
 
 
 def _machine(record: RunRecord) -> str:
