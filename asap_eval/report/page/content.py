@@ -57,8 +57,8 @@ class Page:
     """Everything on the page, in order.
 
     Attributes:
-        facts: benchmark with model, and how many samples. run: name and text of where and when it was
-            run. said: the headline. sections: tables.
+        facts: benchmark with model, and how many samples. run: name and text of when and on what.
+        said: the headline. sections: tables.
         pictures: of the records. maps: the gallery. sources: of every record. problems: files that
             are no whole record.
     """
