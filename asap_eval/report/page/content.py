@@ -204,18 +204,20 @@ def _run(records: Sequence[RunRecord]) -> tuple[tuple[str, str], ...]:
 
 
 def _data(records: Sequence[RunRecord]) -> tuple[tuple[str, str], ...]:
-    """What each benchmark ran on; of several sets the largest."""
-    sizes: dict[tuple[str, str], set[int]] = {}
+    """What each benchmark ran on: the folder's own name, and of several sets of it the largest."""
+    sizes: dict[tuple[str, str, str], set[int]] = {}
     for record in records:
         about = record.provenance.data
         if record.status == "done":
-            sizes.setdefault((record.job.model, record.job.bench), set()).add(int(about["n"]))
+            source = Path(str(about.get("source", record.job.data))).name
+            at = (record.job.model, record.job.bench, source)
+            sizes.setdefault(at, set()).add(int(about["n"]))
     return tuple(
         (
             f"{bench} on {model}",
-            f"{'up to ' if len(n) > 1 else ''}{max(n)} {UNITS.get(bench, 'images')}",
+            f"{'up to ' if len(n) > 1 else ''}{max(n)} {UNITS.get(bench, 'images')} of {source}",
         )
-        for (model, bench), n in sorted(sizes.items())
+        for (model, bench, source), n in sorted(sizes.items())
     )
 
 

@@ -63,7 +63,7 @@ def of_table(paper: str, lines: Sequence[Row]) -> list[Sentence]:
         unit = UNITS.get(str(first["bench"]), "images")
         said.append(
             Sentence(
-                "differs",
+                "differs" if any(present(line["published_change"]) for line in below) else "open",
                 f"Below random patches at the same work ({paper}, {first['model']}, "
                 f"{first['n']:.0f} {unit}): {', '.join(methods)}, "
                 f"{_count(len(below), 'row')}.",
