@@ -17,6 +17,7 @@ SHARED ?= ../shared
 RESULTS ?= results
 OUT ?= results
 FORMAT ?= markdown
+MAPS ?= docs/keepmaps
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 
@@ -25,7 +26,7 @@ EXPERIMENTS := $(filter-out example,$(basename $(notdir $(wildcard conf/experime
 extra = $(if $(shell grep -l llava conf/experiment/$1.yaml),vlm,$(if $(shell grep -l kinetics conf/experiment/$1.yaml),video,core))
 
 .DEFAULT_GOAL := help
-.PHONY: $(EXPERIMENTS) help example video vlm fig9 speed speed-methods speed-video tables check-tables paper audit pictures smoke report screenshots dev test lint types check format clean
+.PHONY: $(EXPERIMENTS) help example video vlm fig9 speed speed-methods speed-video tables check-tables paper audit pictures fig4 smoke report screenshots dev test lint types check format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,7 +81,7 @@ smoke: $(VENV)/.dev ## every experiment that can run here, on a few samples, int
 report: $(VENV)/.core ## tables, pictures and one page of RESULTS=results, into build/report
 	$(BIN)/asap-report pictures results=$(RESULTS) out=build/report/pictures
 	$(BIN)/asap-report $(RESULTS) --format markdown --out build/report/tables.md
-	$(BIN)/asap-report html results=$(RESULTS) out=build/report/index.html \
+	$(BIN)/asap-report html results=$(RESULTS) out=build/report/index.html $(if $(MAPS),maps=$(MAPS)) \
 		clustering=benchmarks/clustering-cpu-float32.json
 
 screenshots: report $(VENV)/.dev ## pictures of that page for docs/ (needs Chromium)
@@ -96,7 +97,7 @@ tables: $(VENV)/.core ## the tables in results/, from the records in results/
 	$(BIN)/asap-report results/video --experiment table3 --model digits_vit \
 		--format markdown --out $(OUT)/table3.md
 	$(BIN)/asap-report results/saliency --format markdown --out $(OUT)/saliency.md
-	$(BIN)/asap-report results/walk --claims --clustering benchmarks/clustering-cpu-float32.json \
+	$(BIN)/asap-report results --claims --clustering benchmarks/clustering-cpu-float32.json \
 		--format markdown --out $(OUT)/claims.md
 
 paper: $(VENV)/.core ## the paper's tables beside the records: RESULTS=<folder> OUT=<folder> FORMAT=markdown|csv|latex
@@ -109,6 +110,8 @@ check-tables: $(VENV)/.core ## fails where a table in results/ is not what its r
 	new=$$(mktemp -d) && trap 'rm -rf "$$new"' EXIT && $(MAKE) --no-print-directory tables OUT="$$new" && \
 	for table in "$$new"/*.md; do cmp "$$table" "results/$$(basename "$$table")" || \
 		{ echo "results/$$(basename "$$table") is stale: run make tables and commit it"; exit 1; }; done
+
+fig4: keepmaps ## the same as keepmaps: what goes, with and without accumulation, DATA=<folder of images>
 
 pictures: $(VENV)/.core ## the pictures in docs/figures, from the records in results/
 	$(BIN)/asap-report pictures results=results out=docs/figures

@@ -148,7 +148,11 @@ def filled(file: Path, name: str, tables: Sequence[Table]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("asap-eval-ls", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "asap-eval-ls",
+        description="What there is to run: models, methods, benchmarks, and the settings that "
+        "methods' authors used. Without an argument all four lists.",
+    )
     parser.add_argument("what", nargs="?", choices=tuple(TABLES), help="one list; all if left out")
     parser.add_argument(
         "--options", action="store_true", help="the options of methods and benchmarks too"

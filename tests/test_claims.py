@@ -14,13 +14,14 @@ from test_walk import image
 from asap_eval import record as rec
 from asap_eval.bench.walk_analysis import analyse
 from asap_eval.errors import RecordError
+from asap_eval.experiment import bench_defaults
 from asap_eval.report import claim_rules as rules
 from asap_eval.report.claims import Verdict, claims, read_timing, verdicts
 from asap_eval.report.cli import main
 from asap_eval.report.render import DASH
 from asap_eval.report.table import overview
 
-WALK_OPTIONS: dict[str, Any] = {"alpha": 0.5, "order": "walk", "chain": "full", "tau": 3.0}
+WALK_OPTIONS: dict[str, Any] = bench_defaults("walk")
 
 
 def analysis(
@@ -137,7 +138,7 @@ def test_the_time_of_clustering(times: tuple[float, float], verdict: str) -> Non
 def walk(found: dict[str, Any] | None = None, n: int = 40, **options: Any) -> rec.RunRecord:
     record = make("none", paired=None, key=f"walk{n}{options}")
     job = replace(record.job, bench="walk", bench_params={**WALK_OPTIONS, **options})
-    data = {**record.provenance.data, "n": n}
+    data = {**record.provenance.data, "n": n, "ids_digest": f"{n} images"}
     return replace(
         record,
         job=job,
@@ -220,7 +221,32 @@ def test_a_table_for_each_model_with_its_rules_below() -> None:
     row = cells(tables[0], 0)
     assert list(row) == ["claim", "paper says", "measured", "n", "verdict"]
     assert (row["n"], row["verdict"]) == ("40", "supported")
-    assert len(tables[0].notes) == len(tables[0].rows) == 8
+    assert len(tables[0].rows) == 8
+    assert len(tables[0].notes) == 9  # a rule each, and which records decide
+    assert [command for _, command in tables[0].details] == [small.provenance.command]
+
+
+def test_a_model_without_evidence_has_no_table_beside_one_that_has() -> None:
+    other = replace(GRID[0], job=replace(GRID[0].job, model="deit_small"))
+    assert [table.title.split(" · ")[0] for table in claims([walk(), other])] == ["deit_tiny"]
+    assert len(claims([other])) == 1
+
+
+def test_a_larger_grid_of_another_experiment_decides_nothing() -> None:
+    """Figure 6's grid has other K, more values of tau and other images; its own rows at K=2 too."""
+    falling = [
+        replace(asap(tau, 90 - 10 * tau, -20), job=replace(asap(tau, 60, -20).job, k=1.5))
+        for tau in (1.4, 1.7, 2.0, 2.5, 3.0, 4.0)
+    ]
+    fewer = [
+        replace(r, key=f"few{r.key}", provenance=replace(r.provenance, data=dict(data)))
+        for r in GRID
+        if (data := {**r.provenance.data, "n": 1, "ids_digest": "few"})
+    ]
+    alone = by_claim(walk(), *GRID)
+    assert by_claim(*falling)["accuracy rises with tau"].n is None
+    assert by_claim(walk(), *falling, *fewer, *GRID) == alone
+    assert alone["accuracy rises with tau"].verdict == "supported"
 
 
 def test_the_command_prints_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,11 +128,12 @@ def button(driver: Chrome, head: str) -> Any:
 @needs_browser
 def test_everything_is_there(shown: Chrome) -> None:
     titles = js(shown, "return [...document.querySelectorAll('h2')].map((h) => h.innerText)")
-    assert titles[:2] == ["What was found", "Against the paper"]
-    assert titles[-3:] == ["Pictures", "Keep-maps", "Provenance"]
+    assert titles[:3] == ["What was found", "Pictures", "Against the paper"]
+    assert titles[-4:] == ["The paper's other tables", "All records", "Keep-maps", "Provenance"]
     said = js(shown, "return document.querySelector('.said').textContent")
     assert (
-        "Table 1 on deit_tiny, 500 images: 1 of 2 rows with a published figure reproduced." in said
+        "Table 1 on deit_tiny, 500 images, 2 rows with a published figure: "
+        "1 reproduced (tome), 1 differs (ppt)." in said
     )
     assert "-69.70 points [-74.00, -65.00], published -0.62: differs" in said
     assert len(js(shown, "return document.querySelectorAll('.sources > details')")) == 6

@@ -19,6 +19,7 @@ from asap_eval import record as rec
 from asap_eval.record import RunRecord, read_records
 from asap_eval.report.cli import main
 from asap_eval.report.pictures import PICTURES, Figure, figures
+from asap_eval.report.pictures.published import published
 from asap_eval.report.pictures.trade import Point, front
 
 BLOCKS, PATCHES = 3, 4
@@ -120,9 +121,15 @@ def results(tmp_path: Path) -> Path:
         {"block": b, "heaviest_on_foreground": 0.2 * b, "heaviest_on_foreground_ci95": [0, 1]}
         for b in range(1, BLOCKS + 1)
     ]
+    budget = rec.Budget("macs", -38.46)
+    judged = [
+        make(method, budget=budget, reduction_pct=-38.4, params={}, key=f"j{method}")
+        for method in ("tome", "ppt")
+    ]
     return put(
         folder,
         baseline(),
+        *judged,
         *grid,
         *rivals,
         *map(at_alpha, (0.1, 0.5, 0.9)),
@@ -166,6 +173,36 @@ def test_an_unfinished_record_changes_nothing(results: Path) -> None:
     failed = make("ats", budget=AT_35, key="f", metrics=None, macs=None, paired=None)
     put(results, replace(failed, status="failed", error="no"))
     assert drawn(results) == before
+
+
+def test_frames_of_a_video_count_one_by_one(results: Path) -> None:
+    """A sample of bench=kinetics has a list of tokens, one for each frame."""
+    from asap_eval.report.pictures.tokens import tokens
+
+    before = tokens(read_records(results)[0])
+    samples = results / "some.samples.jsonl"
+    rows = [json.loads(line) for line in samples.read_text().splitlines()]
+    pairs = [{**row, "tokens": [row["tokens"]] * 2} for row in rows]
+    samples.write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    after = tokens(read_records(results)[0])
+    assert [figure.name for figure in after] == [figure.name for figure in before] != []
+
+
+def test_measured_stands_beside_published(tmp_path: Path) -> None:
+    """Rows of Table 1 with a verdict, and a control; nothing with fewer judged rows."""
+    budget = rec.Budget("macs", -38.46)
+    close = make("tome", budget=budget, top1=78.0, reduction_pct=-38.4, params={},
+                 paired=rec.Paired(-1.2, [-2.5, 0.1], 0.09))  # fmt: skip
+    far = make("ppt", budget=budget, top1=9.5, reduction_pct=-38.4,
+               paired=rec.Paired(-69.7, [-74.0, -65.0], 0.0))  # fmt: skip
+    control = make("random", budget=budget, top1=72.0, reduction_pct=-38.4)
+    put(tmp_path, baseline(), close, control)
+    assert published(read_records(tmp_path)[0]) == []
+    put(tmp_path, far)
+    (figure,) = published(read_records(tmp_path)[0])
+    assert "-1.20, published -1.05" in figure.alt
+    assert "-69.70, published -0.62" in figure.alt
+    assert figure.alt.index("tome") < figure.alt.index("ppt") < figure.alt.index("random")
 
 
 def test_the_front_is_what_nothing_beats() -> None:

@@ -1,9 +1,10 @@
-"""The README keeps its word: its code runs, its commands exist, its table is fresh."""
+"""README and docs/ keep their word: code runs, commands and files exist, tables are fresh."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,12 +19,23 @@ from asap_eval.ls import filled, methods_table
 from asap_eval.train.job import parse
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = {
+    path: path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", ROOT / "results" / "README.md", *ROOT.glob("docs/**/*.md"))
+}
+"""Everything that is there to be read."""
+BASH = re.compile(r"```bash\n(.*?)```", re.DOTALL)
 SHELL = [
     shlex.split(line, comments=True)
-    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
+    for text in PAGES.values()
+    for block in BASH.findall(text)
+    for line in block.replace("\\\n", " ").splitlines()
 ]
+
+
+def python(path: str) -> list[str]:
+    """The Python of a page, block by block."""
+    return re.findall(r"```python\n(.*?)```", PAGES[ROOT / path], re.DOTALL)
 
 
 @pytest.fixture
@@ -39,14 +51,14 @@ def run(code: str) -> dict[str, Any]:
 
 
 def test_the_api_example_runs() -> None:
-    names = run(PYTHON[0])
+    names = run(python("README.md")[0])
     assert names["logits"].shape == (2, 1000)
     assert names["trace"].lengths.shape == (12, 2)
     assert names["trace"].source.shape == (2, 196)
 
 
 def test_the_llava_example_runs() -> None:
-    names = run(PYTHON[1])
+    names = run(python("docs/vlm.md")[0])
     assert names["trace"].lengths.shape == (23, 1)
     assert names["trace"].handed_to_llm.tolist() == [37]
     assert names["trace"].language.lengths.shape == (18, 1)
@@ -55,7 +67,7 @@ def test_the_llava_example_runs() -> None:
 
 @pytest.mark.usefixtures("registry")
 def test_the_example_method_runs() -> None:
-    names = run(PYTHON[0]) | run(PYTHON[2])
+    names = run(python("README.md")[0]) | run(python("README.md")[1])
     with asap_eval.reduce(names["model"], "key_norm", k=0.5) as trace, torch.inference_mode():
         names["model"](names["images"])
     assert trace.lengths[:, 0].tolist() == [197] * 3 + [1 + 98 + 1] * 9
@@ -83,10 +95,38 @@ def test_make_targets_exist() -> None:
 
 
 def test_the_table_of_methods_is_fresh() -> None:
-    fresh = filled(ROOT / "README.md", "methods", [methods_table()])
-    assert fresh == README, "run: asap-eval-ls methods --into README.md"
+    path = ROOT / "docs" / "methods.md"
+    fresh = filled(path, "methods", [methods_table()])
+    assert fresh == PAGES[path], "run: asap-eval-ls methods --into docs/methods.md"
 
 
-def test_files_it_links_to_exist() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_it_links_to_exist(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", PAGES[page]):
+        assert (page.parent / target).exists(), target
+
+
+def test_every_page_and_picture_is_in_the_index() -> None:
+    index = PAGES[ROOT / "docs" / "README.md"]
+    linked = {(ROOT / "docs" / target).resolve() for target in re.findall(r"\]\(([^)#]+)", index)}
+    pages = {path for path in PAGES if path.parent == ROOT / "docs"} - {ROOT / "docs" / "README.md"}
+    assert pages | set(ROOT.glob("docs/*.png")) | set(ROOT.glob("docs/figures/*.png")) <= linked
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_its_findings_are_those_of_the_records() -> None:
+    """Every line of the first table is a line of results/table1.md, number by number."""
+    first = README[README.index("| method | top-1 %") :].split("\n\n")[0].splitlines()[2:]
+    table = (ROOT / "results" / "table1.md").read_text(encoding="utf-8")
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    head, rows = cells(lines[0]), [cells(line) for line in lines[2:]]
+    names = ("top-1 %", "Δ [95 %]", "published Δ", "verdict", "MACs %: all (model)")
+    said = []
+    for row in rows:
+        top1, delta, printed, word, macs = (row[head.index(name)] for name in names)
+        short = [top1.split()[0], delta, printed.split()[0], word.split(" †")[0], macs.split()[0]]
+        said.append(short)
+    assert [cells(line)[1:] for line in first] == said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -106,6 +107,17 @@ def load(name: str) -> Experiment:
     if not isinstance(content, Mapping):
         raise BadValueError(f"{path} is not an experiment file: give about, common and rows.")
     return parse(path.stem, {str(key): value for key, value in content.items()})
+
+
+def experiments() -> list[str]:
+    """Names in ``conf/experiment``: tables of the paper, its figures, others."""
+    names = [path.stem for path in (conf_dir() / "experiment").glob("*.yaml")]
+    return sorted(names, key=_place)
+
+
+def _place(name: str) -> tuple[int, int, str]:
+    kind, number = re.fullmatch(r"(\D*)(\d*).*", name).groups()  # type: ignore[union-attr]
+    return ("table", "fig", kind).index(kind), int(number or 0), name
 
 
 def bench_defaults(bench: str) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 ``claims(records, clustering)`` gives a table for every model: claim, what the paper says, what was
 measured on how many images, and the verdict by the rule of `claim_rules`. A claim without evidence
 is ``not run`` and says what to run; random weights are ``not comparable``.
+
+Rows of one experiment (``conf/experiment/claims.yaml``) decide, and nothing else that lies beside
+them: a larger grid of another experiment would give the same claim another verdict.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from asap_eval.errors import RecordError
+from asap_eval.experiment import Experiment, load
 from asap_eval.record import RunRecord
 from asap_eval.report.claim_rules import (
     CLUSTERING_PAPER,
@@ -24,10 +28,13 @@ from asap_eval.report.claim_rules import (
     Finding,
     clustering,
 )
+from asap_eval.report.columns import name_of
+from asap_eval.report.frame import comparable, frame
+from asap_eval.report.match import matched
 from asap_eval.report.render import DASH, Table
 
-PLAIN_WALK = {"alpha": 0.5, "order": "walk", "chain": "full"}
-"""Options of the walk that the paper describes; other records of ``bench=walk`` decide nothing."""
+EVIDENCE = "claims"
+"""The experiment whose rows decide."""
 
 LEAST_TAUS = 3
 """Thresholds that make a grid."""
@@ -47,14 +54,38 @@ class Verdict:
     verdict: str
 
 
-def claims(records: Sequence[RunRecord], timing: Sequence[Mapping[str, Any]] = ()) -> list[Table]:
-    """A table of verdicts for each model of the records, in order of their names.
+@dataclass(frozen=True)
+class Evidence:
+    """The finished rows of the experiment on one model.
+
+    Attributes:
+        walk: of the unpruned model. grid: ASAP at values of tau, in their order.
+    """
+
+    walk: RunRecord | None
+    grid: tuple[RunRecord, ...]
+
+
+def claims(
+    records: Sequence[RunRecord],
+    timing: Sequence[Mapping[str, Any]] = (),
+    experiment: Experiment | None = None,
+) -> list[Table]:
+    """A table of verdicts for each model with evidence, in order of their names; for all models
+    where none has any.
 
     Args:
         timing: rows of the files that ``benchmarks/clustering.py`` writes (see `read_timing`).
+        experiment: whose rows decide; None = `EVIDENCE`.
     """
+    experiment = experiment or load(EVIDENCE)
     models = sorted({record.job.model for record in records})
-    return [_table(model, verdicts(model, records, timing)) for model in models]
+    found = {model: verdicts(model, records, timing, experiment) for model in models}
+    decided = [model for model in models if any(row.n is not None for row in found[model])]
+    return [
+        _table(model, found[model], evidence(model, records, experiment))
+        for model in decided or models
+    ]
 
 
 def read_timing(path: Path) -> list[dict[str, Any]]:
@@ -73,14 +104,17 @@ def read_timing(path: Path) -> list[dict[str, Any]]:
 
 
 def verdicts(
-    model: str, records: Sequence[RunRecord], timing: Sequence[Mapping[str, Any]] = ()
+    model: str,
+    records: Sequence[RunRecord],
+    timing: Sequence[Mapping[str, Any]] = (),
+    experiment: Experiment | None = None,
 ) -> list[Verdict]:
     """The verdict on every claim for one model."""
-    done = [r for r in records if r.job.model == model and r.status == "done"]
+    shown = evidence(model, records, experiment or load(EVIDENCE))
     timed = [row for row in timing if row["model"] == model]
     found = clustering(timed) if timed else None
     return [
-        *_walk_verdicts(done),
+        *_walk_verdicts(shown.walk),
         _verdict(
             "clustering takes 0.01 ms",
             CLUSTERING_PAPER,
@@ -88,14 +122,41 @@ def verdicts(
             found,
             "not run: benchmarks/clustering.py, and its file with --clustering",
         ),
-        *_tau_verdicts(done),
+        *_tau_verdicts(shown.grid),
     ]
 
 
-def _walk_verdicts(done: Sequence[RunRecord]) -> list[Verdict]:
-    walks = [r for r in done if r.job.bench == "walk" and _plain(r) and r.analysis is not None]
-    # The most images decide; the key only makes the choice the same every time.
-    record = max(walks, key=lambda r: (r.provenance.data["n"], r.key), default=None)
+def evidence(model: str, records: Sequence[RunRecord], experiment: Experiment) -> Evidence:
+    """What decides: of the walks that on the most images, of the grids that with the most values
+    of tau, then on the most images; trained weights come first, keys make the choice the same
+    every time."""
+    here = [record for record in records if record.job.model == model]
+    rows = [f.record for f in matched(experiment.on(model), here) if f.record is not None]
+    walks = [r for r in rows if r.job.bench == "walk" and r.analysis is not None]
+    grids: dict[tuple[str, ...], list[RunRecord]] = defaultdict(list)
+    for record in rows:
+        if record.job.method == "asap" and record.paired is not None:
+            grids[comparable(record)].append(record)
+    grid = max(
+        grids.values(),
+        key=lambda g: (_trained(g[0]), len(g), _images(g[0]), g[0].key),
+        default=[],
+    )
+    return Evidence(
+        max(walks, key=lambda r: (_trained(r), _images(r), r.key), default=None),
+        tuple(sorted(grid, key=_tau)),
+    )
+
+
+def _images(record: RunRecord) -> int:
+    return int(record.provenance.data["n"])
+
+
+def _tau(record: RunRecord) -> float:
+    return float(record.job.params["tau"])
+
+
+def _walk_verdicts(record: RunRecord | None) -> list[Verdict]:
     rows = []
     for claim in WALK_CLAIMS:
         found, why = None, "not run: bench=walk"
@@ -107,18 +168,11 @@ def _walk_verdicts(done: Sequence[RunRecord]) -> list[Verdict]:
     return rows
 
 
-def _tau_verdicts(done: Sequence[RunRecord]) -> list[Verdict]:
+def _tau_verdicts(grid: Sequence[RunRecord]) -> list[Verdict]:
     """Claims over thresholds, from records that differ in nothing else."""
-    grids: dict[str, list[RunRecord]] = defaultdict(list)
-    for record in done:
-        job = record.job
-        # A budget would turn K with tau.
-        if job.bench == "imagenet" and job.method == "asap" and record.paired and not job.budget:
-            grids[_apart_from_tau(record)].append(record)
-    grid = max(grids.values(), key=lambda g: (len(g), g[0].provenance.data["n"]), default=[])
-    rows = sorted((_tau_row(record) for record in grid), key=lambda row: row["tau"])
+    rows = [_tau_row(record) for record in grid]
     enough = len(rows) >= LEAST_TAUS
-    why = f"not run: method=asap at {LEAST_TAUS} values of method.tau or more"
+    why = f"not run: method=asap at {LEAST_TAUS} values of tau or more of experiment={EVIDENCE}"
     trained = all(map(_trained, grid))
     return [
         _verdict(claim, paper, rule, judge(rows) if enough else None, why, trained)
@@ -126,31 +180,18 @@ def _tau_verdicts(done: Sequence[RunRecord]) -> list[Verdict]:
     ]
 
 
-def _apart_from_tau(record: RunRecord) -> str:
-    """What the records of one grid have in common."""
-    job, provenance = record.job, record.provenance
-    params = {name: value for name, value in job.params.items() if name != "tau"}
-    weights, images = provenance.weights["sha256"], provenance.data["ids_digest"]
-    parts = [params, job.k, job.seed, job.dtype, weights, images]
-    return json.dumps(parts, sort_keys=True)
-
-
 def _tau_row(record: RunRecord) -> dict[str, Any]:
     assert record.metrics is not None
     assert record.paired is not None
     assert record.macs is not None
     return {
-        "tau": float(record.job.params["tau"]),
+        "tau": _tau(record),
         "top1": record.metrics.top1,
         "low": record.paired.ci95[0],
         "high": record.paired.ci95[1],
         "reduction_pct": record.macs.reduction_pct,
         "n": record.metrics.n,
     }
-
-
-def _plain(record: RunRecord) -> bool:
-    return all(record.job.bench_params.get(name) == value for name, value in PLAIN_WALK.items())
 
 
 def _trained(record: RunRecord) -> bool:
@@ -166,7 +207,9 @@ def _verdict(
     return Verdict(claim, paper, rule, found.measured, found.n, verdict)
 
 
-def _table(model: str, rows: Sequence[Verdict]) -> Table:
+def _table(model: str, rows: Sequence[Verdict], shown: Evidence) -> Table:
+    records = [record for record in (shown.walk, *shown.grid) if record is not None]
+    names = {str(row["key"]): row for row in frame(records).to_dict("records")} if records else {}
     return Table(
         title=f"{model} · what the paper says of the walk",
         columns=COLUMNS,
@@ -174,5 +217,11 @@ def _table(model: str, rows: Sequence[Verdict]) -> Table:
             [row.claim, row.paper, row.measured, DASH if row.n is None else str(row.n), row.verdict]
             for row in rows
         ],
-        notes=[f"{row.claim}: {row.rule}" for row in rows],
+        notes=[
+            f"Rows of the experiment `{EVIDENCE}` decide, whatever other records lie beside them.",
+            *(f"{row.claim}: {row.rule}" for row in rows),
+        ],
+        details=[
+            (f"{r.job.bench}, {name_of(names[r.key])}", r.provenance.command) for r in records
+        ],
     )

@@ -33,6 +33,21 @@ PAPER = "asap_eval.report.paper_command"
 """What runs ``all``, ``audit`` and ``table=``."""
 
 
+OTHERS = """\
+other reports (each with results=<folder>, and out=<file or folder>):
+  asap-report html                 everything as one page in one file
+  asap-report pictures             pictures as PNG and SVG
+  asap-report table=1              the paper's Table 1 beside the records (1 to 11, alpha; all)
+  asap-report audit                what of the paper does not recompute, or contradicts itself
+  asap-report cases task=pope      questions whose answer a method fixed or broke
+  asap-report diff before after    what moved between two folders of records
+
+examples:
+  asap-report results --experiment table1 --model deit_tiny
+  asap-report results --format markdown --out tables.md
+  asap-report table=1 results=results format=latex out=table1.tex"""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print or write the tables; 2 where the folder is not there, 1 where nothing can be made."""
     given = sys.argv[1:] if argv is None else list(argv)
@@ -126,18 +141,19 @@ def as_text(tables: Sequence[Table], form: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "asap-report",
-        description=__doc__,
-        epilog="Also: asap-report diff A B (what moved between two folders), asap-report pictures "
-        "and asap-report html (everything as one page), each with results= and out=; asap-report "
-        "cases task=<task> (answers that a method fixed or broke); asap-report "
-        "table=1 (or 2 to 11, alpha), all, audit: the paper's own tables beside the records, and "
-        "what of the paper does not recompute; with results=<folder> "
-        "format=rich|markdown|csv|latex out=<file> model=<name>.",
+        description="The records of a folder as tables: one table for all that may be compared.",
+        epilog=OTHERS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "results", nargs="?", type=Path, default=Path("results"), help="folder of records"
+        "results", nargs="?", type=Path, default=Path("results"), help="folder of records (results)"
     )
-    parser.add_argument("--format", choices=("rich", "markdown", "csv"), default="rich")
+    parser.add_argument(
+        "--format",
+        choices=("rich", "markdown", "csv"),
+        default="rich",
+        help="rich: for a terminal (the default); csv: numbers unrounded",
+    )
     parser.add_argument(
         "--claims",
         action="store_true",

@@ -71,7 +71,7 @@ def experiment_tables(
         if experiment.about.layout == "grid" and any(f.entry.swept for f in firsts):
             tables.append(grid(firsts, group.lines))
     if experiment.about.layout == "claims":
-        tables += claims(records)
+        tables += claims(records, experiment=experiment)
     return tables
 
 

@@ -67,6 +67,18 @@ def matched(experiment: Experiment, records: Sequence[RunRecord]) -> list[Found]
     return found
 
 
+def on_models(
+    experiment: Experiment, records: Sequence[RunRecord]
+) -> list[tuple[Experiment, list[Found]]]:
+    """The experiment on each model that has finished rows of it."""
+    models = sorted({f.record.job.model for f in matched(experiment, records) if f.record})
+    on = [experiment.on(model) for model in models]
+    return [
+        (each, matched(each, [r for r in records if r.job.model == model]))
+        for model, each in zip(models, on, strict=True)
+    ]
+
+
 def fits(entry: Entry, job: Job) -> bool:
     """Whether a job is the row, on whatever model, images and machine."""
     row = entry.overrides

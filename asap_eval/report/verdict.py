@@ -45,6 +45,11 @@ def verdict(
     return REPRODUCED if inside else DIFFERS
 
 
+def word_of(text: object) -> str:
+    """A verdict without its mark or reason; "" where a line has none (None, or NaN in a frame)."""
+    return text.split(" †")[0].split(":")[0] if isinstance(text, str) else ""
+
+
 def unlike(measured: float, published: float, n: int) -> bool:
     """Whether two accuracies in percent differ by more than ``n`` drawn images explain (95 %).
 

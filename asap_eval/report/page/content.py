@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from asap_eval.audit import audit
-from asap_eval.experiment import Experiment, load
+from asap_eval.experiment import Experiment, experiments, load
 from asap_eval.paper import TABLES, paper_table
-from asap_eval.paths import conf_dir
 from asap_eval.record import RunRecord
 from asap_eval.report.audit import audit_sheet
-from asap_eval.report.claims import claims, verdicts
+from asap_eval.report.claims import EVIDENCE, claims, verdicts
 from asap_eval.report.document import Sheet, sheet_of
 from asap_eval.report.experiment import experiment_frame, experiment_tables
-from asap_eval.report.match import Found, matched
-from asap_eval.report.page.headline import Sentence, of_claims, of_saliency, of_table
+from asap_eval.report.match import Found, on_models
+from asap_eval.report.page.headline import UNITS, Sentence, of_claims, of_saliency, of_table
 from asap_eval.report.page.provenance import Source, source_of
 from asap_eval.report.paper_command import table_sheet
 from asap_eval.report.pictures import Figure, drawn
@@ -58,12 +56,14 @@ class Page:
     """Everything on the page, in order.
 
     Attributes:
-        facts: name and text of what the page stands on. said: the headline. sections: tables.
+        facts: benchmark with model, and how many samples. run: name and text of when and on what.
+        said: the headline. sections: tables.
         pictures: of the records. maps: the gallery. sources: of every record. problems: files that
             are no whole record.
     """
 
     facts: tuple[tuple[str, str], ...]
+    run: tuple[tuple[str, str], ...]
     said: tuple[Sentence, ...]
     sections: tuple[Section, ...]
     pictures: tuple[Figure, ...]
@@ -93,7 +93,7 @@ def content(
     paper = [table_sheet(table, records) for table in tables.values()]
     ours: list[Sheet] = []
     for name in _experiments():
-        for experiment, found in _with_records(load(name), records):
+        for experiment, found in on_models(load(name), records):
             if name not in tables:
                 sheets = _sheets(name, experiment, found, records)
                 (paper if experiment.about.paper else ours).extend(sheets)
@@ -105,8 +105,7 @@ def content(
         said += of_claims(model, verdicts(model, records, timing))
     said += of_saliency(done)
     judged = [
-        sheet_of(table, f"claims-{model}")
-        for model, table in zip(models, claims(records, timing), strict=True)
+        sheet_of(table, f"claims-{at}") for at, table in enumerate(claims(records, timing), 1)
     ]
     ran = [sheet for sheet in paper if any(line.commands for line in sheet.rows)]
     left = [sheet for sheet in paper if sheet not in ran]
@@ -115,14 +114,30 @@ def content(
         Section(
             "paper", "Against the paper", "Published figures beside measured ones.", tuple(ran)
         ),
-        Section("open", "Not run here", "Published figures alone.", tuple(left), True),
-        Section("claims", "Claims about the walk", "One verdict each.", tuple(judged)),
-        Section("ours", "Our own questions", "Tables that the paper does not have.", tuple(ours)),
+        Section(
+            "claims",
+            "Claims about the walk",
+            "What the paper says of its random walk over attention, one verdict each.",
+            tuple(judged),
+        ),
+        Section(
+            "ours",
+            "Our own questions",
+            "What the paper does not ask, on the same images.",
+            tuple(ours),
+        ),
         Section(
             "audit",
             "The paper against itself",
             "Every derived figure recomputed, every figure printed twice compared.",
             (audit_sheet(audit()),),
+            True,
+        ),
+        Section(
+            "open",
+            "The paper's other tables",
+            "Nothing of these was run here: published figures alone.",
+            tuple(left),
             True,
         ),
         Section(
@@ -132,7 +147,8 @@ def content(
     made, undrawn = drawn(kept)
     kept_maps = made.pop(KEEP_MAPS, [])
     return Page(
-        facts=_facts(records, models),
+        facts=_data(records),
+        run=_run(records),
         said=tuple(said),
         sections=tuple(section for section in sections if section.sheets),
         pictures=tuple(figure for found in made.values() for figure in found),
@@ -143,26 +159,8 @@ def content(
 
 
 def _experiments() -> list[str]:
-    """Names of the experiments with tables: the paper's tables, its figures, others."""
-    names = [path.stem for path in (conf_dir() / "experiment").glob("*.yaml")]
-    return sorted((name for name in names if name not in ("claims", "example")), key=_place)
-
-
-def _place(name: str) -> tuple[int, int, str]:
-    kind, number = re.fullmatch(r"(\D*)(\d*).*", name).groups()  # type: ignore[union-attr]
-    return ("table", "fig", kind).index(kind), int(number or 0), name
-
-
-def _with_records(
-    experiment: Experiment, records: Sequence[RunRecord]
-) -> list[tuple[Experiment, list[Found]]]:
-    """The experiment on each model that has finished rows of it."""
-    models = sorted({f.record.job.model for f in matched(experiment, records) if f.record})
-    on = [experiment.on(model) for model in models]
-    return [
-        (each, matched(each, [r for r in records if r.job.model == model]))
-        for model, each in zip(models, on, strict=True)
-    ]
+    """Those with tables of their own."""
+    return [name for name in experiments() if name not in (EVIDENCE, "example")]
 
 
 def _sheets(
@@ -175,7 +173,7 @@ def _sheets(
     return [sheet_of(table, f"{name}-{at}") for at, table in enumerate(tables, 1)]
 
 
-def _facts(records: Sequence[RunRecord], models: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def _run(records: Sequence[RunRecord]) -> tuple[tuple[str, str], ...]:
     status = {
         word: sum(r.status == word for r in records) for word in ("done", "failed", "running")
     }
@@ -185,13 +183,29 @@ def _facts(records: Sequence[RunRecord], models: Sequence[str]) -> tuple[tuple[s
     torch = sorted({record.provenance.packages.get("torch", "") for record in records} - {""})
     facts = [
         ("records", ", ".join(counts)),
-        ("models", ", ".join(models)),
-        ("benchmarks", ", ".join(sorted({record.job.bench for record in records}))),
         ("run", " to ".join(dict.fromkeys((started[0][:10], started[-1][:10])))),
         ("machines", "; ".join(machines)),
         ("torch", ", ".join(torch)),
     ]
     return tuple((name, text) for name, text in facts if text)
+
+
+def _data(records: Sequence[RunRecord]) -> tuple[tuple[str, str], ...]:
+    """What each benchmark ran on: the folder's own name, and of several sets of it the largest."""
+    sizes: dict[tuple[str, str, str], set[int]] = {}
+    for record in records:
+        about = record.provenance.data
+        if record.status == "done":
+            source = Path(str(about.get("source", record.job.data))).name
+            at = (record.job.model, record.job.bench, source)
+            sizes.setdefault(at, set()).add(int(about["n"]))
+    return tuple(
+        (
+            f"{bench} on {model}",
+            f"{'up to ' if len(n) > 1 else ''}{max(n)} {UNITS.get(bench, 'images')} of {source}",
+        )
+        for (model, bench, source), n in sorted(sizes.items())
+    )
 
 
 def _machine(record: RunRecord) -> str:

@@ -12,10 +12,14 @@ from asap_eval.record import RunRecord
 from asap_eval.report.claims import Verdict
 from asap_eval.report.columns import Row, name_of, present
 from asap_eval.report.frame import frame
-from asap_eval.report.verdict import DIFFERS, REPRODUCED
+from asap_eval.report.verdict import DIFFERS, REPRODUCED, word_of
 
 Tone = Literal["agrees", "differs", "mixed", "open"]
 """Of a sentence about the paper: for its mark, which never stands without the words."""
+
+
+UNITS = {"kinetics": "clips", "saliency": "photographs", "vlm": "questions"}
+"""What a sample is, where it is no image."""
 
 
 @dataclass(frozen=True)
@@ -38,28 +42,31 @@ def of_table(paper: str, lines: Sequence[Row]) -> list[Sentence]:
         paper: which table of the paper. lines: of `experiment_frame`.
     """
     said: list[Sentence] = []
-    judged = [line for line in lines if _word(line) in (REPRODUCED, DIFFERS)]
+    judged = [line for line in lines if word_of(line["verdict"]) in (REPRODUCED, DIFFERS)]
     if judged:
-        same = sum(_word(line) == REPRODUCED for line in judged)
+        same = sum(word_of(line["verdict"]) == REPRODUCED for line in judged)
         tone: Tone = "agrees" if same == len(judged) else "mixed" if same else "differs"
         first = judged[0]
-        where = f"{paper} on {first['model']}, {first['n']:.0f} images"
-        ordered = sorted(judged, key=lambda line: (_word(line) == DIFFERS, -abs(_gap(line))))
-        text = (
-            f"{where}: {same} of {_count(len(judged), 'row')} with a published figure reproduced."
+        unit = UNITS.get(str(first["bench"]), "images")
+        where = f"{paper} on {first['model']}, {first['n']:.0f} {unit}"
+        ordered = sorted(
+            judged, key=lambda line: (word_of(line["verdict"]) == DIFFERS, -abs(_gap(line)))
         )
+        text = f"{where}, {_count(len(judged), 'row')} with a published figure: {_apart(judged)}."
         said.append(Sentence(tone, text, tuple(map(_against, ordered))))
     below = [line for line in lines if line["below_random"]]
     if below:
         names = tuple(
             f"{name_of(line)}: {line['top1']:.2f} % against {_random(line)}" for line in below
         )
-        model, n = below[0]["model"], below[0]["n"]
-        of = _count(len(below), "row")
+        first, methods = below[0], dict.fromkeys(str(line["method"]) for line in below)
+        unit = UNITS.get(str(first["bench"]), "images")
         said.append(
             Sentence(
-                "differs",
-                f"Below random patches at the same work ({paper}, {model}, {n:.0f} images): {of}.",
+                "differs" if any(present(line["published_change"]) for line in below) else "open",
+                f"Below random patches at the same work ({paper}, {first['model']}, "
+                f"{first['n']:.0f} {unit}): {', '.join(methods)}, "
+                f"{_count(len(below), 'row')}.",
                 names,
             )
         )
@@ -103,9 +110,15 @@ def of_saliency(records: Sequence[RunRecord]) -> list[Sentence]:
     return said
 
 
-def _word(line: Row) -> str:
-    """A verdict without its mark or reason."""
-    return str(line["verdict"] or "").split(" †")[0].split(":")[0]
+def _apart(judged: Sequence[Row]) -> str:
+    """How many rows of which methods were reproduced, and how many differ."""
+    parts = []
+    for word in (REPRODUCED, DIFFERS):
+        rows = [line for line in judged if word_of(line["verdict"]) == word]
+        names = ", ".join(dict.fromkeys(str(line["method"]) for line in rows))
+        if rows:
+            parts.append(f"{len(rows)} {word} ({names})")
+    return ", ".join(parts)
 
 
 def _gap(line: Row) -> float:
@@ -117,7 +130,7 @@ def _against(line: Row) -> str:
     return (
         f"{row} ({name_of(line)}): {line['delta_top1']:+.2f} points "
         f"[{line['delta_low']:+.2f}, {line['delta_high']:+.2f}], "
-        f"published {line['published_change']:+.2f}: {_word(line)}"
+        f"published {line['published_change']:+.2f}: {word_of(line['verdict'])}"
     )
 
 

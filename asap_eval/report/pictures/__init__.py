@@ -14,6 +14,7 @@ from asap_eval.report.pictures.figure import Figure, Found, Picture
 from asap_eval.report.pictures.foreground import FOREGROUND
 from asap_eval.report.pictures.keepmaps import KEEP_MAPS
 from asap_eval.report.pictures.knobs import ALPHA, HEAT_MAP
+from asap_eval.report.pictures.published import PUBLISHED
 from asap_eval.report.pictures.tokens import TOKENS
 from asap_eval.report.pictures.trade import MACS, SPEED
 from asap_eval.report.readable import FOREIGN
@@ -21,6 +22,7 @@ from asap_eval.report.readable import FOREIGN
 __all__ = ["DRAWN", "Drawn", "Figure", "Found", "Picture", "drawn", "figures", "pictures", "write"]
 
 PICTURES: tuple[Picture, ...] = (
+    PUBLISHED,
     MACS,
     SPEED,
     TOKENS,

@@ -32,7 +32,8 @@ def tokens(records: Sequence[Found]) -> list[Figure]:
 
 
 def _counts(line: Line) -> list[int]:
-    """Tokens after the last block of every readable image, over all seeds; [] without samples.
+    """Tokens after the last block of every readable image, of a video of each of its frames, over
+    all seeds; [] without samples.
 
     Raises:
         RecordError: the file of samples is there and is not whole.
@@ -44,7 +45,10 @@ def _counts(line: Line) -> list[int]:
             return []
         try:
             rows = [json.loads(text) for text in file.read_text("utf-8").splitlines()]
-            counts += [row["tokens"] for row in rows if row["error"] is None]
+            for row in rows:
+                if row["error"] is None:
+                    left = row["tokens"]
+                    counts += left if isinstance(left, list) else [left]
         except (OSError, ValueError, KeyError) as error:
             raise RecordError(
                 f"{file} is no whole file of samples ({error}). Run the job again."

@@ -13,9 +13,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from asap_eval.errors import RecordError
-from asap_eval.report.claims import PLAIN_WALK
 from asap_eval.report.pictures.figure import Found
 from asap_eval.report.pictures.groups import beside, groups
+
+PLAIN_WALK = {"alpha": 0.5, "order": "walk", "chain": "full"}
+"""Options of the walk that the paper describes."""
 
 
 @dataclass(frozen=True)
