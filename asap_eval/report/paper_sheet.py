@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from statistics import fmean
 
 from asap_eval.experiment import Experiment
@@ -61,7 +62,7 @@ def paper_sheet(
     records = [r for r in records if r.provenance.weights.get("trained")]
     groups: list[Group] = []
     if experiment is not None:
-        groups = groups_of(experiment, matched(experiment, records), records)
+        groups = _telling(groups_of(experiment, matched(experiment, records), records))
     placed = [list(_placed(table, group)) for group in groups]
     lines: list[Line] = []
     heads: list[str] = []
@@ -88,6 +89,19 @@ def paper_sheet(
         command=f"asap-report table={table.name}",
     )
     return _trimmed(table, sheet)
+
+
+def _telling(groups: Sequence[Group]) -> list[Group]:
+    """Without images on which a model ran unpruned alone, where it ran with methods on others."""
+
+    def model(group: Group) -> object:
+        return group.lines[0]["model"] if group.lines else None
+
+    told = [
+        g for g in groups if any(f.record and f.entry.method != "none" for f in chain(*g.found))
+    ]
+    models = [model(group) for group in told]
+    return [group for group in groups if group in told or model(group) not in models]
 
 
 def _placed(table: PaperTable, group: Group) -> Iterator[Placed]:
