@@ -122,9 +122,9 @@ def test_a_job_is_the_same_whatever_code_and_place() -> None:
     old = make("asap", params={"tau": 1.7, "reduce": "pool"}, key="1" * 64)
     new = make("asap", params={"tau": 1.7, "added_later": 1}, key="2" * 64, data="/elsewhere")
     new.provenance.sources = "t"
-    assert identity(old) != identity(new)
+    assert identity(old, {"timm"}) != identity(new, {"timm"})
     new = make("asap", params={"tau": 1.7}, key="2" * 64, data="/elsewhere")
-    assert identity(old) == identity(new)
+    assert identity(old, {"timm"}) == identity(new, {"timm"})
     for other in (
         make("mass"),
         make(k=2.0),
@@ -133,7 +133,18 @@ def test_a_job_is_the_same_whatever_code_and_place() -> None:
         make(budget=AT_35),
         make(model="deit_small"),
     ):
-        assert identity(other) != identity(old)
+        assert identity(other, {"timm"}) != identity(old, {"timm"})
+
+
+def test_a_parameter_of_models_that_one_version_lacks_does_not_part_jobs() -> None:
+    def of(**params: Any) -> tuple[Path, rec.RunRecord]:
+        record = make()
+        return Path("a.json"), replace(record, job=replace(record.job, model_params=params))
+
+    old, new = of(timm="vit"), of(timm="vit", family="image")
+    assert len(pairs([old], [new]).both) == 1
+    assert not pairs([old], [of(timm="other", family="image")]).both
+    assert not pairs([of(timm="vit", family="text")], [new]).both
 
 
 def test_the_latest_of_one_job_counts_and_a_finished_one_first() -> None:

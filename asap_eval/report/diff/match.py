@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,9 @@ class Pairs:
 
 def pairs(a: Sequence[Kept], b: Sequence[Kept]) -> Pairs:
     """Match the records of two folders; of several records of one job the latest counts."""
-    left, right = _by_job(a), _by_job(b)
+    models = [set(record.job.model_params) for _, record in (*a, *b)]
+    shared = set.intersection(*models) if models else set()
+    left, right = _by_job(a, shared), _by_job(b, shared)
     return Pairs(
         both=_in_order([(left[job], right[job]) for job in left if job in right]),
         only_a=[one for (one,) in _in_order([(left[job],) for job in left if job not in right])],
@@ -43,11 +45,14 @@ def pairs(a: Sequence[Kept], b: Sequence[Kept]) -> Pairs:
     )
 
 
-def identity(record: RunRecord) -> str:
+def identity(record: RunRecord, model_keys: Set[str]) -> str:
     """Equal for records of one job: its key without the hash of the code.
 
     Weights and data count by their content, options at their default not at all (a newer version
     may have more of them), files that options name by their names.
+
+    Args:
+        model_keys: what counts of the model's own parameters: what every version at hand has.
     """
     job = dataclasses.asdict(record.job)
     job["weights"] = record.provenance.weights.get("sha256")
@@ -55,7 +60,7 @@ def identity(record: RunRecord) -> str:
     job["params"] = _files(changed_options(record.job.method, record.job.params))
     job["bench_params"] = _files(_of_bench(record))
     job["model_params"] = _files(
-        {k: v for k, v in record.job.model_params.items() if v not in (None, {})}
+        {k: v for k, v in record.job.model_params.items() if k in model_keys}
     )
     return json.dumps(job, sort_keys=True)
 
@@ -81,11 +86,11 @@ def _of_bench(record: RunRecord) -> dict[str, Any]:
     return {k: v for k, v in given if k not in usual or usual[k] != v}
 
 
-def _by_job(kept: Sequence[Kept]) -> dict[str, Kept]:
+def _by_job(kept: Sequence[Kept], model_keys: Set[str]) -> dict[str, Kept]:
     found: dict[str, Kept] = {}
     # A finished run counts before one that is not, then the later one.
     for one in sorted(kept, key=lambda k: (k[1].status == "done", k[1].provenance.started)):
-        found[identity(one[1])] = one
+        found[identity(one[1], model_keys)] = one
     return found
 
 
