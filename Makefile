@@ -26,7 +26,7 @@ EXPERIMENTS := $(filter-out example,$(basename $(notdir $(wildcard conf/experime
 extra = $(if $(shell grep -l llava conf/experiment/$1.yaml),vlm,$(if $(shell grep -l kinetics conf/experiment/$1.yaml),video,core))
 
 .DEFAULT_GOAL := help
-.PHONY: $(EXPERIMENTS) help example video vlm fig9 speed speed-methods speed-video tables check-tables paper audit pictures fig4 smoke report screenshots dev test lint types check format clean
+.PHONY: $(EXPERIMENTS) help example video vlm fig9 speed speed-methods speed-video tables check-tables paper audit pictures fig1 fig3 fig4 fig5 fig10 fig11 fig12 fig13 fig14 smoke report screenshots dev test lint types check format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -111,7 +111,10 @@ check-tables: $(VENV)/.core ## fails where a table in results/ is not what its r
 	for table in "$$new"/*.md; do cmp "$$table" "results/$$(basename "$$table")" || \
 		{ echo "results/$$(basename "$$table") is stale: run make tables and commit it"; exit 1; }; done
 
-fig4: keepmaps ## the same as keepmaps: what goes, with and without accumulation, DATA=<folder of images>
+fig4: keepmaps ## keep-maps of images, as keepmaps; so are fig1 fig3 fig10 fig11 fig12 fig13 fig14: DATA=<folder>
+fig1 fig3 fig10 fig11 fig12 fig13 fig14: keepmaps
+
+fig5: video ## keep-maps over the frames of a clip, as video makes them
 
 pictures: $(VENV)/.core ## the pictures in docs/figures, from the records in results/
 	$(BIN)/asap-report pictures results=results out=docs/figures

@@ -94,6 +94,11 @@ def contenders(budget: int, patches: int) -> list[Contender]:
         Contender("vispruner", "vispruner", budget),
         Contender("prunesid", "prunesid", budget),
         Contender("average_pool", "average_pool", budget),
+        # Three blocks act: a third of the way each, in tokens or in share.
+        Contender("ppt", "ppt", (patches - budget + 2) // 3),
+        Contender("evit", "evit", share ** (1 / 3)),
+        Contender("ats", "ats", budget),
+        Contender("zero_tprune, our reading", "zero_tprune", 1.0),
         Contender("mass", "mass", share, {"layer": FIRES}, FIRES),
         Contender("topk_cls", "topk_cls", share, {"layer": FIRES}, FIRES),
         Contender("random", "random", share, {"layer": FIRES}, FIRES),
