@@ -25,8 +25,11 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
 EXPERIMENTS := $(filter-out example,$(basename $(notdir $(wildcard conf/experiment/*.yaml))))
 extra = $(if $(shell grep -l llava conf/experiment/$1.yaml),vlm,$(if $(shell grep -l kinetics conf/experiment/$1.yaml),video,core))
 
+# Other figures of the paper that show the same.
+KEEPMAPS := fig1 fig3 fig10 fig11 fig12 fig13 fig14
+
 .DEFAULT_GOAL := help
-.PHONY: $(EXPERIMENTS) help example video vlm fig9 speed speed-methods speed-video tables check-tables paper audit pictures fig1 fig3 fig4 fig5 fig10 fig11 fig12 fig13 fig14 smoke report screenshots dev test lint types check format clean
+.PHONY: $(EXPERIMENTS) help example video vlm fig9 speed speed-methods speed-video tables check-tables paper audit pictures fig4 fig5 $(KEEPMAPS) smoke report screenshots dev test lint types check format clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -112,7 +115,7 @@ check-tables: $(VENV)/.core ## fails where a table in results/ is not what its r
 		{ echo "results/$$(basename "$$table") is stale: run make tables and commit it"; exit 1; }; done
 
 fig4: keepmaps ## keep-maps of images, as keepmaps; so are fig1 fig3 fig10 fig11 fig12 fig13 fig14: DATA=<folder>
-fig1 fig3 fig10 fig11 fig12 fig13 fig14: keepmaps
+$(KEEPMAPS): keepmaps
 
 fig5: video ## keep-maps over the frames of a clip, as video makes them
 
