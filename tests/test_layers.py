@@ -26,6 +26,7 @@ LAYERS = [
         "schedule",
         "options",
         "nystroem",
+        "decoding",
     },
     {"method", "predictors"},
     {"scorer", "learned"},
@@ -48,7 +49,7 @@ LAYERS = [
 ONLY = {
     "hosts": {"errors", "tokens", "trace", "packing", "method"},
     "video": {"errors", "models", "hosts"},
-    "vlm": {"errors"},
+    "vlm": {"errors", "decoding"},
     "paper": {"errors"},
     "audit": {"errors", "paper", "bench", "hosts", "models"},
     "report": {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
@@ -12,11 +11,12 @@ from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import torch
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from asap_eval.bench.stores import Classes, Store, open_store
+from asap_eval.decoding import whole_images_only
 from asap_eval.errors import BadValueError, DataError, unknown
 from asap_eval.models.zoo import Labels
 
@@ -68,7 +68,7 @@ class ImageSet:
             DataError: it is missing, truncated or no image.
         """
         try:
-            with _whole_images_only(), Image.open(io.BytesIO(self._read(index))) as image:
+            with whole_images_only(), Image.open(io.BytesIO(self._read(index))) as image:
                 return image.convert("RGB")
         except MemoryError:
             raise
@@ -102,17 +102,6 @@ class ImageSet:
         if chosen:
             return ImageSet(self.store, chosen, self.sample), True
         return ImageSet(self.store, _spread(self.places, count), self.sample), False
-
-
-@contextlib.contextmanager
-def _whole_images_only() -> Iterator[None]:
-    """Other libraries switch this on for the whole process; half an image is a failure here."""
-    before = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    try:
-        yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def _spread(places: Sequence[int], count: int) -> list[int]:

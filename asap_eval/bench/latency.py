@@ -36,8 +36,8 @@ from asap_eval.bench.question_bench import QuestionBench
 from asap_eval.bench.speed import backend, spread
 from asap_eval.bench.vlm_asked import Asked, Named, asked_of
 from asap_eval.bench.vlm_rows import UNANSWERED, measured
-from asap_eval.bench.vlm_work import work_of
-from asap_eval.errors import BadValueError, DataError
+from asap_eval.bench.vlm_work import answered, work_of
+from asap_eval.errors import BadValueError
 from asap_eval.hosts import LlavaGeometry, llava_geometry
 from asap_eval.journal import Row
 from asap_eval.method import Reducer, build
@@ -186,12 +186,7 @@ class Latency(QuestionBench):
         Raises:
             DataError: not one question could be answered.
         """
-        read = [row for row in rows if row["error"] is None]
-        if not read:
-            raise DataError(
-                f"None of the {len(rows)} questions could be answered; the first says: "
-                f"{rows[0]['error']}"
-            )
+        read = answered(rows)
         work = work_of(read, geometry, convention)
         ratios = {
             phase: [row["unpruned_ms"][phase] / row["ms"][phase] for row in read]

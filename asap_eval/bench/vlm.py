@@ -27,8 +27,7 @@ from asap_eval.bench.bench import Summary, register
 from asap_eval.bench.question_bench import QuestionBench
 from asap_eval.bench.vlm_rows import rows_of
 from asap_eval.bench.vlm_scores import average, difference, relative, task_block
-from asap_eval.bench.vlm_work import work_of
-from asap_eval.errors import DataError
+from asap_eval.bench.vlm_work import answered, work_of
 from asap_eval.hosts import LlavaGeometry, install, llava_geometry
 from asap_eval.journal import Row
 from asap_eval.method import Reducer
@@ -64,12 +63,7 @@ class VisionLanguage(QuestionBench):
         Raises:
             DataError: not one question could be answered.
         """
-        read = [row for row in rows if row["error"] is None]
-        if not read:
-            raise DataError(
-                f"None of the {len(rows)} questions could be answered; the first says: "
-                f"{rows[0]['error']}"
-            )
+        read = answered(rows)
         tasks, work = self._tasks(rows), work_of(read, geometry, convention)
         analysis = {"avg": average(tasks), **(work.analysis or {})}
         return dataclasses.replace(work, tasks=tasks, analysis=analysis)

@@ -43,6 +43,11 @@ def text(value: Any) -> str:
     return str(value) if present(value) else DASH
 
 
+def part(row: Row, name: str) -> dict[str, Any]:
+    """A block of the record, such as ``analysis``; empty where the run did not come to one."""
+    return json.loads(row[name]) if present(row[name]) else {}
+
+
 def numbers(row: Row, form: str, *names: str) -> str:
     """Several columns in one format with one ``{}`` each, or a dash where the first is missing."""
     values = [row[name] for name in names]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from asap_eval.report.columns import (
     CHANGE,
     FIRED,
@@ -16,13 +13,10 @@ from asap_eval.report.columns import (
     Row,
     number,
     numbers,
+    part,
     present,
 )
 from asap_eval.report.render import DASH
-
-
-def _analysis(row: Row) -> dict[str, Any]:
-    return json.loads(row["analysis"]) if present(row["analysis"]) else {}
 
 
 def _published(form: str, name: str) -> Column:
@@ -35,7 +29,7 @@ def _both(phase: str) -> Column:
     """Median of the unpruned model and of the method."""
 
     def cell(row: Row) -> str:
-        plain = _analysis(row).get("unpruned_ms")
+        plain = part(row, "analysis").get("unpruned_ms")
         if plain is None or not present(row[f"{phase}_ms"]):
             return DASH
         return f"{plain[phase]['median']:.1f} / {row[f'{phase}_ms']:.1f}"
@@ -44,7 +38,7 @@ def _both(phase: str) -> Column:
 
 
 def _new_tokens(row: Row) -> str:
-    return number(_analysis(row).get("new_tokens_mean"), "{:.1f}")
+    return number(part(row, "analysis").get("new_tokens_mean"), "{:.1f}")
 
 
 def _operations(row: Row) -> str:
@@ -56,7 +50,7 @@ def _operations(row: Row) -> str:
 
 
 def _memory(row: Row) -> str:
-    plain = _analysis(row).get("unpruned_memory_gb", {})
+    plain = part(row, "analysis").get("unpruned_memory_gb", {})
     if not present(row["answer_gb"]) or "answer" not in plain:
         return DASH
     return f"{row['weights_gb']:.3g} + {plain['answer']:.3g} / {row['answer_gb']:.3g}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from asap_eval.report.columns import (
@@ -16,14 +15,9 @@ from asap_eval.report.columns import (
     Column,
     Row,
     number,
-    present,
+    part,
 )
 from asap_eval.report.render import DASH, Table
-
-
-def _measured(row: Row) -> dict[str, Any]:
-    """The record's analysis; empty where the run did not come to one."""
-    return json.loads(row["analysis"]) if present(row["analysis"]) else {}
 
 
 def _interval(found: dict[str, Any], name: str, form: str) -> str:
@@ -35,7 +29,7 @@ def _interval(found: dict[str, Any], name: str, form: str) -> str:
 
 
 def _removal(row: Row) -> str:
-    found = _measured(row)
+    found = part(row, "analysis")
     if not found:
         return DASH
     parts = [found[name] for name in ("background_pooled", "background_dropped")]
@@ -43,7 +37,7 @@ def _removal(row: Row) -> str:
 
 
 def _sink(row: Row) -> str:
-    found = _measured(row)
+    found = part(row, "analysis")
     if found.get("sink_on_foreground") is None:
         return DASH
     where = _interval(found, "sink_on_foreground", ".3f")
@@ -51,7 +45,7 @@ def _sink(row: Row) -> str:
 
 
 def _mean(name: str, row: Row) -> str:
-    return number(_measured(row).get(name), "{:.3f}")
+    return number(part(row, "analysis").get(name), "{:.3f}")
 
 
 SALIENCY = [
@@ -60,7 +54,7 @@ SALIENCY = [
     SAMPLES,
     Column("foreground recall", lambda row: _mean("foreground_recall", row)),
     Column("background removal (pooled + dropped)", _removal),
-    Column("J [95 %]", lambda row: _interval(_measured(row), "youden_j", "+.3f")),
+    Column("J [95 %]", lambda row: _interval(part(row, "analysis"), "youden_j", "+.3f")),
     Column("sink on foreground [95 %] (base rate), images", _sink),
     Column("keep rate", lambda row: _mean("keep_rate", row)),
     CHANGE,
@@ -74,7 +68,7 @@ def sink_tables(title: str, rows: list[Row]) -> list[Table]:
     """Where attention gathers in the unpruned model, block by block; none where it was not run."""
     tables = []
     for row in rows:
-        found = _measured(row)
+        found = part(row, "analysis")
         if "blocks" not in found:
             continue
         kinds = [f"{kind}_on_foreground" for kind in ("heaviest", "cls")]

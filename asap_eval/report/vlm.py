@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ from asap_eval.report.columns import (
     name_of,
     number,
     numbers,
-    present,
+    part,
 )
 from asap_eval.report.render import DASH, Table
 
@@ -27,17 +26,12 @@ _KEPT = ("kept_min", "kept_median", "kept_mean", "kept_max")
 PARTS = ("tower", "projector", "prefill", "decode", "method")
 
 
-def _block(row: Row, name: str) -> dict[str, Any]:
-    """A block of the record; empty where the run did not come to one."""
-    return json.loads(row[name]) if present(row[name]) else {}
-
-
 def _of_analysis(row: Row, name: str, form: str) -> str:
-    return number(_block(row, "analysis").get(name), form)
+    return number(part(row, "analysis").get(name), form)
 
 
 def _rel(row: Row) -> str:
-    found = _block(row, "analysis")
+    found = part(row, "analysis")
     if "rel" not in found:
         return DASH
     return f"{number(found['rel'], '{:.1f}')} ({number(found['rel_of_ratios'], '{:.1f}')})"
@@ -64,13 +58,13 @@ VLM = [
 
 def task_tables(title: str, rows: list[Row]) -> list[Table]:
     """The tasks of every method beside the unpruned model's, and work by part."""
-    done = [row for row in rows if _block(row, "tasks")]
+    done = [row for row in rows if part(row, "tasks")]
     pruned = [row for row in done if row["method"] != "none"]
     return [_tasks(title, row) for row in pruned or done] + ([_work(title, done)] if done else [])
 
 
 def _tasks(title: str, row: Row) -> Table:
-    tasks, found = _block(row, "tasks"), _block(row, "analysis")
+    tasks, found = part(row, "tasks"), part(row, "analysis")
     lines = [_line(name, block) for name, block in tasks.items()]
     average, before = found["avg"], found.get("avg_baseline")
     change = None if before is None else average - before
@@ -110,11 +104,11 @@ def _line(name: str, block: Mapping[str, Any]) -> list[str]:
 
 
 def _work(title: str, rows: list[Row]) -> Table:
-    parts = {name_of(row): _block(row, "analysis")["macs_by_part_g"] for row in rows}
+    parts = {name_of(row): part(row, "analysis")["macs_by_part_g"] for row in rows}
     return Table(
         title=f"{title.split(' · ')[0]} · GMACs per question",
         columns=["method", "tower", "projector", "prefill", "decoding", "method's own"],
-        rows=[[name, *(f"{found[part]:.3f}" for part in PARTS)] for name, found in parts.items()],
+        rows=[[name, *(f"{found[kind]:.3f}" for kind in PARTS)] for name, found in parts.items()],
         notes=["decoding depends on how long the answers are; the tables above leave it out"],
         numbers_from=1,
     )

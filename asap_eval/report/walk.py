@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from asap_eval.report.columns import SAMPLES, Column, Row, number, present
+from asap_eval.report.columns import SAMPLES, Column, Row, number, part, present
 from asap_eval.report.render import DASH, Table
 
 READINGS = ("cls", "heaviest")
 """Of the sink; a model without a class token has the second alone."""
 
 
-def _measured(row: Row) -> dict[str, Any]:
-    """The record's analysis; empty where the run did not come to one."""
-    return json.loads(row["analysis"]) if present(row["analysis"]) else {}
-
-
 def _peaks(row: Row) -> str:
-    found = _measured(row)
+    found = part(row, "analysis")
     if not found:
         return DASH
     first, last = (found["sink_emergence"]["peak"][at]["mean"] for at in (0, -1))
@@ -26,7 +20,7 @@ def _peaks(row: Row) -> str:
 
 
 def _fired(row: Row) -> str:
-    found = _measured(row)
+    found = part(row, "analysis")
     if not found:
         return DASH
     first = found["at_firing"][0]
@@ -35,7 +29,7 @@ def _fired(row: Row) -> str:
 
 
 def _rho(row: Row) -> str:
-    found = _measured(row)
+    found = part(row, "analysis")
     if not found or not found["at_firing"][0]["spearman"]["n"]:
         return DASH
     rho = found["at_firing"][0]["spearman"]
@@ -43,7 +37,7 @@ def _rho(row: Row) -> str:
 
 
 def _border(row: Row) -> str:
-    found = _measured(row)
+    found = part(row, "analysis")
     if not found or not found["at_firing"][0]["border"]:
         return DASH
     there = found["at_firing"][0]["border"]
@@ -51,7 +45,7 @@ def _border(row: Row) -> str:
 
 
 def _falls(row: Row) -> str:
-    steps = _measured(row).get("appendix_b", {})
+    steps = part(row, "analysis").get("appendix_b", {})
     shares = [steps.get(reading, {}).get("falls_all") for reading in READINGS]
     return " / ".join(map(_percent, shares)) if any(map(present, shares)) else DASH
 
@@ -71,7 +65,7 @@ WALK = [
     Column("steps in which the sink gets lighter %: cls / heaviest", _falls),
     Column(
         "steps in which distances shrink %",
-        lambda row: _percent(_measured(row).get("distances", {}).get("shrinks_all")),
+        lambda row: _percent(part(row, "analysis").get("distances", {}).get("shrinks_all")),
     ),
 ]
 
@@ -99,7 +93,7 @@ def block_tables(title: str, rows: list[Row]) -> list[Table]:
             notes=[f"the border ring is {_percent(found['border']['base_rate'])} % of the patches"],
             numbers_from=1,
         ).without_empty_columns()
-        for found in map(_measured, rows)
+        for found in (part(row, "analysis") for row in rows)
         if found
     ]
 

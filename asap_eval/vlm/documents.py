@@ -6,7 +6,6 @@ hub's repository as downloaded, too, of which config and split are found by thei
 
 from __future__ import annotations
 
-import contextlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from asap_eval.decoding import whole_images_only
 from asap_eval.errors import DataError
 from asap_eval.vlm.tasks import Task
 
@@ -99,7 +99,7 @@ def decoded(stored: Any) -> Image.Image:
     if not stored:
         raise DataError("it has no picture")
     try:
-        with _whole_only(), Image.open(io.BytesIO(stored)) as image:
+        with whole_images_only(), Image.open(io.BytesIO(stored)) as image:
             return image.convert("RGB")
     except MemoryError:
         raise
@@ -108,17 +108,6 @@ def decoded(stored: Any) -> Image.Image:
     except Exception as error:  # decoders of damaged files raise many kinds
         first = str(error).strip().split("\n")[0] or type(error).__name__
         raise DataError(f"its picture cannot be decoded: {first}") from error
-
-
-@contextlib.contextmanager
-def _whole_only() -> Iterator[None]:
-    """Other libraries switch this on for the whole process; half a picture is a failure here."""
-    before = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    try:
-        yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def open_documents(task: Task, data: str) -> Documents:
