@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from asap_eval.errors import UnsupportedModelError
+from asap_eval.hosts import gpu_attention
 from asap_eval.hosts.layout import Layout
 
 MAP_BYTES = {"cpu": 5 << 20, "cuda": 256 << 20}
@@ -116,7 +117,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Tensor | None)
             mask = bias.view(len(layout.lengths), 1, 1, -1).to(q.dtype)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     if q.device.type != "cpu":
-        return _attend_padded(q, k, v, layout, bias)
+        out, _, _ = gpu_attention.attend_packed(*map(by_token, (q, k, v)), layout, bias)
+        return _by_head(out, layout)
     pieces = _pieces(q, k, v, layout, bias, layout.runs())
     return _by_head(torch.cat([_fused(*piece) for piece in pieces]), layout)
 
@@ -147,23 +149,6 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """``[g n, H, d]`` of images of one length; see `_pieces`."""
     mask = None if bias is None else bias.to(q.dtype)
     return by_token(F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
-
-
-def _attend_padded(q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Tensor | None) -> Tensor:
-    """One call over padded images: on a GPU launches cost more than the padding of attention."""
-    rows = layout.rows(q.device)
-    valid = rows < layout.total
-    rows = rows.clamp(max=layout.total - 1)
-    mask = torch.where(valid, 0.0, -torch.inf)
-    if bias is not None:
-        mask = mask + bias[rows]
-    queries, keys, values = (by_token(t)[rows].transpose(1, 2) for t in (q, k, v))
-    result = F.scaled_dot_product_attention(
-        queries, keys, values, attn_mask=mask[:, None, None].to(q.dtype)
-    )
-    out = torch.empty_like(by_token(q))
-    out[rows[valid]] = result.transpose(1, 2)[valid]
-    return _by_head(out, layout)
 
 
 def by_token(t: Tensor) -> Tensor:
@@ -207,6 +192,8 @@ def attend_with_maps(
         ``heads``; N is the longest watched image, rows and columns beyond an image's own are 0.
         The maps are the caller's: nothing else reads them.
     """
+    if q.device.type == "cuda" and not heads and gpu_attention.maps_itself(q):
+        return gpu_attention.attend_with_mean_maps(q, k, v, layout, bias, watched)
     heads_kept = q.shape[1] if heads else 1
     longest = max(layout.lengths[i] for i in watched)
     shape = (len(watched), heads_kept, longest, longest)
