@@ -17,6 +17,7 @@ PACKAGE = ROOT / "asap_eval"
 LAYERS = [
     {"errors"},
     {
+        "kernels",
         "checkpoint",
         "tokens",
         "trace",
@@ -47,7 +48,8 @@ LAYERS = [
 """Lowest first; a module imports from lower layers only, or from its own package."""
 
 ONLY = {
-    "hosts": {"errors", "tokens", "trace", "packing", "method"},
+    "kernels": {"errors"},
+    "hosts": {"errors", "kernels", "tokens", "trace", "packing", "method"},
     "video": {"errors", "models", "hosts"},
     "vlm": {"errors", "decoding"},
     "paper": {"errors"},
