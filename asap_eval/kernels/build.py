@@ -113,7 +113,7 @@ def _key(compiler: list[str], version: str) -> str:
 @functools.cache
 def _cpu() -> str:
     """Architecture, model and instruction sets of the first core."""
-    lines = []
+    lines: list[str] = []
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if not line.strip() and lines:
             break

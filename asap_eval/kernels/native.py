@@ -240,4 +240,5 @@ def _plan(
     need = max(
         (length for length, slot in zip(lengths, slots, strict=True) if slot >= 0), default=0
     )
-    return (_Task * len(cut))(*cut), len(cut), len(used), need, max(lengths)
+    tasks = (_Task * len(cut))(*(_Task(*task) for task in cut))
+    return tasks, len(cut), len(used), need, max(lengths)
