@@ -31,7 +31,7 @@ READABLE = frozenset({Need.FEATURES, Need.ROWS, Need.LOGITS})
 
 
 def _cache(kwargs: dict[str, Any]) -> Any:
-    """The cache that a layer is given, or ``None``; releases of transformers 5 name it in two ways."""
+    """The cache a layer is given, or ``None``; releases of transformers 5 differ in its name."""
     return kwargs["cache"] if "cache" in kwargs else kwargs.get("past_key_values")
 
 
