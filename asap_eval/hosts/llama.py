@@ -30,6 +30,11 @@ READABLE = frozenset({Need.FEATURES, Need.ROWS, Need.LOGITS})
 """What a method can read in the language model."""
 
 
+def _cache(kwargs: dict[str, Any]) -> Any:
+    """The cache a layer is given, or ``None``; releases of transformers 5 differ in its name."""
+    return kwargs["cache"] if "cache" in kwargs else kwargs.get("past_key_values")
+
+
 def language_blocks(text: Any) -> Sequence[BlockGeometry]:
     """MACs of each layer."""
     config = text.config
@@ -220,7 +225,7 @@ class LanguageSeam(AbstractContextManager[None]):
     ) -> Callable[..., Tensor]:
         @functools.wraps(forward)
         def run(hidden_states: Tensor, **kwargs: Any) -> Tensor:
-            reading, cache = self.reading, kwargs.get("past_key_values")
+            reading, cache = self.reading, _cache(kwargs)
             if reading is None:  # no image: a plain prompt
                 return forward(hidden_states, **kwargs)
             cached = 0 if cache is None else cache.get_seq_length(index)
@@ -281,7 +286,7 @@ class LanguageSeam(AbstractContextManager[None]):
             reading.cached[index] = reading.valid
         with ExitStack() as stack:
             if reducer.attends(block, reading.state):
-                attention, cache = self.text.layers[index].self_attn, kwargs.get("past_key_values")
+                attention, cache = self.text.layers[index].self_attn, _cache(kwargs)
                 stack.enter_context(replaced(index, attention, cache, reading, reducer))
             reader = None
             if watched and reducer.needs & {Need.ROWS, Need.LOGITS}:

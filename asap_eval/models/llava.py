@@ -62,15 +62,18 @@ def model_of(config: Any) -> Any:
     return kinds[config.model_type]._from_config(config, attn_implementation="sdpa")
 
 
-def fill(model: nn.Module, seed: int, peak: float) -> None:
+def fill(model: nn.Module, seed: int, peak: float, device: torch.device | str = "cpu") -> None:
     """Every parameter from a seed; ``peak`` scales queries and keys, so that attention has peaks.
 
     No parameter stays at a value (unit norm, zero bias) that hides an error.
+
+    Args:
+        device: where values are drawn; another kind of device draws others.
     """
-    g = torch.Generator().manual_seed(seed)
+    g = torch.Generator(device).manual_seed(seed)
     with torch.no_grad():
         for name, p in sorted(model.named_parameters()):
-            noise = torch.randn(p.shape, generator=g)
+            noise = torch.randn(p.shape, generator=g, device=device)
             p.copy_(_value(name, p, noise, peak))
 
 

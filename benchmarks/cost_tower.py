@@ -1,0 +1,134 @@
+"""The tower of `reduction_cost.py`, and methods in it, on its output or on its input."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from cost_rows import USED, Contender
+from cost_watch import rounds_of
+from PIL import Image
+from torch import Tensor
+
+from asap_eval.bench.sections import Sections, milliseconds
+from asap_eval.hosts import backbone_of
+from asap_eval.hosts.seam import Backbone, Seam
+from asap_eval.learned import Learned
+from asap_eval.method import Reducer, build, method_class
+from asap_eval.methods.spot import STATISTICS, Spot
+from asap_eval.models import model_specs
+from asap_eval.models.llava import fill
+from asap_eval.models.vlm import PEAK, SEED
+from asap_eval.predictors import write_predictors
+
+
+def tower_of(options: argparse.Namespace) -> Backbone:
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    config = CLIPVisionConfig(**model_specs()[options.model].kwargs["vision"])
+    model: Any = CLIPVisionModel._from_config(config, attn_implementation="sdpa")
+    fill(model.eval().requires_grad_(False), SEED, PEAK)
+    return backbone_of(model.to(options.device, getattr(torch, options.dtype)))
+
+
+def pixels_of(options: argparse.Namespace, tower: Backbone) -> Tensor:
+    """``[crops, 3, H, W]`` of the photograph, or noise of cells as large as a patch."""
+    height, width = tower.image_size
+    if options.image is None:
+        cells = np.random.default_rng(0).integers(0, 255, (*tower.geometry.grid, 3), dtype=np.uint8)
+        picture = Image.fromarray(cells)
+    else:
+        picture = Image.open(options.image).convert("RGB")
+    resized = np.array(picture.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32)
+    pixels = torch.from_numpy(resized / 127.5 - 1).permute(2, 0, 1)
+    return pixels.repeat(options.crops, 1, 1, 1).to(options.device, getattr(torch, options.dtype))
+
+
+def forward_ms(tower: Backbone, pixels: Tensor) -> float:
+    return milliseconds(lambda: tower.model(pixels), pixels.device)
+
+
+def _outer(tower: Backbone) -> Any:
+    """The module that holds embeddings and the norm before the blocks."""
+    model: Any = tower.model
+    return getattr(model, "vision_model", model)
+
+
+def _embedded(tower: Backbone, pixels: Tensor) -> Tensor:
+    outer = _outer(tower)
+    return outer.pre_layrnorm(outer.embeddings(pixels))
+
+
+def states_of(tower: Backbone, pixels: Tensor) -> list[Tensor]:
+    """``[crops, 577, 1024]`` input of every used block, and the output of the last."""
+    states = [_embedded(tower, pixels)]
+    for block in tower.blocks[:USED]:
+        states.append(block(states[-1], None))
+    return states
+
+
+def measure(
+    options: argparse.Namespace,
+    contender: Contender,
+    tower: Backbone,
+    pixels: Tensor,
+    states: list[Tensor],
+    folder: Path,
+) -> dict[str, Any]:
+    """One row.
+
+    Args:
+        states: see `states_of`. folder: for seeded predictors.
+    """
+    first = USED - 1 if method_class(contender.method).site == "output" else 0
+    blocks = tower.blocks[first : contender.blocks]
+    geometry = replace(tower.geometry, blocks=tower.geometry.blocks[first : contender.blocks])
+    part = replace(tower, blocks=blocks, geometry=geometry)
+    reducer = _built(contender, part, folder)
+    sections = Sections(pixels.device)
+    names = [str(crop) for crop in range(options.crops)]
+    resampled = sections.around(
+        _outer(tower).embeddings, "interpolate_pos_encoding", "position embedding resampled"
+    )
+    with resampled, Seam(part, reducer, 0) as trace:
+
+        def step() -> None:
+            trace.name_images(names)
+            x = _embedded(tower, pixels) if reducer.site == "input" else states[first]
+            for block in blocks:
+                x = block(x, None)
+
+        row = rounds_of(contender, reducer, pixels.device, options.rounds, sections, step)
+    return row | {"kept": (trace.lengths[-1] - 1).tolist(), "site": reducer.site}
+
+
+def _built(contender: Contender, part: Backbone, folder: Path) -> Reducer:
+    """The method; one with predictors gets seeded ones: what they cost is not what they say."""
+    params = contender.params
+    if issubclass(method_class(contender.method), Learned):
+        params = params | {"checkpoint": seeded_predictors(contender.method, part, folder)}
+    return build(contender.method, k=contender.k, **params)
+
+
+def seeded_predictors(method: str, part: Backbone, folder: Path) -> str:
+    """A checkpoint of untrained predictors for a tower, as training would save trained ones."""
+    reducer, model = build(method), part.model
+    assert isinstance(reducer, Learned)
+    values = [part.geometry.width]
+    if isinstance(reducer, Spot):
+        heads = model.config.num_attention_heads  # type: ignore[union-attr]
+        values.append(STATISTICS * heads * reducer.history)  # type: ignore[operator]
+    inputs = (torch.ones(1, 1), *(torch.zeros(1, 1, n) for n in values))
+    places = reducer.places(len(part.blocks))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        predictors = {place: reducer.untrained(inputs) for place in places}
+    out = folder / f"{method}.safetensors"
+    said = {"method": method, "blocks": json.dumps(places), "training": "none: seeded, for timing"}
+    write_predictors(out, predictors, said)
+    return str(out)

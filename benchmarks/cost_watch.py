@@ -1,0 +1,222 @@
+"""Sections around everything that an unpruned model does not do, and what a round of them costs."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from cost_rows import ONCE, OWN, Contender
+from torch import Tensor
+from torch.nn import functional as F
+
+from asap_eval.bench.sections import Sections
+from asap_eval.bench.speed import spread
+from asap_eval.hosts import replacing, seam
+from asap_eval.hosts.attention import Probe
+from asap_eval.hosts.llama import LanguageSeam, Reading
+from asap_eval.hosts.overriding import override
+from asap_eval.hosts.seam import Pass
+from asap_eval.method import Reducer
+
+MAPS, REPLACED = "attention maps", "attention through landmarks"
+FUSED, NOT_RUN = "fused attention", "fused attention not run"
+
+WARM = {"cpu": 1, "cuda": 3}
+"""Rounds before those that count: a GPU's libraries choose their kernels in the first."""
+
+TOWER: list[tuple[Any, str, str]] = [
+    (seam, "_rows", "attention rows"),
+    (seam, "resize", "image resized"),
+    (Pass, "_reduce", "host"),
+    (Pass, "_apply", "new sequence"),
+]
+LANGUAGE: list[tuple[Any, str, str]] = [
+    (LanguageSeam, "begin", "prompt laid out"),
+    (LanguageSeam, "_batch", "prompt laid out"),
+    (LanguageSeam, "_rows", "attention rows"),
+    (LanguageSeam, "_reduce", "host"),
+    (Reading, "apply", "new sequence"),
+    (replacing, "shorten", "shorter cache"),
+]
+"""Where the hosts work for a method: owner, function, name of the part."""
+
+
+@contextmanager
+def watched(sections: Sections, reducer: Reducer) -> Iterator[None]:
+    """Sections around the host's work for a method, and around the method's own."""
+    host = LANGUAGE if reducer.tower == "language" else TOWER
+    with ExitStack() as stack:
+        stack.enter_context(_maps_beside_fused(sections))
+        stack.enter_context(_replaced_beside_fused(sections, reducer))
+        for owner, function, name in [*host, *OWN.get(reducer.name, [])]:
+            stack.enter_context(sections.around(owner, function, name))
+        stack.enter_context(sections.around(reducer, "begin", "decision"))
+        stack.enter_context(sections.around(reducer, "decide", "decision"))
+        yield
+
+
+@contextmanager
+def counted(reducer: Reducer, counts: Counter[str]) -> Iterator[None]:
+    """How often the method decides: once at every place where it acts."""
+    plain = reducer.decide
+
+    def decide(*args: Any) -> Any:
+        counts["acts"] += 1
+        return plain(*args)
+
+    vars(reducer)["decide"] = decide
+    try:
+        yield
+    finally:
+        del vars(reducer)["decide"]
+
+
+@contextmanager
+def new_positions(sections: Sections, text: Any, seam: LanguageSeam) -> Iterator[None]:
+    """Rotary embeddings behind a reduction; the model's own, in front, are not the method's."""
+    plain = text.rotary_emb.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if seam.reading is None or not seam.reading.changed:
+            return plain(*args, **kwargs)
+        with sections.section("new positions"):
+            return plain(*args, **kwargs)
+
+    with override(text.rotary_emb, "forward", forward):
+        yield
+
+
+def _beside(
+    sections: Sections, name: str, plain: Callable[..., Any], causal: bool = False
+) -> Callable[..., Any]:
+    """Times attention as a section, and fused attention on the same tensors at that moment: before
+    it and behind it in turn."""
+
+    def both(q: Tensor, k: Tensor, v: Tensor, *args: Any) -> Any:
+        def fused() -> None:
+            with sections.section(FUSED):
+                _joined(F.scaled_dot_product_attention(q, k, v, is_causal=causal))
+
+        first = sections.calls[name] % 2 == 0
+        if first:
+            fused()
+        with sections.section(name):
+            found = plain(q, k, v, *args)
+            if isinstance(found, Tensor):
+                _joined(found)
+        if not first:
+            fused()
+        return found
+
+    return both
+
+
+def _joined(out: Tensor) -> Tensor:
+    """``[B, N, H, d]``, one block of memory, as the model's own attention needs it next: free or a
+    copy, as the kernel left it."""
+    return out.transpose(1, 2).contiguous()
+
+
+@contextmanager
+def _maps_beside_fused(sections: Sections) -> Iterator[None]:
+    """Attention that gives its maps (tower)."""
+    plain = seam.attend_with_maps
+    seam.attend_with_maps = _beside(sections, MAPS, plain)
+    try:
+        yield
+    finally:
+        seam.attend_with_maps = plain
+
+
+@contextmanager
+def _replaced_beside_fused(sections: Sections, reducer: Reducer) -> Iterator[None]:
+    """Attention that a method replaces: in the language model with what the host does around it
+    (padding, mask), and beside causal attention."""
+    if reducer.tower == "language":
+
+        def probe(attend: Callable[..., Tensor], masked: bool = False) -> Probe:
+            return Probe(_beside(sections, REPLACED, attend, causal=True), masked)
+
+        plain = replacing.Probe
+        replacing.Probe = probe  # type: ignore[assignment, misc]
+        try:
+            yield
+        finally:
+            replacing.Probe = plain  # type: ignore[misc]
+        return
+    vars(reducer)["attend"] = _beside(sections, REPLACED, reducer.attend)
+    try:
+        yield
+    finally:
+        del vars(reducer)["attend"]
+
+
+def rounds_of(
+    contender: Contender,
+    reducer: Reducer,
+    device: torch.device,
+    rounds: int,
+    sections: Sections,
+    step: Callable[[], object],
+) -> dict[str, Any]:
+    """The row of a method: milliseconds of each part and of all, over the rounds.
+
+    Args:
+        step: one pass of the model with the method in it.
+    """
+    taken: list[dict[str, float]] = []
+    counts: Counter[str] = Counter()
+    warm = WARM.get(device.type, 1)
+    with counted(reducer, counts), watched(sections, reducer):
+        for number in range(-warm, rounds):
+            counts.clear()
+            step()
+            one = sections.take()
+            if number >= 0:
+                taken.append(_less_fused(one))
+    return _row(contender, taken, timed=counts["acts"])
+
+
+def _less_fused(taken: dict[str, float]) -> dict[str, float]:
+    """What is left is what reading maps costs: the fused attention would have run, too. Attention
+    that is replaced stands beside what does not run, so that a saving is seen as one."""
+    fused = taken.pop(FUSED, 0.0)
+    if MAPS in taken:
+        return taken | {MAPS: taken[MAPS] - fused}
+    return taken | ({NOT_RUN: -fused} if fused else {})
+
+
+def _row(contender: Contender, rounds: Sequence[dict[str, float]], timed: int) -> dict[str, Any]:
+    """A row from the sections of its rounds.
+
+    Args:
+        timed: places at which the method acted; its cost at the authors' number of places is the
+            cost of each times that number, but for parts that a pass has once.
+    """
+    acts = contender.acts or timed
+    scale = acts / timed if timed else 1.0
+    whole = [
+        {part: ms if part in ONCE else ms * scale for part, ms in taken.items()} for taken in rounds
+    ]
+    each = [
+        sum(ms for part, ms in taken.items() if part not in ONCE) / max(1, timed)
+        for taken in rounds
+    ]
+    parts = sorted({name for taken in whole for name in taken})
+    return {
+        "label": contender.label,
+        "method": contender.method,
+        "k": contender.k,
+        "params": contender.params,
+        "where": "language model" if contender.in_language else "tower",
+        "acts": acts,
+        "acts_timed": timed,
+        "each_ms": statistics.median(each),
+        "total_ms": spread([sum(taken.values()) for taken in whole]),
+        "parts_ms": {p: statistics.median(taken.get(p, 0.0) for taken in whole) for p in parts},
+        "rounds": len(rounds),
+    }
