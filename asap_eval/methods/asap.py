@@ -182,8 +182,9 @@ class ASAP(Reducer):
         parts = [torch.eye(tokens, device=batch.device)] if self._needs_whole else []
         parts += [ones] if self.order == "walk" else []
         rows = torch.cat(parts)
-        memory = rows.new_zeros(count, len(rows), room(tokens, batch.device))
-        memory[..., :tokens] = rows
+        memory = rows.new_empty(count, len(rows), room(tokens, batch.device))
+        if not self.accumulate:
+            memory[..., :tokens] = rows
         chain = None
         if self.chain == "patches":
             walked = torch.ones(1, batch.patches, device=batch.device)
@@ -199,7 +200,8 @@ class ASAP(Reducer):
         return len(state.waiting) == state.batch.count or torch.tensor(state.waiting)
 
     def macs(self, view: View, state: Walk) -> int:
-        """Accumulation: N^3 a block for C; N^2 where only the masses walk."""
+        """Accumulation: N^3 a block for C; N^2 where only the masses walk. The first block's
+        product, with the identity, is counted as any other though `_step` need not run it."""
         tokens, patches = state.batch.tokens, state.batch.patches
         chain = 0 if state.chain is None else state.chain.shape[1] * patches**2
         return (tokens**3 if self._needs_whole else tokens**2) + chain
@@ -242,7 +244,8 @@ class ASAP(Reducer):
 
     def _step(self, state: Walk, attention: Tensor, prefix: int) -> None:
         """One block further. Walking C itself turns ``attention`` into ``T / alpha``, in place:
-        only its diagonal changes, and adding C to a product would take a pass over it more."""
+        only its diagonal changes, and adding C to a product would take a pass over it more.
+        After the first block C is T itself."""
         if state.chain is not None:
             patches = attention[:, prefix:, prefix:]
             state.chain = self._times(state.chain, patches / patches.sum(2, keepdim=True))
@@ -250,6 +253,9 @@ class ASAP(Reducer):
             state.memory = self._times(state.rows, attention)
             return
         attention.diagonal(dim1=1, dim2=2).add_((1 - self.alpha) / self.alpha)
+        if state.fires is None:
+            self._start(state, attention)
+            return
         left, right = self._ordered(state.rows, attention)
         spare = state.spare[..., : state.batch.tokens]
         # Autograd cannot follow a product that is written over an earlier one.
@@ -260,6 +266,13 @@ class ASAP(Reducer):
             state.memory = rows
         else:
             state.memory, state.spare = state.spare, state.memory
+
+    def _start(self, state: Walk, step: Tensor) -> None:
+        """``C_1 = T_1`` from ``T_1 / alpha [B, N, N]``, and its column sums below."""
+        tokens = state.batch.tokens
+        whole = state.rows[:, :tokens].copy_(step).mul_(self.alpha)
+        if self.order == "walk":
+            state.rows[:, tokens] = whole.sum(1)
 
     def _times(self, rows: Tensor, attention: Tensor) -> Tensor:
         """``rows (alpha A + (1 - alpha) I)``, or the product from the left."""
