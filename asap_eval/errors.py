@@ -38,6 +38,10 @@ class UnreachableError(BudgetError):
     """A target outside what the knob reaches: a finding about a method, not a mistake."""
 
 
+class KernelError(AsapEvalError):
+    """A compiled kernel that cannot be had on this machine."""
+
+
 class RecordError(AsapEvalError):
     """A record or per-sample file that cannot be read or written."""
 

@@ -92,6 +92,7 @@ class Batch:
         count: B. tokens: N of every image. prefix: class, distillation and register tokens.
         depth: L. has_cls: whether token 0 is a class token. grid: patches down and across.
         seed: the run's seed. id_of: the id of an image by its position in the batch.
+        dtype: of the model's tokens.
         prompt: in a language model, where B counts samples, N is the longest prompt, the prefix 0
             and the grid (0, 0); ``None`` in a vision tower.
     """
@@ -106,6 +107,7 @@ class Batch:
     device: torch.device
     id_of: Callable[[int], str]
     prompt: Prompt | None = None
+    dtype: torch.dtype = torch.float32
 
     @property
     def patches(self) -> int:
@@ -255,6 +257,11 @@ class Reducer:
     def watch(self, block: int, state: Any) -> bool | Tensor:
         """Images to look at in this block: all, none, or ``[b]`` positions in the batch."""
         raise NotImplementedError
+
+    def observe(self, view: View, state: Any) -> None:
+        """At the site ``after`` of a vision tower: asked as soon as the block's attention has run,
+        before its MLP; features cannot be read yet. What a method does here finds the maps in a
+        CPU's cache, and runs on a GPU while the CPU goes on."""
 
     def decide(self, view: View, state: Any) -> Reduction | None:
         """Where the watched images' tokens go; ``None`` = nowhere yet."""

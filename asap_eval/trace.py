@@ -10,6 +10,9 @@ from torch import Tensor
 
 from asap_eval.errors import AsapEvalError
 
+COUNTS = ("lengths", "attention_tokens", "mlp_tokens")
+"""Token counts of every block, ``[L, B]``; a host may fill them at the end of the pass."""
+
 
 @dataclass
 class Trace:

@@ -59,9 +59,12 @@ class Capture(Reducer):
     def watch(self, block: int, state: Any) -> bool:
         return block <= self.block
 
-    def decide(self, view: View, state: Any) -> Reduction | None:
+    def observe(self, view: View, state: Any) -> None:
         if view.block == self.block:
             self.view, self.state = view, copy.copy(state)
+        self.asap.observe(view, state)
+
+    def decide(self, view: View, state: Any) -> Reduction | None:
         return self.asap.decide(view, state)
 
 
@@ -107,11 +110,18 @@ def _measure(
     tokens = Tokens.start(view.features, view.prefix)
     never = build("asap", k=options.k, tau=math.inf)
     always = build("asap", k=options.k, tau=-math.inf)
-    reduction = always.decide(view, copy.copy(state))
+
+    def whole(method: Reducer) -> Reduction | None:
+        """The walk's step and the decision; the state that was kept stays as it is."""
+        walk = copy.copy(state)
+        method.observe(view, walk)
+        return method.decide(view, walk)
+
+    reduction = whole(always)
     assert reduction is not None
     steps: dict[str, Callable[[], object]] = {
-        "walk": lambda: never.decide(view, copy.copy(state)),
-        "decide": lambda: always.decide(view, copy.copy(state)),
+        "walk": lambda: whole(never),
+        "decide": lambda: whole(always),
         "pool": lambda: tokens.apply(reduction),
     }
     times = _times(steps, pixels, options.rounds)

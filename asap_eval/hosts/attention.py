@@ -16,7 +16,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from asap_eval.errors import UnsupportedModelError
+from asap_eval.hosts import gpu_attention
 from asap_eval.hosts.layout import Layout
+from asap_eval.kernels import available, packed_attention
 
 MAP_BYTES = {"cpu": 5 << 20, "cuda": 256 << 20}
 """Memory for one head's maps of the images in flight: on a CPU what its cache holds between two
@@ -116,9 +118,42 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Tensor | None)
             mask = bias.view(len(layout.lengths), 1, 1, -1).to(q.dtype)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     if q.device.type != "cpu":
-        return _attend_padded(q, k, v, layout, bias)
+        out, _, _ = gpu_attention.attend_packed(*map(by_token, (q, k, v)), layout, bias)
+        return _by_head(out, layout)
+    if _native(q, k, v):
+        return _attend_natively(q, k, v, layout, bias, [], False)[0]
     pieces = _pieces(q, k, v, layout, bias, layout.runs())
     return _by_head(torch.cat([_fused(*piece) for piece in pieces]), layout)
+
+
+def _native(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether the compiled kernel can take these: fp32 on a CPU, and nobody wants gradients."""
+    plain = q.device.type == "cpu" and q.dtype == torch.float32
+    followed = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    return plain and not followed and available()[0]
+
+
+def _attend_natively(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    bias: Tensor | None,
+    watched: list[int],
+    heads: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """See `attend_with_maps`; no maps where no image is watched."""
+    place = dict.fromkeys(range(len(layout.lengths)), -1)
+    place |= {image: at for at, image in enumerate(watched)}
+    out, maps = packed_attention(
+        *map(by_token, (q, k, v)),
+        layout.starts,
+        layout.lengths,
+        None if bias is None else bias.float(),
+        list(place.values()),
+        heads=heads,
+    )
+    return _by_head(out, layout), maps
 
 
 def _pieces(
@@ -147,23 +182,6 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """``[g n, H, d]`` of images of one length; see `_pieces`."""
     mask = None if bias is None else bias.to(q.dtype)
     return by_token(F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
-
-
-def _attend_padded(q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Tensor | None) -> Tensor:
-    """One call over padded images: on a GPU launches cost more than the padding of attention."""
-    rows = layout.rows(q.device)
-    valid = rows < layout.total
-    rows = rows.clamp(max=layout.total - 1)
-    mask = torch.where(valid, 0.0, -torch.inf)
-    if bias is not None:
-        mask = mask + bias[rows]
-    queries, keys, values = (by_token(t)[rows].transpose(1, 2) for t in (q, k, v))
-    result = F.scaled_dot_product_attention(
-        queries, keys, values, attn_mask=mask[:, None, None].to(q.dtype)
-    )
-    out = torch.empty_like(by_token(q))
-    out[rows[valid]] = result.transpose(1, 2)[valid]
-    return _by_head(out, layout)
 
 
 def by_token(t: Tensor) -> Tensor:
@@ -207,6 +225,12 @@ def attend_with_maps(
         ``heads``; N is the longest watched image, rows and columns beyond an image's own are 0.
         The maps are the caller's: nothing else reads them.
     """
+    if q.device.type == "cuda" and not heads and gpu_attention.maps_itself(q):
+        return gpu_attention.attend_with_mean_maps(q, k, v, layout, bias, watched)
+    if _native(q, k, v):
+        out, found = _attend_natively(q, k, v, layout, bias, watched, heads)
+        assert found is not None
+        return out, found
     heads_kept = q.shape[1] if heads else 1
     longest = max(layout.lengths[i] for i in watched)
     shape = (len(watched), heads_kept, longest, longest)

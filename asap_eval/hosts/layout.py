@@ -8,12 +8,16 @@ longest images first, so that images of one length are neighbours and can be tak
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+
+from asap_eval.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,29 @@ class Layout:
     def longest(self) -> int:
         return max(self.lengths)
 
+    @cached_property
+    def _there(self) -> dict[object, Any]:
+        """What is on a device already."""
+        return {}
+
+    def places(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """First row and length of each image, ``[B]`` each."""
+        if device not in self._there:
+            self._there[device] = to_device([self.starts, self.lengths], device).unbind(0)
+        starts, lengths = self._there[device]
+        return starts, lengths
+
+    def ends(self, device: torch.device) -> Tensor:
+        """``[B + 1]`` int32: 0, and the row behind each image in the order of memory."""
+        if (device, "ends") not in self._there:
+            ends = itertools.accumulate((self.lengths[i] for i in self.order), initial=0)
+            self._there[device, "ends"] = to_device(list(ends), device).int()
+        return cast(Tensor, self._there[device, "ends"])
+
     def rows(self, device: torch.device) -> Tensor:
         """``[B, longest]`` row of each token in ``[T, D]``; padding points one past the end."""
         place = torch.arange(self.longest, device=device)
-        start = torch.tensor(self.starts, device=device)[:, None]
-        length = torch.tensor(self.lengths, device=device)[:, None]
+        start, length = (values[:, None] for values in self.places(device))
         return torch.where(place < length, start + place, self.total)
 
     def flat(self, x: Tensor) -> Tensor:

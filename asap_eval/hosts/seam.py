@@ -32,7 +32,8 @@ from asap_eval.tokens import (
     follow,
     slot_weight,
 )
-from asap_eval.trace import Trace
+from asap_eval.trace import COUNTS, Trace
+from asap_eval.transfer import Arriving, to_device
 
 Half = Callable[[Tensor], Tensor]
 
@@ -74,6 +75,8 @@ class Pass:
         self.layout = Layout((batch.tokens,) * batch.count)
         self.size = torch.ones(batch.count, batch.tokens, device=x.device)
         self.changed = self.folded = False
+        self.everyone = torch.arange(batch.count, device=x.device)
+        self.counts: dict[str, list[tuple[int, ...]]] = {name: [] for name in COUNTS}
         self.reducer.check(batch)
         self.state = self.reducer.begin(batch)
         source = batch.prefix + covering(own, batch.grid).to(x.device)
@@ -88,20 +91,26 @@ class Pass:
         reads: dict[Need, Tensor] = {}
         if site == "before":
             x = self._reduce(block, x, watched, reads)
-        self._count("attention_tokens", block)
+        self._count("attention_tokens")
         x = self._attention(block, x, attention, watched, reads)
         if site == "between":
             x = self._reduce(block, x, watched, reads)
-        self._count("mlp_tokens", block)
+        view = self._view(block, watched, reads) if site == "after" and watched else None
+        if view is not None:
+            self.reducer.observe(view, self.state)
+        self._count("mlp_tokens")
         x = mlp(x)
         if site in ("after", "output"):
-            x = self._reduce(block, x, watched, reads)
-        self._count("lengths", block)
-        return self.layout.padded(x) if block == self.batch.depth else x
+            x = self._reduce(block, x, watched, reads, view)
+        self._count("lengths")
+        if block < self.batch.depth:
+            return x
+        for name, counts in self.counts.items():
+            getattr(self.trace, name)[:] = to_device(counts, self.size.device)
+        return self.layout.padded(x)
 
-    def _count(self, name: str, block: int) -> None:
-        counts = torch.tensor(self.layout.lengths)
-        getattr(self.trace, name)[block - 1] = counts.to(self.size.device)
+    def _count(self, name: str) -> None:
+        self.counts[name].append(self.layout.lengths)
 
     def _watched(self, block: int) -> list[int]:
         """Positions of the images the method looks at in this block, ascending."""
@@ -154,7 +163,7 @@ class Pass:
                 _, rows = _rows(q, k, bias, layout, watched, None)
                 reads[Need.CLS_ROW] = rows[:, :, 0]
             if needs & {Need.ROWS, Need.LOGITS}:
-                lengths = torch.tensor([layout.lengths[i] for i in watched], device=q.device)
+                lengths = to_device([layout.lengths[i] for i in watched], q.device)
                 queries = self.reducer.rows(block, lengths, self.state)
                 logits, rows = _rows(q, k, bias, layout, watched, queries)
                 read = {Need.ROWS: rows, Need.LOGITS: logits}
@@ -170,36 +179,52 @@ class Pass:
             )
         return x
 
+    def _view(self, block: int, watched: list[int], reads: dict[Need, Tensor]) -> View:
+        """What the method sees of the watched images; what is read later is added to ``reads``."""
+        images, size = self.everyone, self.size
+        if len(watched) < self.batch.count:
+            images = to_device(watched, size.device)
+            size = size[images, : max(self.layout.lengths[i] for i in watched)]
+        return View(block, images, size, self.batch.prefix, self.trace.note, reads)
+
     def _reduce(
         self,
         block: int,
         x: Tensor,
         watched: list[int],
         reads: dict[Need, Tensor],
+        view: View | None = None,
     ) -> Tensor:
         """Ask the method where the tokens of the watched images go, and send them there."""
         if not watched:
             return x
-        images = torch.tensor(watched, device=x.device)
-        longest = max(self.layout.lengths[i] for i in watched)
-        size = self.size[images, :longest]
+        view = view or self._view(block, watched, reads)
+        images, size = view.images, view.size
         if Need.FEATURES in self.reducer.needs:
             reads[Need.FEATURES] = self.layout.images(self.layout.flat(x), watched)
-        view = View(block, images, size, self.batch.prefix, self.trace.note, reads)
         self.trace.method_macs[images] += self.reducer.macs(view, self.state)
         reduction = self.reducer.decide(view, self.state)
         if reduction is None:
             return x
         moved = (reduction.group != Reduction.identity(size).group).any(1)
-        acted = images[moved if reduction.acted is None else reduction.acted]
-        fired = self.trace.fired
-        fired[acted] = torch.where(fired[acted] == 0, block, fired[acted])
-        if reduction.weight is None and not bool(moved.any()):
+        acted = moved if reduction.acted is None else reduction.acted
+        fired = self.trace.fired[images]
+        self.trace.fired[images] = torch.where(acted & (fired == 0), block, fired)
+        group, weight = self._of_batch(images, reduction, size)
+        whole = Reduction(group, weight)
+        # Patches that are left: more than slots where one of them holds several.
+        held = torch.where(group >= 0, self.size, 0).sum(1)
+        slots, patches = Arriving(torch.stack([whole.slots, held.long()])).list()
+        if weight is None and tuple(slots) == self.layout.lengths and not bool(moved.any()):
             return x
-        return self._apply(x, self._of_batch(images, reduction, size))
+        return self._apply(x, whole, tuple(slots), slots != patches)
 
-    def _of_batch(self, images: Tensor, reduction: Reduction, size: Tensor) -> Reduction:
-        """The reduction of the watched images as one of the whole batch: the others stay."""
+    def _of_batch(
+        self, images: Tensor, reduction: Reduction, size: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Group and weight of the whole batch: images that are not watched stay as they are."""
+        if images is self.everyone:
+            return reduction.group, reduction.weight
         group = Reduction.identity(self.size).group
         group[images] = DROPPED
         group[images, : size.shape[1]] = reduction.group
@@ -207,12 +232,18 @@ class Pass:
         if reduction.weight is not None:
             weight = torch.ones_like(self.size, dtype=reduction.weight.dtype)
             weight[images, : size.shape[1]] = reduction.weight
-        return Reduction(group, weight)
+        return group, weight
 
-    def _apply(self, x: Tensor, reduction: Reduction) -> Tensor:
-        """The sequence after a reduction, dense or packed as the new lengths allow."""
-        after = Layout(tuple(reduction.slots.tolist()))
-        first = torch.tensor(after.starts, device=x.device)[:, None]
+    def _apply(
+        self, x: Tensor, reduction: Reduction, slots: tuple[int, ...], folded: bool
+    ) -> Tensor:
+        """The sequence after a reduction, dense or packed as the new lengths allow.
+
+        Args:
+            slots: tokens of each image then. folded: whether one of them holds several patches.
+        """
+        after = Layout(slots)
+        first = to_device(after.starts, x.device)[:, None]
         slot = torch.where(reduction.group >= 0, reduction.group + first, DROPPED)
         weight = slot_weight(reduction, self.size)
         flat = combine(
@@ -225,7 +256,7 @@ class Pass:
         self.trace.source = follow(self.trace.source, reduction)
         self.layout, self.changed = after, True
         # Where no token holds two patches the bias is zero: a mask would only cost time.
-        self.folded = self.reducer.proportional and bool((self.size > 1).any())
+        self.folded = self.reducer.proportional and folded
         return after.shaped(flat)
 
 
@@ -260,10 +291,10 @@ def _rows(
         queries: ``[b, R]`` positions, -1 = none, and its row is 0; ``None`` = token 0 alone.
     """
     keys = _heads_first(k, layout, watched)
-    lengths = torch.tensor([layout.lengths[i] for i in watched], device=q.device)
+    lengths = to_device([layout.lengths[i] for i in watched], q.device)
     if queries is None:
         queries = torch.zeros_like(lengths)[:, None]
-    starts = torch.tensor([layout.starts[i] for i in watched], device=q.device)
+    starts = to_device([layout.starts[i] for i in watched], q.device)
     chosen = by_token(q)[starts[:, None] + queries.clamp(min=0)]
     dtype = map_dtype(q)
     logits = torch.einsum("brhd,bhnd->bhrn", chosen.to(dtype), keys.to(dtype))
@@ -401,4 +432,5 @@ class Seam(AbstractContextManager[Trace]):
             seed=self.seed,
             device=x.device,
             id_of=id_of,
+            dtype=x.dtype,
         )

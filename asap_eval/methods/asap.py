@@ -19,9 +19,11 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from asap_eval.errors import BadValueError
+from asap_eval.kernels.products import as_exact_as, room
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
 from asap_eval.selection import spread, thin_by_pairs, thin_by_rounds
 from asap_eval.tokens import DROPPED, Reduction
+from asap_eval.transfer import Arriving, to_device
 
 
 @dataclass
@@ -30,20 +32,27 @@ class Walk:
 
     Attributes:
         batch: the batch.
-        waiting: ``[b]`` images that have not fired, ascending.
-        rows: ``[b, N + 1, N]`` fp32: C, and below it the column masses. A product with T moves
-            them with the rest: ``m_l = m_(l-1) T_l`` is what one more row costs. With ``rollout``
-            or without accumulation only some of these rows exist (see `ASAP.begin`).
-        spare: memory of the shape of ``rows``, where the next product goes.
+        waiting: images that have not fired, ascending.
+        fires: which of them the latest block's walk makes fire, ``[b]`` bool.
+        memory: ``[b, N + 1, M >= N]`` fp32, of which `rows` is the front.
+        spare: memory of the same shape, where the next product goes.
         chain: the chain over patches alone, or ``None``: ``[b, 1, P]`` its column masses
             (``walk``), or ``[b, P, P]`` the whole of it (``rollout``).
     """
 
     batch: Batch
-    waiting: Tensor
-    rows: Tensor
+    waiting: list[int]
+    memory: Tensor
     spare: Tensor
     chain: Tensor | None
+    fires: Arriving | None = None
+
+    @property
+    def rows(self) -> Tensor:
+        """``[b, N + 1, N]`` C, and below it the column masses. A product with T moves them with the
+        rest: ``m_l = m_(l-1) T_l`` is what one more row costs. With ``rollout`` or without
+        accumulation only some of these rows exist (see `ASAP.begin`)."""
+        return self.memory[..., : self.batch.tokens]
 
 
 @register(
@@ -166,21 +175,22 @@ class ASAP(Reducer):
         # A rollout multiplies from the left, where a row of masses cannot come along.
         parts = [torch.eye(tokens, device=batch.device)] if self._needs_whole else []
         parts += [ones] if self.order == "walk" else []
-        rows = torch.cat(parts).repeat(count, 1, 1)
+        rows = torch.cat(parts)
+        memory = rows.new_zeros(count, len(rows), room(tokens, batch.device))
+        memory[..., :tokens] = rows
         chain = None
         if self.chain == "patches":
             walked = torch.ones(1, batch.patches, device=batch.device)
             rolled = torch.eye(batch.patches, device=batch.device)
             chain = (walked if self.order == "walk" else rolled).repeat(count, 1, 1)
-        waiting = torch.arange(count, device=batch.device)
-        return Walk(batch, waiting, rows, torch.empty_like(rows), chain)
+        return Walk(batch, list(range(count)), memory, torch.empty_like(memory), chain)
 
     @property
     def _needs_whole(self) -> bool:
         return self.accumulate or self.order == "rollout"
 
-    def watch(self, block: int, state: Walk) -> Tensor:
-        return state.waiting
+    def watch(self, block: int, state: Walk) -> bool | Tensor:
+        return len(state.waiting) == state.batch.count or torch.tensor(state.waiting)
 
     def macs(self, view: View, state: Walk) -> int:
         """Accumulation: N^3 a block for C; N^2 where only the masses walk."""
@@ -191,25 +201,32 @@ class ASAP(Reducer):
     def knob_range(self, batch: Batch) -> tuple[float, float]:
         return self.m + 1e-6, 2.0 * batch.patches
 
-    def decide(self, view: View, state: Walk) -> Reduction | None:
+    def observe(self, view: View, state: Walk) -> None:
         attention = view.attention.to(state.rows.dtype)
         self._step(state, attention, view.prefix)
-        mass = self._mass(state, view.prefix)
-        fires = mass.amax(1) > self.tau
+        fires = self._mass(state, view.prefix).amax(1) > self.tau
         if view.block == self._last_block(state.batch.depth):
             fires = torch.ones_like(fires)
-        if not bool(fires.any()):
+        state.fires = Arriving(fires)
+
+    def decide(self, view: View, state: Walk) -> Reduction | None:
+        assert state.fires is not None
+        fires = state.fires.list()
+        if not any(fires):
             return None
+        firing, waiting = ([i for i, f in enumerate(fires) if f == kind] for kind in (True, False))
         group = Reduction.identity(view.size).group
         weight = torch.ones_like(view.size)
-        group[fires], weight[fires] = self._reduce(view, state, attention, fires)
-        waits = ~fires
-        state.waiting = state.waiting[waits]
-        state.rows = state.rows[waits]
-        state.spare = state.spare[: len(state.rows)]
+        acted = to_device(fires, group.device).bool()
+        chosen = to_device(firing, group.device)
+        group[chosen], weight[chosen] = self._reduce(view, state, chosen)
+        left = to_device(waiting, group.device)
+        state.waiting = [state.waiting[place] for place in waiting]
+        state.memory = state.memory[left]
+        state.spare = state.spare[: len(left)]
         if state.chain is not None:
-            state.chain = state.chain[waits]
-        return Reduction(group, weight, acted=fires)
+            state.chain = state.chain[left]
+        return Reduction(group, weight, acted=acted)
 
     def _step(self, state: Walk, attention: Tensor, prefix: int) -> None:
         """One block further. Walking C itself turns ``attention`` into ``T / alpha``, in place:
@@ -218,14 +235,19 @@ class ASAP(Reducer):
             patches = attention[:, prefix:, prefix:]
             state.chain = self._times(state.chain, patches / patches.sum(2, keepdim=True))
         if not self.accumulate:
-            state.rows = self._times(state.rows, attention)
+            state.memory = self._times(state.rows, attention)
             return
         attention.diagonal(dim1=1, dim2=2).add_((1 - self.alpha) / self.alpha)
         left, right = self._ordered(state.rows, attention)
+        spare = state.spare[..., : state.batch.tokens]
         # Autograd cannot follow a product that is written over an earlier one.
-        out = None if torch.is_grad_enabled() else state.spare
-        rows = torch.baddbmm(state.spare, left, right, beta=0, alpha=self.alpha, out=out)
-        state.rows, state.spare = rows, state.rows
+        out = None if torch.is_grad_enabled() else spare
+        with as_exact_as(state.batch.dtype, attention.device):
+            rows = torch.baddbmm(spare, left, right, beta=0, alpha=self.alpha, out=out)
+        if out is None:
+            state.memory = rows
+        else:
+            state.memory, state.spare = state.spare, state.memory
 
     def _times(self, rows: Tensor, attention: Tensor) -> Tensor:
         """``rows (alpha A + (1 - alpha) I)``, or the product from the left."""
@@ -243,15 +265,15 @@ class ASAP(Reducer):
             return state.rows[:, -1, prefix:]
         return state.rows.sum(1)[:, prefix:]
 
-    def _reduce(
-        self, view: View, state: Walk, attention: Tensor, fires: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """``group`` and ``weight``, both ``[f, N]``, of the images that fire."""
+    def _reduce(self, view: View, state: Walk, fires: Tensor) -> tuple[Tensor, Tensor]:
+        """``group`` and ``weight``, both ``[f, N]``, of the images that fire (``[f]`` places among
+        those watched)."""
         prefix, tokens = view.prefix, state.batch.tokens
         images = view.images[fires]
+        attention = view.attention[fires].to(state.rows.dtype)
         # C, or A_l alone for the row "w/o accumulation".
-        rows = state.rows[fires, :tokens] if self.accumulate else attention[fires]
-        sink = self._sink(rows, attention[fires], images, state.batch)
+        rows = state.rows[fires, :tokens] if self.accumulate else attention
+        sink = self._sink(rows, attention, images, state.batch)
         view.note("sink", images, sink)
         raw = self._distances(rows, sink, prefix)
         scaled = self._scaled(raw, sink)
@@ -265,7 +287,7 @@ class ASAP(Reducer):
             room = self.n - (1 if self.reduce == "pool" else 0)
             over = keep.sum(1) > room
             if self._thins:
-                importance, compared = self._ingredients(view, rows, attention[fires], fires)
+                importance, compared = self._ingredients(view, rows, attention, fires)
                 self._thin(keep, over, importance, compared, room)
             else:
                 for image in over.nonzero().flatten().tolist():

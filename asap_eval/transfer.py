@@ -1,0 +1,41 @@
+"""Small numbers between the CPU and a GPU without making either wait for the other.
+
+An ordinary copy stops the CPU until everything queued on the GPU has run; the GPU then idles until
+the CPU has caught up. Copies through pinned memory are queued like any other work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def to_device(values: Sequence[Any], device: torch.device) -> Tensor:
+    """A tensor of whole numbers on the device; on a GPU it arrives in the order of the queue."""
+    made = torch.tensor(values, dtype=torch.long)
+    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made
+
+
+class Arriving:
+    """A small tensor on its way to the CPU; work queued after this is not waited for.
+
+    Args:
+        values: any shape, on any device.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self._values, self._event = values, None
+        if values.device.type == "cuda":
+            self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            self._values.copy_(values, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def list(self) -> Any:
+        """The values as nested lists, once they are here."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._values.tolist()
