@@ -31,6 +31,7 @@ WARM = {"cpu": 1, "cuda": 3}
 TOWER: list[tuple[Any, str, str]] = [
     (seam, "_rows", "attention rows"),
     (seam, "resize", "image resized"),
+    (Pass, "_view", "host"),
     (Pass, "_reduce", "host"),
     (Pass, "_apply", "new sequence"),
 ]
@@ -55,6 +56,7 @@ def watched(sections: Sections, reducer: Reducer) -> Iterator[None]:
         for owner, function, name in [*host, *OWN.get(reducer.name, [])]:
             stack.enter_context(sections.around(owner, function, name))
         stack.enter_context(sections.around(reducer, "begin", "decision"))
+        stack.enter_context(sections.around(reducer, "observe", "decision"))
         stack.enter_context(sections.around(reducer, "decide", "decision"))
         yield
 

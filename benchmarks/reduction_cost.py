@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -43,6 +44,8 @@ from rich.table import Table
 
 import asap_eval  # noqa: F401  (registers the methods)
 from asap_eval.bench.speed import backend, spread
+from asap_eval.hosts import gpu_attention
+from asap_eval.kernels import available
 from asap_eval.models.vlm import SEED
 
 PAPER = {"walk, early stop": (8, 311), "walk, all layers": (29, 311)}
@@ -58,7 +61,9 @@ def main() -> None:
         sys.exit(f"--only {', '.join(unknown)}: rows are {', '.join(c.label for c in rows)}.")
     rows = [c for c in rows if c.label in options.only or not options.only]
     pixels = cost_tower.pixels_of(options, tower)
-    machine = backend(pixels)
+    gpu = pixels.device.type == "cuda"
+    maps = gpu_attention.map_kernel() if gpu else available()[1]
+    machine = backend(pixels) | {"maps": maps, "load": os.getloadavg()[0]}
     states = cost_tower.states_of(tower, pixels)
     report: dict[str, Any] = {
         "command": "python " + " ".join(sys.argv),
