@@ -48,7 +48,6 @@ class Language:
 def language_of(options: argparse.Namespace, layers: int, patches: Tensor) -> Language:
     """Layers with the same seeded weights, drawn where they are to run, and a prompt.
 
-
     Args:
         patches: ``[crops, P, D]`` of the tower; a seeded projector makes image tokens of them.
     """
