@@ -225,6 +225,8 @@ class Reducer:
     tower: ClassVar[Tower] = "vision"
     proportional: ClassVar[bool] = False
     """Whether attention adds ``log(size)`` of each key (proportional attention)."""
+    idle: ClassVar[bool] = False
+    """Whether the model's own code runs throughout, bit for bit, without any kernel of ours."""
     hands_cls: ClassVar[bool] = False
     """Whether a tower hands its class token to the language model, before the other tokens."""
     positions: ClassVar[Positions] = "kept"

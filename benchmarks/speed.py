@@ -71,9 +71,8 @@ def _walk(options: argparse.Namespace, shape: str) -> dict[str, Any]:
     walk = build("asap", tau=NEVER)
     speed = measure_speed(loaded.model, walk, pixels, rounds=options.rounds)
     geometry = geometry_of(loaded.model)
-    ratios = [
-        m / f for m, f in zip(*(speed["times_s"][n] for n in ("method", "fused")), strict=True)
-    ]
+    both = (speed["times_s"][name] for name in ("method", speed["fused_by"]))
+    ratios = [m / f for m, f in zip(*both, strict=True)]
     marks = torch.quantile(torch.tensor(ratios).double(), torch.tensor([0.5, 0.1, 0.9]).double())
     return {
         "model": name,

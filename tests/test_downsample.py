@@ -10,9 +10,9 @@ import pytest
 import tiny
 import torch
 from cases import batch
+from flops import counting
 from pictures import picture_folder
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import asap_eval
 from asap_eval.bench.macs import model_macs, unpruned_macs
@@ -116,7 +116,7 @@ def test_work_is_what_torch_counts(name: str) -> None:
     """The stem's part falls too."""
     geometry, one = geometry_of(host(name)), batch()[:1]
     with asap_eval.reduce(host(name), "downsample", k=K) as trace:
-        with FlopCounterMode(display=False) as counter:
+        with counting() as counter:
             tiny.output(host(name), one)
         assert trace.patches.tolist() == [20]
     assert float(model_macs(geometry, trace)) == counter.get_total_flops() / 2

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from flops import counting
 from project import ROOT
-from torch.utils.flop_counter import FlopCounterMode
 
 from asap_eval.bench.vlm_macs import prefill_ledger
 from asap_eval.hosts import install, llava_geometry
@@ -86,7 +86,7 @@ def run(
     reducer = build(method, **options)
     with (
         torch.inference_mode(),
-        FlopCounterMode(display=False) as counter,
+        counting() as counter,
         install(model, reducer, newline=newline) as trace,
     ):
         logits = model(**given, logits_to_keep=1).logits[0, -1].float()

@@ -18,7 +18,8 @@ from asap_eval.kernels import attention_kernel, available, build, native, packed
 
 if not sys.platform.startswith("linux"):
     pytest.skip("native kernels are for Linux", allow_module_level=True)
-if not any(map(shutil.which, ("gcc", "cc", "clang"))):
+if not any(map(shutil.which, ("gcc", "cc"))):
+    # Clang alone writes for another OpenMP runtime than pip's torch brings.
     pytest.skip("no C compiler", allow_module_level=True)
 
 

@@ -9,7 +9,7 @@ import pytest
 import test_llava
 import tiny_llava as small
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from flops import counting
 
 from asap_eval.bench.vlm_macs import decode_macs, prefill_ledger, unpruned_prefill
 from asap_eval.errors import UnsupportedModelError
@@ -43,7 +43,7 @@ METHODS: dict[str, Reducer] = {
 
 def counted(run: Any) -> float:
     """MACs of a call as torch counts them: half its operations."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with counting() as counter, torch.no_grad():
         run()
     return counter.get_total_flops() / 2
 

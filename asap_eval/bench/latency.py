@@ -33,14 +33,14 @@ from asap_eval.bench.bench import Summary, register
 from asap_eval.bench.memory import peak_gb
 from asap_eval.bench.phases import Phases, timed_answer
 from asap_eval.bench.question_bench import QuestionBench
-from asap_eval.bench.speed import backend, spread
+from asap_eval.bench.speed import backend, fastest_unpruned, spread
 from asap_eval.bench.vlm_asked import Asked, Named, asked_of
 from asap_eval.bench.vlm_rows import UNANSWERED, measured
 from asap_eval.bench.vlm_work import answered, work_of
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import LlavaGeometry, llava_geometry
 from asap_eval.journal import Row
-from asap_eval.method import Reducer, build
+from asap_eval.method import Reducer
 from asap_eval.models import LoadedVlm
 from asap_eval.record import RunRecord
 from asap_eval.trace import Trace
@@ -110,7 +110,7 @@ class Latency(QuestionBench):
         self, loaded: LoadedVlm, reducer: Reducer, batches: Iterable[QuestionBatch], *, seed: int
     ) -> Generator[list[Row], None, None]:
         """Rows of one batch after the other, timed in turns."""
-        both = {"unpruned": build("none"), "method": reducer}
+        both = {"unpruned": fastest_unpruned(next(loaded.model.parameters())), "method": reducer}
         rest = (asked_of(loaded, batch) for batch in batches)
         head = self._warm(loaded, both, rest, seed)
         first = True

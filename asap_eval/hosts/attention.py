@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from asap_eval.errors import UnsupportedModelError
 from asap_eval.hosts import gpu_attention
 from asap_eval.hosts.layout import Layout
-from asap_eval.kernels import available, packed_attention
+from asap_eval.kernels import attention_kernel, available, packed_attention
 
 MAP_BYTES = {"cpu": 5 << 20, "cuda": 256 << 20}
 """Memory for one head's maps of the images in flight: on a CPU what its cache holds between two
@@ -99,19 +99,37 @@ def _arguments(
     return query, key, value, scale
 
 
+def native(*tensors: Tensor) -> bool:
+    """Whether the compiled kernel takes these: fp32 on a CPU, and nobody wants gradients."""
+    plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
+    followed = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    return plain and not followed and available()[0]
+
+
+def kernel_of(like: Tensor) -> str:
+    """What computes attention for tensors like this one, and its maps, as a record names it."""
+    if like.device.type == "cuda":
+        return f"torch; head-mean maps: {gpu_attention.map_kernel()}"
+    return attention_kernel(like.device, like.dtype)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Tensor | None) -> Tensor:
     """Fused attention of every image over its own tokens.
 
-    On a CPU images of one length run together, and no work at all is spent on padding.
+    On a CPU the compiled kernel runs wherever it can, dense or packed, so that all of a method's
+    blocks, and the unpruned model it is timed beside, have the same attention.
 
     Args:
-        q, k, v: ``[B, H, N, d]`` (dense) or ``[1, H, T, d]`` (packed).
+        q, k, v: ``[B, H, N, d]`` (dense) or ``[1, H, T, d]`` (packed). Where a few learned queries
+            pool the tokens, ``q`` is shorter and dense.
         layout: lengths of the images.
         bias: ``[T]`` added to the logits of each key, or ``None``.
 
     Returns:
         The shape of ``q``.
     """
+    if q.shape == k.shape and native(q, k, v):
+        return _attend_natively(q, k, v, layout, bias, [], False)[0]
     if layout.dense:
         mask = None
         if bias is not None:
@@ -120,17 +138,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Tensor | None)
     if q.device.type != "cpu":
         out, _, _ = gpu_attention.attend_packed(*map(by_token, (q, k, v)), layout, bias)
         return _by_head(out, layout)
-    if _native(q, k, v):
-        return _attend_natively(q, k, v, layout, bias, [], False)[0]
     pieces = _pieces(q, k, v, layout, bias, layout.runs())
     return _by_head(torch.cat([_fused(*piece) for piece in pieces]), layout)
-
-
-def _native(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether the compiled kernel can take these: fp32 on a CPU, and nobody wants gradients."""
-    plain = q.device.type == "cpu" and q.dtype == torch.float32
-    followed = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-    return plain and not followed and available()[0]
 
 
 def _attend_natively(
@@ -143,14 +152,15 @@ def _attend_natively(
     heads: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """See `attend_with_maps`; no maps where no image is watched."""
-    place = dict.fromkeys(range(len(layout.lengths)), -1)
-    place |= {image: at for at, image in enumerate(watched)}
+    place = [-1] * len(layout.lengths)
+    for at, image in enumerate(watched):
+        place[image] = at
     out, maps = packed_attention(
         *map(by_token, (q, k, v)),
         layout.starts,
         layout.lengths,
         None if bias is None else bias.float(),
-        list(place.values()),
+        place,
         heads=heads,
     )
     return _by_head(out, layout), maps
@@ -227,7 +237,7 @@ def attend_with_maps(
     """
     if q.device.type == "cuda" and not heads and gpu_attention.maps_itself(q):
         return gpu_attention.attend_with_mean_maps(q, k, v, layout, bias, watched)
-    if _native(q, k, v):
+    if native(q, k, v):
         out, found = _attend_natively(q, k, v, layout, bias, watched, heads)
         assert found is not None
         return out, found

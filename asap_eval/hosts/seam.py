@@ -17,7 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError
-from asap_eval.hosts.attention import Probe, attend, attend_with_maps, by_token, map_dtype
+from asap_eval.hosts.attention import (
+    Probe,
+    attend,
+    attend_with_maps,
+    by_token,
+    map_dtype,
+    native,
+)
 from asap_eval.hosts.geometry import Geometry
 from asap_eval.hosts.layout import Layout
 from asap_eval.hosts.overriding import override
@@ -137,7 +144,8 @@ class Pass:
             bias = self.layout.flat_of_padded(self.size).log()
         needs = self.reducer.needs if watched else frozenset[Need]()
         replaced = self.reducer.attends(block, self.state)
-        if self.layout.dense and bias is None and not needs & _FROM_ATTENTION and not replaced:
+        plain = self.layout.dense and bias is None and not needs & _FROM_ATTENTION and not replaced
+        if plain and (self.reducer.idle or not native(x)):
             return half(x)
 
         layout = self.layout

@@ -178,6 +178,7 @@ INLINE void product(v8 sums[TILE][2], int rows, const float *a, int64_t a_stride
                     const float *panel, int64_t depth) {
 #pragma GCC unroll 6
     for (int row = 0; row < rows; row++) sums[row][0] = sums[row][1] = splat(0);
+#pragma GCC unroll 2
     for (int64_t i = 0; i < depth; i++, panel += PANEL) {
         v8 left = load(panel), right = load(panel + LANES);
 #pragma GCC unroll 6

@@ -24,6 +24,8 @@ from asap_eval.tokens import Reduction
 class Identity(Reducer):
     """Nothing is removed; logits are bit-identical to the untouched model's."""
 
+    idle = True
+
     def watch(self, block: int, state: Any) -> bool:
         return False
 

@@ -198,8 +198,8 @@ class RunRecord:
     tokens: Tokens | None = None
     fired: Fired | None = None
     speed: dict[str, Any] | None = None
-    """``fused_img_s matched_img_s method_img_s speedup{median p10 p90} ideal share_of_ideal rounds
-    backend`` and the raw times; None where speed was not measured."""
+    """``fused_img_s fused_by matched_img_s method_img_s speedup{median p10 p90} ideal
+    share_of_ideal rounds backend`` and the raw times; None where speed was not measured."""
     latency_ms: dict[str, dict[str, float]] | None = None
     """``prefill decode answer``, each ``median p10 p90``."""
     memory_gb: dict[str, float] | None = None
