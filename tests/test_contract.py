@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import asap_eval
 from asap_eval.bench.speed import Unpruned
 from asap_eval.errors import AsapEvalError, UnsupportedModelError
-from asap_eval.hosts import attention, geometry_of, install
+from asap_eval.hosts import attention, geometry_of, gpu_attention, install
 from asap_eval.hosts.layout import Layout
 from asap_eval.method import Need, Reducer, Site, View, build, methods
 from asap_eval.tokens import Reduction
@@ -527,18 +527,33 @@ def test_ragged_batches_read_and_run_like_single_images(
 
 
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_one_padded_call_attends_like_image_by_image(with_bias: bool) -> None:
-    """What a GPU runs on a ragged batch equals what a CPU runs."""
+def test_one_padded_call_attends_like_image_by_image(
+    with_bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU runs on a ragged batch equals what a CPU runs, around its kernel."""
+
+    def efficient(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert mask is not None
+        logits = q @ k.mT / 2 + mask[:, None, None]
+        return logits.softmax(-1) @ v, logits.logsumexp(-1)
+
+    monkeypatch.setattr(gpu_attention, "_efficient", efficient)
     g = torch.Generator().manual_seed(0)
     layout = Layout((5, 9, 2, 9))
     q, k, v = torch.randn(3, 1, 2, layout.total, 4, generator=g)
     bias = torch.randn(layout.total, generator=g) if with_bias else None
     on_cpu = attention.attend(q, k, v, layout, bias)
-    padded = attention._attend_padded(q, k, v, layout, bias)
+    flat, sums, packed = gpu_attention.attend_packed(
+        *map(attention.by_token, (q, k, v)), layout, bias
+    )
+    padded = layout.shaped(flat).transpose(1, 2)
+    assert not packed
     torch.testing.assert_close(padded, on_cpu, rtol=0, atol=2e-6)
     for start, length in zip(layout.starts, layout.lengths, strict=True):
         at = slice(start, start + length)
         logits = q[0, :, at] @ k[0, :, at].mT / 2 + (0 if bias is None else bias[at])
+        image = layout.starts.index(start)
+        torch.testing.assert_close(sums[image, :, :length], logits.logsumexp(-1), rtol=0, atol=2e-6)
         alone = logits.softmax(-1) @ v[0, :, at]
         torch.testing.assert_close(on_cpu[0, :, at], alone, rtol=0, atol=2e-6)
 

@@ -136,7 +136,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Tensor | None)
             mask = bias.view(len(layout.lengths), 1, 1, -1).to(q.dtype)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     if q.device.type != "cpu":
-        out, _, _ = gpu_attention.attend_packed(*map(by_token, (q, k, v)), layout, bias)
+        out, _, _ = gpu_attention.attend_packed(by_token(q), by_token(k), by_token(v), layout, bias)
         return _by_head(out, layout)
     pieces = _pieces(q, k, v, layout, bias, layout.runs())
     return _by_head(torch.cat([_fused(*piece) for piece in pieces]), layout)
@@ -156,7 +156,9 @@ def _attend_natively(
     for at, image in enumerate(watched):
         place[image] = at
     out, maps = packed_attention(
-        *map(by_token, (q, k, v)),
+        by_token(q),
+        by_token(k),
+        by_token(v),
         layout.starts,
         layout.lengths,
         None if bias is None else bias.float(),

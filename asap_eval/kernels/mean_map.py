@@ -25,7 +25,7 @@ TILES: dict[str, Any] = {"ROWS": 64, "COLUMNS": 64, "num_warps": 4, "num_stages"
 
 
 @triton.jit
-def _tile(
+def _tile(  # type: ignore[no-untyped-def]
     q,
     k,
     bias,
