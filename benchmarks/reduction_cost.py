@@ -6,9 +6,9 @@ Every registered method has a row (`cost_rows.py`). Tower and language model hav
 and seeded weights, and a method runs through the same hosts as in LLaVA. What is timed are the
 sections that the unpruned model does not have: reading (attention maps less the fused attention
 they replace, rows, keys), deciding, and making the new sequence. What the model saves behind it is
-never counted, nor what proportional attention adds to a block (ToMe). Fused attention is timed on
-the same tensors at the same moment, and the tower beside every row: other work on the machine then
-falls on both sides.
+never counted, nor what proportional attention adds to a block (ToMe). Fused attention is that of
+the fastest unpruned model, the kernel that methods run with, timed on the same tensors at the same
+moment, and the tower beside every row: other work on the machine then falls on both sides.
 
 In the tower, methods on its output run on the last used block alone, with the input it really has;
 the others on the blocks up to the one where they end. ASAP's block is set by hand
@@ -44,8 +44,6 @@ from rich.table import Table
 
 import asap_eval  # noqa: F401  (registers the methods)
 from asap_eval.bench.speed import backend, spread
-from asap_eval.hosts import gpu_attention
-from asap_eval.kernels import available
 from asap_eval.models.vlm import SEED
 
 PAPER = {"walk, early stop": (8, 311), "walk, all layers": (29, 311)}
@@ -61,9 +59,7 @@ def main() -> None:
         sys.exit(f"--only {', '.join(unknown)}: rows are {', '.join(c.label for c in rows)}.")
     rows = [c for c in rows if c.label in options.only or not options.only]
     pixels = cost_tower.pixels_of(options, tower)
-    gpu = pixels.device.type == "cuda"
-    maps = gpu_attention.map_kernel() if gpu else available()[1]
-    machine = backend(pixels) | {"maps": maps, "load": os.getloadavg()[0]}
+    machine = backend(pixels) | {"load": os.getloadavg()[0]}
     states = cost_tower.states_of(tower, pixels)
     report: dict[str, Any] = {
         "command": "python " + " ".join(sys.argv),
