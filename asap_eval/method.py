@@ -257,7 +257,8 @@ class Reducer:
         return None
 
     def watch(self, block: int, state: Any) -> bool | Tensor:
-        """Images to look at in this block: all, none, or ``[b]`` positions in the batch."""
+        """Images to look at in this block: all, none, or ``[b]`` positions in the batch, in the
+        order in which the view then has them."""
         raise NotImplementedError
 
     def observe(self, view: View, state: Any) -> None:

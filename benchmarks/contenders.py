@@ -12,7 +12,7 @@ import torch
 
 from asap_eval.bench.images import image_batches, open_images
 from asap_eval.bench.macs import model_macs, unpruned_macs
-from asap_eval.bench.speed import Pixels
+from asap_eval.bench.speed import Pixels, spread
 from asap_eval.budget import Found, search, whole_knob
 from asap_eval.hosts import geometry_of, install
 from asap_eval.method import Batch, build
@@ -40,6 +40,14 @@ def write(report: dict[str, Any], options: argparse.Namespace, name: str) -> Pat
     report = {"command": "python " + " ".join(sys.argv), **report}
     out.write_text(json.dumps(report, indent=1) + "\n")
     return out
+
+
+def over_torch(speed: dict[str, Any]) -> tuple[dict[str, float], float]:
+    """Speed-up over the untouched model with torch's own fused attention, whatever was faster, and
+    its share of the ideal."""
+    both = (speed["times_s"][name] for name in ("torch", "method"))
+    speedup = spread([whole / pruned for whole, pruned in zip(*both, strict=True)])
+    return speedup, speedup["median"] / speed["ideal"]
 
 
 def batches_of(data: str, loaded: LoadedModel, count: int, size: int) -> list[Pixels]:

@@ -229,7 +229,7 @@ def attend_with_maps(
 
     Args:
         q, k, v, layout, bias: as in `attend`.
-        watched: positions of the images whose maps are wanted, ascending.
+        watched: positions of the images whose maps are wanted, in the order of the maps.
         heads: maps of every head rather than their mean.
 
     Returns:

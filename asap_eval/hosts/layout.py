@@ -109,7 +109,7 @@ class Layout:
 
     def images(self, flat: Tensor, picked: list[int]) -> Tensor:
         """``[b, longest picked, ...]`` of some images, zeros as padding, from ``[T, ...]``."""
-        if self.dense and len(picked) == len(self.lengths):
+        if self.dense and picked == list(range(len(self.lengths))):
             return self.shaped(flat)
         parts = [flat[self.starts[i] : self.starts[i] + self.lengths[i]] for i in picked]
         return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)

@@ -120,7 +120,7 @@ class Pass:
         self.counts[name].append(self.layout.lengths)
 
     def _watched(self, block: int) -> list[int]:
-        """Positions of the images the method looks at in this block, ascending."""
+        """Positions of the images the method looks at in this block, in its order."""
         if self.reducer.site == "input":
             return []
         if self.reducer.site == "output":
@@ -128,7 +128,8 @@ class Pass:
         watched = self.reducer.watch(block, self.state)
         if isinstance(watched, bool):
             return list(range(self.batch.count)) if watched else []
-        return sorted(watched.tolist())
+        images: list[int] = watched.tolist()
+        return images
 
     def _attention(
         self,
@@ -190,7 +191,7 @@ class Pass:
     def _view(self, block: int, watched: list[int], reads: dict[Need, Tensor]) -> View:
         """What the method sees of the watched images; what is read later is added to ``reads``."""
         images, size = self.everyone, self.size
-        if len(watched) < self.batch.count:
+        if watched != list(range(self.batch.count)):
             images = to_device(watched, size.device)
             size = size[images, : max(self.layout.lengths[i] for i in watched)]
         return View(block, images, size, self.batch.prefix, self.trace.note, reads)

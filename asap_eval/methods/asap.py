@@ -32,7 +32,7 @@ class Walk:
 
     Attributes:
         batch: the batch.
-        waiting: images that have not fired, ascending.
+        waiting: images that have not fired, in the order of the rows below.
         fires: which of them the latest block's walk makes fire, ``[b]`` bool.
         memory: ``[b, N + 1, M >= N]`` fp32, of which `rows` is the front.
         spare: memory of the same shape, where the next product goes.
@@ -132,6 +132,12 @@ class ASAP(Reducer):
         return self.anchor in ("cls", "cls_attention") or self._thins
 
     @property
+    def _reads_layer(self) -> bool:
+        """Whether an image that fires needs A_l beside C."""
+        single = "cls_attention" in (self.anchor, self.importance)
+        return single or not self.accumulate
+
+    @property
     def _thins(self) -> bool:
         """Whether a second stage chooses by importance and redundancy."""
         return self.n is not None and self.stage2 != "stride"
@@ -176,8 +182,9 @@ class ASAP(Reducer):
         parts = [torch.eye(tokens, device=batch.device)] if self._needs_whole else []
         parts += [ones] if self.order == "walk" else []
         rows = torch.cat(parts)
-        memory = rows.new_zeros(count, len(rows), room(tokens, batch.device))
-        memory[..., :tokens] = rows
+        memory = rows.new_empty(count, len(rows), room(tokens, batch.device))
+        if not self.accumulate:
+            memory[..., :tokens] = rows
         chain = None
         if self.chain == "patches":
             walked = torch.ones(1, batch.patches, device=batch.device)
@@ -193,7 +200,8 @@ class ASAP(Reducer):
         return len(state.waiting) == state.batch.count or torch.tensor(state.waiting)
 
     def macs(self, view: View, state: Walk) -> int:
-        """Accumulation: N^3 a block for C; N^2 where only the masses walk."""
+        """Accumulation: N^3 a block for C; N^2 where only the masses walk. The first block's
+        product, with the identity, is counted as any other though `_step` need not run it."""
         tokens, patches = state.batch.tokens, state.batch.patches
         chain = 0 if state.chain is None else state.chain.shape[1] * patches**2
         return (tokens**3 if self._needs_whole else tokens**2) + chain
@@ -220,17 +228,24 @@ class ASAP(Reducer):
         acted = to_device(fires, group.device).bool()
         chosen = to_device(firing, group.device)
         group[chosen], weight[chosen] = self._reduce(view, state, chosen)
-        left = to_device(waiting, group.device)
-        state.waiting = [state.waiting[place] for place in waiting]
-        state.memory = state.memory[left]
-        state.spare = state.spare[: len(left)]
+        # The last of those that wait move up into the gaps: few rows of C are copied.
+        left = len(waiting)
+        gaps = [place for place in firing if place < left]
+        last = [place for place in waiting if place >= left]
+        for gap, place in zip(gaps, last, strict=True):
+            state.waiting[gap] = state.waiting[place]
+        state.waiting = state.waiting[:left]
+        into, source = to_device([gaps, last], group.device)
+        state.memory = _moved(state.memory, into, source)[:left]
+        state.spare = state.spare[:left]
         if state.chain is not None:
-            state.chain = state.chain[left]
+            state.chain = _moved(state.chain, into, source)[:left]
         return Reduction(group, weight, acted=acted)
 
     def _step(self, state: Walk, attention: Tensor, prefix: int) -> None:
         """One block further. Walking C itself turns ``attention`` into ``T / alpha``, in place:
-        only its diagonal changes, and adding C to a product would take a pass over it more."""
+        only its diagonal changes, and adding C to a product would take a pass over it more.
+        After the first block C is T itself."""
         if state.chain is not None:
             patches = attention[:, prefix:, prefix:]
             state.chain = self._times(state.chain, patches / patches.sum(2, keepdim=True))
@@ -238,6 +253,9 @@ class ASAP(Reducer):
             state.memory = self._times(state.rows, attention)
             return
         attention.diagonal(dim1=1, dim2=2).add_((1 - self.alpha) / self.alpha)
+        if state.fires is None:
+            self._start(state, attention)
+            return
         left, right = self._ordered(state.rows, attention)
         spare = state.spare[..., : state.batch.tokens]
         # Autograd cannot follow a product that is written over an earlier one.
@@ -248,6 +266,13 @@ class ASAP(Reducer):
             state.memory = rows
         else:
             state.memory, state.spare = state.spare, state.memory
+
+    def _start(self, state: Walk, step: Tensor) -> None:
+        """``C_1 = T_1`` from ``T_1 / alpha [B, N, N]``, and its column sums below."""
+        tokens = state.batch.tokens
+        whole = state.rows[:, :tokens].copy_(step).mul_(self.alpha)
+        if self.order == "walk":
+            state.rows[:, tokens] = whole.sum(1)
 
     def _times(self, rows: Tensor, attention: Tensor) -> Tensor:
         """``rows (alpha A + (1 - alpha) I)``, or the product from the left."""
@@ -270,9 +295,9 @@ class ASAP(Reducer):
         those watched)."""
         prefix, tokens = view.prefix, state.batch.tokens
         images = view.images[fires]
-        attention = view.attention[fires].to(state.rows.dtype)
+        attention = view.attention[fires].to(state.rows.dtype) if self._reads_layer else None
         # C, or A_l alone for the row "w/o accumulation".
-        rows = state.rows[fires, :tokens] if self.accumulate else attention
+        rows = state.rows[fires, :tokens] if attention is None or self.accumulate else attention
         sink = self._sink(rows, attention, images, state.batch)
         view.note("sink", images, sink)
         raw = self._distances(rows, sink, prefix)
@@ -307,12 +332,12 @@ class ASAP(Reducer):
         ones = torch.ones(len(place), prefix, device=place.device, dtype=weight.dtype)
         return torch.cat([front, place], 1), torch.cat([ones, weight], 1)
 
-    def _sink(self, rows: Tensor, attention: Tensor, images: Tensor, batch: Batch) -> Tensor:
+    def _sink(self, rows: Tensor, attention: Tensor | None, images: Tensor, batch: Batch) -> Tensor:
         """``[f]`` the anchor patch of each image, from 0 without the prefix."""
         prefix = batch.prefix
         if self.anchor == "cls":
             return rows[:, 0, prefix:].argmax(1)
-        if self.anchor == "cls_attention":
+        if self.anchor == "cls_attention" and attention is not None:
             return attention[:, 0, prefix:].argmax(1)
         if self.anchor == "mass":
             return rows.sum(1)[:, prefix:].argmax(1)
@@ -344,11 +369,11 @@ class ASAP(Reducer):
         return torch.where(span > 0, scaled, 0)
 
     def _ingredients(
-        self, view: View, rows: Tensor, attention: Tensor, fires: Tensor
+        self, view: View, rows: Tensor, attention: Tensor | None, fires: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Importance ``[f, P]`` and the vectors ``[f, P, W]`` whose distance tells repetition."""
-        walk = self.importance == "walk"
-        importance = (rows if walk else attention)[:, 0, view.prefix :]
+        single = attention if self.importance == "cls_attention" else None
+        importance = (rows if single is None else single)[:, 0, view.prefix :]
         if self.redundancy == "diffusion":
             return importance, rows[:, view.prefix :]
         # Distances of unit vectors rank pairs as their cosines do. fp64, as VisPruner itself: a
@@ -370,3 +395,9 @@ class ASAP(Reducer):
             far = torch.cdist(chosen, chosen, compute_mode="donot_use_mm_for_euclid_dist")
             sure, diverse = thin_by_rounds(score[left][None], -far[None], room, important)
             keep[image, left] = (sure | diverse)[0]
+
+
+def _moved(rows: Tensor, into: Tensor, source: Tensor) -> Tensor:
+    """``rows`` with those at ``source`` also at ``into``, in place unless autograd follows."""
+    rows = rows.clone() if torch.is_grad_enabled() else rows
+    return rows.index_copy_(0, into, rows.index_select(0, source))
