@@ -49,6 +49,9 @@ from asap_eval.models.vlm import SEED
 PAPER = {"walk, early stop": (8, 311), "walk, all layers": (29, 311)}
 """Table 9: milliseconds more than the whole unpruned LLaVA-NeXT's 311, on an A100."""
 
+MARKERS = ("<!-- reduction cost -->", "<!-- /reduction cost -->")
+"""Where a page has the table."""
+
 
 @torch.no_grad()
 def main() -> None:
@@ -94,8 +97,10 @@ def main() -> None:
         f"reduction_cost-{options.device}-{options.dtype}.json"
     )
     out.write_text(json.dumps(report, indent=1) + "\n")
-    _print(report)
+    table = _print(report)
     print(out)
+    if options.into is not None:
+        _fill(options.into, table)
 
 
 def _options() -> argparse.Namespace:
@@ -112,6 +117,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tower-rounds", type=int, default=1, help="of each row")
     parser.add_argument("--only", nargs="+", default=[], help="rows by name")
     parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--into", type=Path, help=f"write the table between {' '.join(MARKERS)}")
     return parser.parse_args()
 
 
@@ -159,7 +165,8 @@ def _where(row: dict[str, Any]) -> str:
     return often if acts == timed else f"{often}, {timed} timed"
 
 
-def _print(report: dict[str, Any]) -> None:
+def _print(report: dict[str, Any]) -> str:
+    """Prints the table, and gives it as Markdown."""
     tower, crops = report["tower_ms"], report["machine"]["batch_size"]
     shape, language = report["tower"], report.get("language")
     prefill = "" if language is None else f"'s {language['prefill_ms']:.0f} ms"
@@ -178,9 +185,20 @@ def _print(report: dict[str, Any]) -> None:
     for row in report["rows"]:
         table.add_row(*_cells(row, report))
     Console(width=200).print(table)
-    print("| " + " | ".join(head) + " |\n|" + " --- |" * len(head))
-    for row in report["rows"]:
-        print("| " + _line(row, report) + " |")
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines += ["| " + _line(row, report) + " |" for row in report["rows"]]
+    print("\n".join(lines))
+    return "\n".join(lines)
+
+
+def _fill(file: Path, table: str) -> None:
+    """The table in place of what stands between the file's two markers."""
+    begin, end = MARKERS
+    before, _, rest = file.read_text().partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        sys.exit(f"{file}: no lines {begin} and {end}.")
+    file.write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}")
 
 
 if __name__ == "__main__":

@@ -204,7 +204,9 @@ def test_every_reduction_is_timed_in_its_parts(
 ) -> None:
     """On the small model: all rows, parts that add up to about the whole, ranked, a share each."""
     out = tmp_path / "cost.json"
-    given = "--model llava_tiny --rounds 2 --tower-rounds 1 --budget 20 --out"
+    page = tmp_path / "page.md"
+    page.write_text("before\n" + "old\n".join(script.MARKERS) + "\nbehind\n")
+    given = f"--model llava_tiny --rounds 2 --tower-rounds 1 --budget 20 --into {page} --out"
     monkeypatch.setattr(sys, "argv", ["reduction_cost.py", *given.split(), str(out)])
     script.main()
     report = json.loads(out.read_text())
@@ -245,6 +247,11 @@ def test_every_reduction_is_timed_in_its_parts(
     said = capsys.readouterr().out
     assert "8 of 311 ms" in said
     assert "| 20 LLM layers, 2 timed |" in said
+    filled = page.read_text()
+    assert filled.startswith("before\n" + script.MARKERS[0])
+    assert filled.endswith(script.MARKERS[1] + "\nbehind\n")
+    assert "old" not in filled
+    assert filled.count("\n| ") == len(rows) + 2
     # Everything watched is as it was.
     assert replacing.Probe is attention.Probe
     assert seam.attend_with_maps is attention.attend_with_maps
