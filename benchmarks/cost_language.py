@@ -46,7 +46,7 @@ class Language:
 
 
 def language_of(options: argparse.Namespace, layers: int, patches: Tensor) -> Language:
-    """Seeded layers, filled where they are to run, and a prompt around the tower's output.
+    """Layers with the same seeded weights, drawn where they are to run, and a prompt.
 
     Args:
         patches: ``[crops, P, D]`` of the tower; a seeded projector makes image tokens of them.
@@ -84,7 +84,11 @@ def _layers(shape: dict[str, Any], layers: int, device: torch.device, dtype: tor
     text = text.to(dtype).to_empty(device=device).eval().requires_grad_(False)
     # Computed when a model is made, of which the meta device has nothing.
     text.rotary_emb = type(text.rotary_emb)(config).to(device)
-    fill(text, SEED, PEAK, device)
+    first, *others = text.layers
+    fill(first, SEED, PEAK, device)
+    for layer in others:  # what a layer costs is the same whatever its weights
+        layer.load_state_dict(first.state_dict())
+    text.norm.weight.fill_(1)
     return text
 
 

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from asap_eval.bench.sections import Sections
 from asap_eval.bench.speed import spread
-from asap_eval.hosts import replacing, seam
+from asap_eval.hosts import attention, replacing, seam
 from asap_eval.hosts.attention import Probe
+from asap_eval.hosts.layout import Layout
 from asap_eval.hosts.llama import LanguageSeam, Reading
 from asap_eval.hosts.overriding import override
 from asap_eval.hosts.seam import Pass
@@ -31,6 +32,7 @@ WARM = {"cpu": 1, "cuda": 3}
 TOWER: list[tuple[Any, str, str]] = [
     (seam, "_rows", "attention rows"),
     (seam, "resize", "image resized"),
+    (Pass, "_view", "host"),
     (Pass, "_reduce", "host"),
     (Pass, "_apply", "new sequence"),
 ]
@@ -55,6 +57,7 @@ def watched(sections: Sections, reducer: Reducer) -> Iterator[None]:
         for owner, function, name in [*host, *OWN.get(reducer.name, [])]:
             stack.enter_context(sections.around(owner, function, name))
         stack.enter_context(sections.around(reducer, "begin", "decision"))
+        stack.enter_context(sections.around(reducer, "observe", "decision"))
         stack.enter_context(sections.around(reducer, "decide", "decision"))
         yield
 
@@ -93,23 +96,30 @@ def new_positions(sections: Sections, text: Any, seam: LanguageSeam) -> Iterator
 def _beside(
     sections: Sections, name: str, plain: Callable[..., Any], causal: bool = False
 ) -> Callable[..., Any]:
-    """Times attention as a section, and fused attention on the same tensors at that moment: before
-    it and behind it in turn."""
+    """Times attention as a section, and on the same tensors at that moment, before it and behind it
+    in turn, that of the fastest unpruned model: the kernel that the tower's blocks run with (see
+    `asap_eval.bench.speed.Unpruned`); in the language model (causal) PyTorch's fused attention."""
+
+    def unpruned(q: Tensor, k: Tensor, v: Tensor, *args: Any) -> None:
+        given = [value for value in args if isinstance(value, Layout)]
+        layout = given[0] if given else Layout((q.shape[2],) * len(q))
+        with sections.section(FUSED):
+            if causal:
+                out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            else:
+                out = attention.attend(q, k, v, layout, None)
+            _joined(out)
 
     def both(q: Tensor, k: Tensor, v: Tensor, *args: Any) -> Any:
-        def fused() -> None:
-            with sections.section(FUSED):
-                _joined(F.scaled_dot_product_attention(q, k, v, is_causal=causal))
-
         first = sections.calls[name] % 2 == 0
         if first:
-            fused()
+            unpruned(q, k, v, *args)
         with sections.section(name):
             found = plain(q, k, v, *args)
             if isinstance(found, Tensor):
                 _joined(found)
         if not first:
-            fused()
+            unpruned(q, k, v, *args)
         return found
 
     return both

@@ -6,9 +6,9 @@ Every registered method has a row (`cost_rows.py`). Tower and language model hav
 and seeded weights, and a method runs through the same hosts as in LLaVA. What is timed are the
 sections that the unpruned model does not have: reading (attention maps less the fused attention
 they replace, rows, keys), deciding, and making the new sequence. What the model saves behind it is
-never counted, nor what proportional attention adds to a block (ToMe). Fused attention is timed on
-the same tensors at the same moment, and the tower beside every row: other work on the machine then
-falls on both sides.
+never counted, nor what proportional attention adds to a block (ToMe). Fused attention is that of
+the fastest unpruned model, the kernel that methods run with, timed on the same tensors at the same
+moment, and the tower beside every row: other work on the machine then falls on both sides.
 
 In the tower, methods on its output run on the last used block alone, with the input it really has;
 the others on the blocks up to the one where they end. ASAP's block is set by hand
@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -48,6 +49,9 @@ from asap_eval.models.vlm import SEED
 PAPER = {"walk, early stop": (8, 311), "walk, all layers": (29, 311)}
 """Table 9: milliseconds more than the whole unpruned LLaVA-NeXT's 311, on an A100."""
 
+MARKERS = ("<!-- reduction cost -->", "<!-- /reduction cost -->")
+"""Where a page has the table."""
+
 
 @torch.no_grad()
 def main() -> None:
@@ -58,7 +62,7 @@ def main() -> None:
         sys.exit(f"--only {', '.join(unknown)}: rows are {', '.join(c.label for c in rows)}.")
     rows = [c for c in rows if c.label in options.only or not options.only]
     pixels = cost_tower.pixels_of(options, tower)
-    machine = backend(pixels)
+    machine = backend(pixels) | {"load": os.getloadavg()[0]}
     states = cost_tower.states_of(tower, pixels)
     report: dict[str, Any] = {
         "command": "python " + " ".join(sys.argv),
@@ -93,8 +97,10 @@ def main() -> None:
         f"reduction_cost-{options.device}-{options.dtype}.json"
     )
     out.write_text(json.dumps(report, indent=1) + "\n")
-    _print(report)
+    table = _print(report)
     print(out)
+    if options.into is not None:
+        _fill(options.into, table)
 
 
 def _options() -> argparse.Namespace:
@@ -111,6 +117,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tower-rounds", type=int, default=1, help="of each row")
     parser.add_argument("--only", nargs="+", default=[], help="rows by name")
     parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--into", type=Path, help=f"write the table between {' '.join(MARKERS)}")
     return parser.parse_args()
 
 
@@ -158,7 +165,8 @@ def _where(row: dict[str, Any]) -> str:
     return often if acts == timed else f"{often}, {timed} timed"
 
 
-def _print(report: dict[str, Any]) -> None:
+def _print(report: dict[str, Any]) -> str:
+    """Prints the table, and gives it as Markdown."""
     tower, crops = report["tower_ms"], report["machine"]["batch_size"]
     shape, language = report["tower"], report.get("language")
     prefill = "" if language is None else f"'s {language['prefill_ms']:.0f} ms"
@@ -177,9 +185,20 @@ def _print(report: dict[str, Any]) -> None:
     for row in report["rows"]:
         table.add_row(*_cells(row, report))
     Console(width=200).print(table)
-    print("| " + " | ".join(head) + " |\n|" + " --- |" * len(head))
-    for row in report["rows"]:
-        print("| " + _line(row, report) + " |")
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines += ["| " + _line(row, report) + " |" for row in report["rows"]]
+    print("\n".join(lines))
+    return "\n".join(lines)
+
+
+def _fill(file: Path, table: str) -> None:
+    """The table in place of what stands between the file's two markers."""
+    begin, end = MARKERS
+    before, _, rest = file.read_text().partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        sys.exit(f"{file}: no lines {begin} and {end}.")
+    file.write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}")
 
 
 if __name__ == "__main__":
