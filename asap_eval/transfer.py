@@ -16,7 +16,9 @@ from torch import Tensor
 def to_device(values: Sequence[Any], device: torch.device) -> Tensor:
     """A tensor of whole numbers on the device; on a GPU it arrives in the order of the queue."""
     made = torch.tensor(values, dtype=torch.long)
-    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made
+    if device.type == "cuda":
+        return made.pin_memory().to(device, non_blocking=True)
+    return made.to(device)
 
 
 class Arriving:

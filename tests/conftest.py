@@ -24,6 +24,12 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture
+def torch_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention in torch, where results have to be another library's, bit for bit."""
+    monkeypatch.setenv("ASAP_EVAL_KERNELS", "torch")
+
+
 @pytest.fixture(scope="session")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Questions about four drawn pictures for every task of bench=vlm, as parquet files."""

@@ -62,6 +62,7 @@ def test_a_share_out_of_range_is_refused(k: float) -> None:
         pass
 
 
+@pytest.mark.usefixtures("torch_attention")
 @on_every_host
 def test_it_is_what_the_models_own_library_makes_of_a_small_image(name: str) -> None:
     """The same model, asked by its own switch for images of any size, given the small image."""

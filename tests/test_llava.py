@@ -29,6 +29,10 @@ WIDTH, HEADS = 64, 4
 LANGUAGE = [case for case in CASES if case.build().tower == "language"]
 ACTING = [case for case in LANGUAGE if case.effect != "nothing"]
 
+ROUNDING = 1e-5
+"""Logits of a batch and of its samples alone: products of other sizes round otherwise, and how much
+depends on the processor."""
+
 
 # --- the small models ---------------------------------------------------------------------------
 
@@ -137,7 +141,7 @@ def test_a_batch_equals_its_samples(name: str, case: Case) -> None:
     assert trace.fired.any() == (case.effect == "tokens")
     for place, sample in enumerate((0, 1)):
         alone, id_, one = small.reduced(name, case.method, sample, dtype="float64", **params)
-        torch.testing.assert_close(alone[0], together[place], rtol=0, atol=1e-6)
+        torch.testing.assert_close(alone[0], together[place], rtol=0, atol=ROUNDING)
         assert torch.equal(id_[0, -6:], ids[place, -6:])
         crops = trace.sample == place
         assert torch.equal(one.lengths, trace.lengths[:, crops])
@@ -211,6 +215,7 @@ def test_no_visual_tokens_at_all(name: str) -> None:
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.usefixtures("torch_attention")
 def test_output_site_hands_on_the_last_used_hidden_state() -> None:
     """Features are hidden state -2; kept rows are projected one by one, class token first."""
     loaded, given = small.vlm("llava_tiny"), small.inputs("llava_tiny", 0, 1)
@@ -341,7 +346,7 @@ def test_language_methods_decide_sample_by_sample(name: str, case: Case) -> None
     assert (trace.lengths == 145).all(), "the tower is left alone"
     for place, sample in enumerate((0, 1)):
         alone, id_, one = small.reduced(name, case.method, sample, dtype="float64", **case.params)
-        torch.testing.assert_close(alone[0], together[place], rtol=0, atol=1e-6)
+        torch.testing.assert_close(alone[0], together[place], rtol=0, atol=ROUNDING)
         assert torch.equal(id_[0, -6:], ids[place, -6:])
         for seen in ("lengths", "cached_tokens"):
             assert torch.equal(getattr(one.language, seen)[:, 0], getattr(counts, seen)[:, place])
@@ -351,6 +356,7 @@ def test_language_methods_decide_sample_by_sample(name: str, case: Case) -> None
         assert torch.equal(one.language.method_macs[0], counts.method_macs[place])
 
 
+@pytest.mark.usefixtures("torch_attention")
 @pytest.mark.parametrize("case", [c for c in LANGUAGE if c.effect == "nothing"], ids=str)
 def test_language_methods_that_remove_nothing_change_nothing(case: Case) -> None:
     plain, text, _ = small.reduced("llava_tiny", "none")

@@ -26,6 +26,7 @@ def handed(method: str, **options: Any) -> tuple[Tensor, Tensor, Tensor]:
     return before, after, trace.source
 
 
+@pytest.mark.usefixtures("torch_attention")
 @pytest.mark.parametrize(("k", "size"), [(4, 3), (9, 2)])
 def test_average_pooling_is_torch_s(k: int, size: int) -> None:
     before, after, _ = handed("average_pool", k=k)
@@ -49,6 +50,7 @@ def test_cells_are_as_square_as_they_can_be() -> None:
             cells(k, grid)
 
 
+@pytest.mark.usefixtures("torch_attention")
 def test_no_visual_tokens_leaves_the_class_token_alone() -> None:
     before, after, source = handed("no_visual_tokens")
     assert torch.equal(after, before[:, :1])

@@ -10,7 +10,6 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
 from asap_eval.hosts.layout import Layout
 from asap_eval.kernels.products import room
@@ -51,6 +50,8 @@ def attend_packed(
         ``[B, H, n]``; whether they are packed.
     """
     if bias is None and q.dtype in HALF and q.shape[-1] % 8 == 0:
+        from torch.nn.attention.varlen import AuxRequest, varlen_attn
+
         ends = layout.ends(q.device)
         longest, sums = layout.longest, AuxRequest(lse=True)
         out, lse = varlen_attn(q, k, v, ends, ends, longest, longest, return_aux=sums)
