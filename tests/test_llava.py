@@ -30,8 +30,8 @@ LANGUAGE = [case for case in CASES if case.build().tower == "language"]
 ACTING = [case for case in LANGUAGE if case.effect != "nothing"]
 
 ROUNDING = 1e-5
-"""Logits of a batch and of its samples alone: products of other sizes round otherwise, and how much
-depends on the processor."""
+"""Logits of a batch and of its samples alone, in double precision: Llama's norms still round to
+fp32, where a difference in the last bit of a double can flip the last of a float."""
 
 
 # --- the small models ---------------------------------------------------------------------------

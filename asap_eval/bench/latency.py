@@ -36,7 +36,8 @@ from asap_eval.bench.question_bench import QuestionBench
 from asap_eval.bench.speed import backend, fastest_unpruned, spread
 from asap_eval.bench.vlm_asked import Asked, Named, asked_of
 from asap_eval.bench.vlm_rows import UNANSWERED, measured
-from asap_eval.bench.vlm_work import answered, work_of
+from asap_eval.bench.vlm_work import work_of
+from asap_eval.bench.work import readable
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import LlavaGeometry, llava_geometry
 from asap_eval.journal import Row
@@ -186,7 +187,7 @@ class Latency(QuestionBench):
         Raises:
             DataError: not one question could be answered.
         """
-        read = answered(rows)
+        read = readable(rows, "questions", "answered")
         work = work_of(read, geometry, convention)
         ratios = {
             phase: [row["unpruned_ms"][phase] / row["ms"][phase] for row in read]

@@ -27,7 +27,8 @@ from asap_eval.bench.bench import Summary, register
 from asap_eval.bench.question_bench import QuestionBench
 from asap_eval.bench.vlm_rows import rows_of
 from asap_eval.bench.vlm_scores import average, difference, relative, task_block
-from asap_eval.bench.vlm_work import answered, work_of
+from asap_eval.bench.vlm_work import work_of
+from asap_eval.bench.work import readable
 from asap_eval.hosts import LlavaGeometry, install, llava_geometry
 from asap_eval.journal import Row
 from asap_eval.method import Reducer
@@ -63,7 +64,7 @@ class VisionLanguage(QuestionBench):
         Raises:
             DataError: not one question could be answered.
         """
-        read = answered(rows)
+        read = readable(rows, "questions", "answered")
         tasks, work = self._tasks(rows), work_of(read, geometry, convention)
         analysis = {"avg": average(tasks), **(work.analysis or {})}
         return dataclasses.replace(work, tasks=tasks, analysis=analysis)

@@ -8,25 +8,9 @@ from collections.abc import Sequence
 from asap_eval.bench.bench import Summary
 from asap_eval.bench.vlm_rows import COUNTS, LISTS, PARTS
 from asap_eval.bench.work import fired_block, tokens_block
-from asap_eval.errors import DataError
 from asap_eval.hosts import LlavaGeometry
 from asap_eval.journal import Row
 from asap_eval.record import Macs
-
-
-def answered(rows: Sequence[Row]) -> list[Row]:
-    """Rows of the questions that could be answered.
-
-    Raises:
-        DataError: there is none.
-    """
-    read = [row for row in rows if row["error"] is None]
-    if not read:
-        raise DataError(
-            f"None of the {len(rows)} questions could be answered; the first says: "
-            f"{rows[0]['error']}"
-        )
-    return read
 
 
 def work_of(read: Sequence[Row], geometry: LlavaGeometry, convention: str) -> Summary:

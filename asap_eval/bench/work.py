@@ -51,8 +51,8 @@ def work_of(trace: Trace, geometry: Geometry) -> list[dict[str, Any]]:
     ]
 
 
-def readable(rows: Sequence[Row], what: str) -> list[Row]:
-    """Rows of the samples that could be read.
+def readable(rows: Sequence[Row], what: str, done: str = "read") -> list[Row]:
+    """Rows of the samples that could be read (or, in the error's words, ``done``).
 
     Raises:
         DataError: there is none.
@@ -60,7 +60,7 @@ def readable(rows: Sequence[Row], what: str) -> list[Row]:
     read = [row for row in rows if row["error"] is None]
     if not read:
         raise DataError(
-            f"None of the {len(rows)} {what} could be read; the first says: {rows[0]['error']}"
+            f"None of the {len(rows)} {what} could be {done}; the first says: {rows[0]['error']}"
         )
     return read
 
