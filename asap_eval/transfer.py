@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 
-def to_device(values: Sequence[Any], device: torch.device) -> Tensor:
+def to_device(values: Sequence[Any] | Tensor, device: torch.device) -> Tensor:
     """A tensor of whole numbers on the device; on a GPU it arrives in the order of the queue."""
-    made = torch.tensor(values, dtype=torch.long)
+    made = torch.as_tensor(values, dtype=torch.long)
     if device.type == "cuda":
         return made.pin_memory().to(device, non_blocking=True)
     return made.to(device)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import sys
 from typing import Any
 
 import asap_reference
@@ -24,6 +25,8 @@ from torch import Tensor, nn
 
 import asap_eval
 from asap_eval.errors import AsapEvalError, UnsupportedModelError
+from asap_eval.kernels import products
+from asap_eval.methods.asap import ASAP
 from asap_eval.selection import even_ranks, largest_remainders
 from asap_eval.trace import Trace
 
@@ -223,6 +226,14 @@ def test_every_option_agrees_with_the_reference(case: str) -> None:
 )
 def test_a_float64_model_agrees_closer(case: str, atol: float) -> None:
     compare(case, model(True), pictures().double(), atol)
+
+
+@pytest.mark.parametrize("case", ["defaults", "order=rollout", "algorithm2", "accumulate=false"])
+def test_room_for_tensor_cores_changes_nothing(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU C and its maps have rows and columns of zeros behind them; here on a CPU."""
+    for module in (products, sys.modules[ASAP.__module__]):
+        monkeypatch.setattr(module, "room", lambda columns, _: -(-columns // 8) * 8 + 8)
+    compare(case, model(), pictures(), FP32)
 
 
 def test_options_matter() -> None:

@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 
 from asap_eval.errors import BadValueError, KernelError
-from asap_eval.kernels import attention_kernel, available, build, native, packed_attention
+from asap_eval.kernels import (
+    attention_kernel,
+    available,
+    build,
+    native,
+    packed_attention,
+    products,
+)
 
 if not sys.platform.startswith("linux"):
     pytest.skip("native kernels are for Linux", allow_module_level=True)
@@ -411,3 +418,14 @@ def test_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_name_elsewhere() -> None:
     assert attention_kernel("cuda", torch.float32) == "torch"
     assert attention_kernel(torch.device("cpu"), torch.bfloat16) == "torch"
+
+
+def test_maps_with_room_are_widened_where_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "room", lambda columns, _: -(-columns // 8) * 8)
+    allocated = torch.zeros(2, 24, 24)
+    maps = allocated[:, :17, :17]
+    maps[:] = torch.rand(2, 17, 17)
+    found = products.widened(maps)
+    assert found.data_ptr() == allocated.data_ptr()
+    assert torch.equal(found, allocated)
+    assert torch.equal(products.widened(maps.contiguous()), allocated)

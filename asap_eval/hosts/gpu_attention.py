@@ -10,6 +10,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend
 
 from asap_eval.hosts.layout import Layout
 from asap_eval.kernels.products import room
@@ -84,9 +85,14 @@ def _efficient(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Te
 
 
 def _dense(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Fused attention of images of one length, and its row sums ``[B, H, n >= N]``."""
+    """Fused attention of images of one length, and its row sums ``[B, H, n >= N]``: from the
+    kernel that PyTorch itself would choose, so that the unpruned model has no faster one."""
     if mask is None and q.dtype in HALF:
-        found = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)
+        aten = torch.ops.aten
+        if torch._fused_sdp_choice(q, k, v) == SDPBackend.CUDNN_ATTENTION.value:
+            found = aten._scaled_dot_product_cudnn_attention(q, k, v, None, True)
+            return found[0], found[1].flatten(2)
+        found = aten._scaled_dot_product_flash_attention(q, k, v)
         return found[0], found[1]
     return _efficient(q, k, v, mask)
 
@@ -106,9 +112,9 @@ def attend_with_mean_maps(
         found, lse, packed = attend_packed(tokens_q, tokens_k, tokens_v, layout, bias)
         out = layout.shaped(found).transpose(1, 2)
     longest = max(layout.lengths[i] for i in watched)
-    shape = (len(watched), longest, room(longest, q.device))
-    maps = q.new_empty(shape, dtype=torch.float32)[:, :, :longest]
+    size = room(longest, q.device)
+    maps = q.new_empty(len(watched), size, size, dtype=torch.float32)
     starts, lengths = layout.places(q.device)
     images = to_device(watched, q.device)
     mean_maps(tokens_q, tokens_k, bias, lse, packed, images, starts, lengths, maps)
-    return out, maps
+    return out, maps[:, :longest, :longest]

@@ -86,7 +86,7 @@ class Pass:
         self.counts: dict[str, list[tuple[int, ...]]] = {name: [] for name in COUNTS}
         self.reducer.check(batch)
         self.state = self.reducer.begin(batch)
-        source = batch.prefix + covering(own, batch.grid).to(x.device)
+        source = to_device(batch.prefix + covering(own, batch.grid), x.device)
         self.trace.start(batch.depth, source.repeat(batch.count, 1), batch.patches)
         if batch.grid != own:
             self.trace.fired.fill_(1)

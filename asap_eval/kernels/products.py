@@ -6,12 +6,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 
 def room(columns: int, device: torch.device) -> int:
     """Columns to allocate, so that rows begin at multiples of 32 bytes: a GPU's tensor cores and
     its wide loads need that. A CPU's batched product needs rows without gaps."""
     return -(-columns // 8) * 8 if device.type == "cuda" else columns
+
+
+def widened(maps: Tensor) -> Tensor:
+    """``[b, M, M]`` around whole maps ``[b, N, N]``: zeros to M = `room` (N), where all sides of a
+    product are what tensor cores take. A view, where the maps were allocated so."""
+    count, length, _ = maps.shape
+    size = room(length, maps.device)
+    strides = (size * size, size, 1)
+    if maps.stride() == strides:
+        return maps.as_strided((count, size, size), strides)
+    return F.pad(maps, (0, size - length, 0, size - length))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from asap_eval.errors import BadValueError
-from asap_eval.kernels.products import as_exact_as, room
+from asap_eval.kernels.products import as_exact_as, room, widened
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
 from asap_eval.selection import spread, thin_by_pairs, thin_by_rounds
 from asap_eval.tokens import DROPPED, Reduction
@@ -34,7 +34,7 @@ class Walk:
         batch: the batch.
         waiting: images that have not fired, in the order of the rows below.
         fires: which of them the latest block's walk makes fire, ``[b]`` bool.
-        memory: ``[b, N + 1, M >= N]`` fp32, of which `rows` is the front.
+        memory: ``[b, N + 1, M >= N]`` fp32, of which `rows` is the front; zeros behind.
         spare: memory of the same shape, where the next product goes.
         chain: the chain over patches alone, or ``None``: ``[b, 1, P]`` its column masses
             (``walk``), or ``[b, P, P]`` the whole of it (``rollout``).
@@ -183,6 +183,7 @@ class ASAP(Reducer):
         parts += [ones] if self.order == "walk" else []
         rows = torch.cat(parts)
         memory = rows.new_empty(count, len(rows), room(tokens, batch.device))
+        memory[..., tokens:] = 0
         if not self.accumulate:
             memory[..., :tokens] = rows
         chain = None
@@ -256,8 +257,10 @@ class ASAP(Reducer):
         if state.fires is None:
             self._start(state, attention)
             return
-        left, right = self._ordered(state.rows, attention)
-        spare = state.spare[..., : state.batch.tokens]
+        # A walk multiplies all of its memory: the zeros stay zeros.
+        left, right, spare = state.memory, widened(attention), state.spare
+        if self.order == "rollout":
+            left, right, spare = attention, state.rows, spare[..., : state.batch.tokens]
         # Autograd cannot follow a product that is written over an earlier one.
         out = None if torch.is_grad_enabled() else spare
         with as_exact_as(state.batch.dtype, attention.device):
