@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,13 @@ def test_models(stem: str) -> None:
     seen: dict[str, Tensor] = {}
     for name, module in model.named_modules():
         module.register_forward_hook(lambda _m, _a, out, name=name: seen.update({name: out}))
-    # oneDNN's convolutions round otherwise on other processors; torch's own do not.
-    with torch.backends.mkldnn.flags(enabled=False), asap_eval.reduce(model, "none"):
+    with asap_eval.reduce(model, "none"):
         logits = model(images)
     g.close(logits, golden["logits"], g.LOGITS)
     g.close(model(images), golden["logits"], g.LOGITS)
-    g.close(seen["patch_embed"], golden["stem_out"])
+    # Four convolutions in a row: how processors round them in fp32 differs by more than this.
+    stem = copy.deepcopy(model.patch_embed).double()(images.double())
+    g.close(stem.float(), golden["stem_out"])
     g.close(seen["norm"], golden["tokens_final_norm"], g.LOGITS)
     g.close(seen["head"], golden["cls_logits"], g.LOGITS)
     g.close(seen["aux_head"].amax(1), golden["aux_logits_max"], g.LOGITS)
