@@ -134,7 +134,7 @@ dev: $(VENV)/.dev ## install with every extra and the developers' tools
 
 test: $(VENV)/.dev ## all tests, offline
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest \
-		$(if $(filter-out 1,$(JOBS)),-n $(JOBS)) $(PYTEST_ARGS)
+		$(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist worksteal) $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## rules and layout of the code (ruff)
 	$(BIN)/ruff check .

@@ -108,7 +108,7 @@ class Tokens:
 def combine(x: Tensor, slot: Tensor, weight: Tensor, slots: int) -> Tensor:
     """Sum weighted tokens into slots; the one place where features change in a reduction.
 
-    A token alone in its slot with weight 1 is copied bit by bit; sums run in fp32.
+    A token alone in its slot with weight 1 is copied bit by bit; sums run in fp32 (fp64 in fp64).
 
     Args:
         x: ``[T, D]`` tokens of the whole batch.
@@ -133,9 +133,10 @@ def combine(x: Tensor, slot: Tensor, weight: Tensor, slots: int) -> Tensor:
     mixed = ((weight != 1) | (members.index_select(0, slot) > 1)).nonzero().flatten()
     if len(mixed):
         rows, place = torch.unique(slot.index_select(0, mixed), return_inverse=True)
-        parts = x.index_select(0, token.index_select(0, mixed)).float()
-        parts = parts * weight.index_select(0, mixed)[:, None].float()
-        total = torch.zeros(len(rows), x.shape[1], device=x.device, dtype=torch.float32)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        parts = x.index_select(0, token.index_select(0, mixed)).to(wide)
+        parts = parts * weight.index_select(0, mixed)[:, None].to(wide)
+        total = torch.zeros(len(rows), x.shape[1], device=x.device, dtype=wide)
         out[rows] = total.index_add_(0, place, parts).to(x.dtype)
     return out
 

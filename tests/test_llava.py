@@ -29,9 +29,8 @@ WIDTH, HEADS = 64, 4
 LANGUAGE = [case for case in CASES if case.build().tower == "language"]
 ACTING = [case for case in LANGUAGE if case.effect != "nothing"]
 
-ROUNDING = 1e-5
-"""Logits of a batch and of its samples alone, in double precision: Llama's norms still round to
-fp32, where a difference in the last bit of a double can flip the last of a float."""
+ROUNDING = 1e-6
+"""Of logits computed in fp64, of a batch and of its samples; `generate` makes them fp32."""
 
 
 # --- the small models ---------------------------------------------------------------------------

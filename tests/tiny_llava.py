@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 import asap_eval
 from asap_eval.models import LoadedVlm, load_vlm
@@ -32,7 +34,18 @@ def vlm(name: str, dtype: str = "float32") -> LoadedVlm:
     loaded = load_vlm(name)
     if dtype == "float64":
         loaded.model.double()
+        _norms_in_double(loaded.model)
     return loaded
+
+
+def _norms_in_double(model: nn.Module) -> None:
+    """Llama's own norms round a double to fp32, where its last bit decides about a float's."""
+    for parent in list(model.modules()):
+        for name, norm in parent.named_children():
+            if isinstance(norm, LlamaRMSNorm):
+                exact = nn.RMSNorm(norm.weight.shape[0], norm.variance_epsilon, dtype=torch.float64)
+                exact.weight = norm.weight
+                setattr(parent, name, exact)
 
 
 @functools.cache
@@ -59,21 +72,28 @@ def generate(loaded: LoadedVlm, given: dict[str, Any], tokens: int = 6) -> torch
 def logits(loaded: LoadedVlm, given: dict[str, Any]) -> torch.Tensor:
     """``[S, V]`` after each prompt, from `generate`: a plain `forward` counts positions from the
     padding on, and rotary angles in fp32 then differ between a batch and its samples."""
+    return logits_and_ids(loaded, given, 1)[0]
+
+
+def logits_and_ids(
+    loaded: LoadedVlm, given: dict[str, Any], tokens: int = 6
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`logits` and `generate` in one run."""
     with torch.no_grad():
         out = loaded.model.generate(
             **given,
-            max_new_tokens=1,
+            max_new_tokens=tokens,
             do_sample=False,
             return_dict_in_generate=True,
             output_logits=True,
         )
-    return out.logits[0]
+    return out.logits[0], out.sequences
 
 
 def reduced(
     name: str, method: str, *samples: int, dtype: str = "float32", **options: Any
 ) -> tuple[torch.Tensor, torch.Tensor, Trace]:
-    """Logits after the prompts, generated ids, and the trace of the latter."""
+    """Logits after the prompts, generated ids, and the trace."""
     loaded, given = vlm(name, dtype), inputs(name, *samples, dtype=dtype)
     with asap_eval.reduce(loaded.model, method, **options) as trace:
-        return logits(loaded, given), generate(loaded, given), trace
+        return *logits_and_ids(loaded, given), trace

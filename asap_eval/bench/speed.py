@@ -12,6 +12,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,19 +101,19 @@ def measure_speed(
     """
     count = len(batches[0].images)
     conditions = backend(batches[0].images)  # before the rounds: it also settles the allocator
-    contenders: dict[str, Callable[[Pixels], object]] = {
-        "torch": lambda pixels: model(pixels.images),
-        "matched": lambda pixels: _reduced(model, Matched(reducer), pixels, seed),
-        "method": lambda pixels: _reduced(model, reducer, pixels, seed),
+    contenders: dict[str, Reducer | None] = {
+        "torch": None,
+        "matched": Matched(reducer),
+        "method": reducer,
     }
     if native(batches[0].images):
-        contenders["native"] = lambda pixels: _reduced(model, Unpruned(), pixels, seed)
+        contenders["native"] = Unpruned()
     times: dict[str, list[float]] = {name: [] for name in contenders}
     with torch.inference_mode():
         for number in range(-warmup, rounds):
             pixels = batches[number % len(batches)]
             order = list(contenders)[:: 1 if number % 2 == 0 else -1]
-            taken = {name: _seconds(contenders[name], pixels) for name in order}
+            taken = {name: _seconds(model, contenders[name], pixels, seed) for name in order}
             if number >= 0:
                 for name, seconds in taken.items():
                     times[name].append(seconds)
@@ -142,12 +143,6 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return dict(zip(("median", "p10", "p90"), at.tolist(), strict=True))
 
 
-def _reduced(model: nn.Module, reducer: Reducer, pixels: Pixels, seed: int) -> object:
-    with install(model, reducer, seed=seed) as trace:
-        trace.name_images(pixels.ids)
-        return model(pixels.images)
-
-
 def _ideal(
     model: nn.Module, reducer: Reducer, batches: Sequence[Pixels], rounds: int, seed: int
 ) -> float:
@@ -163,19 +158,23 @@ def _ideal(
     return unpruned_macs(geometry) / statistics.fmean(work)
 
 
-def _seconds(step: Callable[[Pixels], object], pixels: Pixels) -> float:
-    """Seconds of one step: events on a GPU, a clock around it elsewhere."""
-    if pixels.images.device.type == "cuda":
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize()
-        start.record()
-        step(pixels)
-        end.record()
-        torch.cuda.synchronize()
-        return float(start.elapsed_time(end)) / 1e3
-    begin = time.perf_counter()
-    step(pixels)
-    return time.perf_counter() - begin
+def _seconds(model: nn.Module, reducer: Reducer | None, pixels: Pixels, seed: int) -> float:
+    """Seconds of one forward pass: events on a GPU, a clock around it elsewhere. A method is
+    installed once for many batches, so that is not counted."""
+    with ExitStack() as stack:
+        if reducer is not None:
+            stack.enter_context(install(model, reducer, seed=seed)).name_images(pixels.ids)
+        if pixels.images.device.type == "cuda":
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda.synchronize()
+            start.record()
+            model(pixels.images)
+            end.record()
+            torch.cuda.synchronize()
+            return float(start.elapsed_time(end)) / 1e3
+        begin = time.perf_counter()
+        model(pixels.images)
+        return time.perf_counter() - begin
 
 
 def backend(images: Tensor) -> dict[str, Any]:
