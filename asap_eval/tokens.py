@@ -37,6 +37,10 @@ class Reduction:
         """``[B]`` tokens of each image after the reduction."""
         return self.group.amax(1) + 1
 
+    def moved(self, size: Tensor) -> Tensor:
+        """``[B]`` bool, images of which any token goes elsewhere. ``size`` is ``[B, N]``."""
+        return (self.group != Reduction.identity(size).group).any(1)
+
     @staticmethod
     def identity(size: Tensor) -> Reduction:
         """Every token keeps its place. ``size`` is ``[B, N]``, 0 = padding."""
@@ -105,6 +109,17 @@ class Tokens:
         )
 
 
+def select(x: Tensor, slot: Tensor, slots: int) -> Tensor:
+    """Tokens in new places, none of them changed: `combine` where each slot holds one token.
+
+    Args:
+        x: ``[T, D]``. slot: ``[T]`` int64, -1 = dropped. slots: rows of the result, no gaps.
+    """
+    token = (slot >= 0).nonzero().flatten()
+    member = token.new_empty(slots).index_copy_(0, slot.index_select(0, token), token)
+    return x.index_select(0, member)
+
+
 def combine(x: Tensor, slot: Tensor, weight: Tensor, slots: int) -> Tensor:
     """Sum weighted tokens into slots; the one place where features change in a reduction.
 
@@ -132,12 +147,15 @@ def combine(x: Tensor, slot: Tensor, weight: Tensor, slots: int) -> Tensor:
         out[empty] = 0
     mixed = ((weight != 1) | (members.index_select(0, slot) > 1)).nonzero().flatten()
     if len(mixed):
-        rows, place = torch.unique(slot.index_select(0, mixed), return_inverse=True)
+        into = slot.index_select(0, mixed)
+        rows = torch.zeros_like(members).index_fill_(0, into, 1)
+        place = (rows.cumsum(0) - 1).index_select(0, into)
+        rows = rows.nonzero().flatten()
         wide = torch.promote_types(x.dtype, torch.float32)
         parts = x.index_select(0, token.index_select(0, mixed)).to(wide)
         parts = parts * weight.index_select(0, mixed)[:, None].to(wide)
         total = torch.zeros(len(rows), x.shape[1], device=x.device, dtype=wide)
-        out[rows] = total.index_add_(0, place, parts).to(x.dtype)
+        out.index_copy_(0, rows, total.index_add_(0, place, parts).to(x.dtype))
     return out
 
 

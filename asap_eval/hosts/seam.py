@@ -37,6 +37,7 @@ from asap_eval.tokens import (
     covering,
     fold_size,
     follow,
+    select,
     slot_weight,
 )
 from asap_eval.trace import COUNTS, Trace
@@ -211,12 +212,11 @@ class Pass:
         images, size = view.images, view.size
         if Need.FEATURES in self.reducer.needs:
             reads[Need.FEATURES] = self.layout.images(self.layout.flat(x), watched)
-        self.trace.method_macs[images] += self.reducer.macs(view, self.state)
+        self._work(images, self.reducer.macs(view, self.state))
         reduction = self.reducer.decide(view, self.state)
         if reduction is None:
             return x
-        moved = (reduction.group != Reduction.identity(size).group).any(1)
-        acted = moved if reduction.acted is None else reduction.acted
+        acted = reduction.moved(size) if reduction.acted is None else reduction.acted
         fired = self.trace.fired[images]
         self.trace.fired[images] = torch.where(acted & (fired == 0), block, fired)
         group, weight = self._of_batch(images, reduction, size)
@@ -224,9 +224,17 @@ class Pass:
         # Patches that are left: more than slots where one of them holds several.
         held = torch.where(group >= 0, self.size, 0).sum(1)
         slots, patches = Arriving(torch.stack([whole.slots, held.long()])).list()
-        if weight is None and tuple(slots) == self.layout.lengths and not bool(moved.any()):
+        still = weight is None and tuple(slots) == self.layout.lengths
+        if still and not bool(reduction.moved(size).any()):
             return x
         return self._apply(x, whole, tuple(slots), slots != patches)
+
+    def _work(self, images: Tensor, macs: Tensor | int) -> None:
+        """Count a method's own operations on the images it watched."""
+        if images is self.everyone:
+            self.trace.method_macs += macs
+        else:
+            self.trace.method_macs[images] += macs
 
     def _of_batch(
         self, images: Tensor, reduction: Reduction, size: Tensor
@@ -254,13 +262,12 @@ class Pass:
         after = Layout(slots)
         first = to_device(after.starts, x.device)[:, None]
         slot = torch.where(reduction.group >= 0, reduction.group + first, DROPPED)
-        weight = slot_weight(reduction, self.size)
-        flat = combine(
-            self.layout.flat(x),
-            self.layout.flat_of_padded(slot),
-            self.layout.flat_of_padded(weight),
-            after.total,
-        )
+        flat, into = self.layout.flat(x), self.layout.flat_of_padded(slot)
+        if reduction.weight is None and not folded:
+            flat = select(flat, into, after.total)
+        else:
+            weight = self.layout.flat_of_padded(slot_weight(reduction, self.size))
+            flat = combine(flat, into, weight, after.total)
         self.size = fold_size(self.size, reduction, after.longest)
         self.trace.source = follow(self.trace.source, reduction)
         self.layout, self.changed = after, True

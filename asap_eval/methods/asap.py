@@ -16,7 +16,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, one_hot
+from torch.nn.functional import normalize
 
 from asap_eval.errors import BadValueError
 from asap_eval.kernels.products import as_exact_as, room, widened
@@ -308,8 +308,7 @@ class ASAP(Reducer):
         bins = (self.k * scaled).floor().clamp(max=math.ceil(self.k) - 1)
         view.note("distance", images, raw)
         view.note("bin", images, bins.long())
-        at_sink = one_hot(sink, raw.shape[1]).bool()
-        background = (bins < self.m) | at_sink
+        background = (bins < self.m).scatter_(1, sink[:, None], True)
         keep = ~background
         if self.n is not None:
             room = self.n - (1 if self.reduce == "pool" else 0)
