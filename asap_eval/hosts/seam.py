@@ -232,7 +232,7 @@ class Pass:
     def _work(self, images: Tensor, macs: Tensor | int) -> None:
         """Count a method's own operations on the images it watched."""
         if images is self.everyone:
-            self.trace.method_macs += macs
+            self.trace.method_macs.add_(macs)
         else:
             self.trace.method_macs[images] += macs
 
