@@ -148,9 +148,9 @@ def combine(x: Tensor, slot: Tensor, weight: Tensor, slots: int) -> Tensor:
     mixed = ((weight != 1) | (members.index_select(0, slot) > 1)).nonzero().flatten()
     if len(mixed):
         into = slot.index_select(0, mixed)
-        rows = torch.zeros_like(members).index_fill_(0, into, 1)
-        place = (rows.cumsum(0) - 1).index_select(0, into)
-        rows = rows.nonzero().flatten()
+        summed = torch.zeros_like(members).index_fill_(0, into, 1)
+        place = (summed.cumsum(0) - 1).index_select(0, into)
+        rows = summed.nonzero().flatten()
         wide = torch.promote_types(x.dtype, torch.float32)
         parts = x.index_select(0, token.index_select(0, mixed)).to(wide)
         parts = parts * weight.index_select(0, mixed)[:, None].to(wide)

@@ -96,7 +96,11 @@ def run(
 
 @pytest.mark.parametrize(
     ("name", "newline", "tokens"),
-    [("llava15_7b", "kept", 576), ("llava_next_7b", "none", 2880)],
+    [
+        ("llava15_7b", "kept", 576),
+        ("llava_next_7b", "kept", 2928),
+        ("llava_next_7b", "none", 2880),
+    ],
 )
 def test_the_unpruned_model_at_its_real_length(name: str, newline: Newline, tokens: int) -> None:
     """The same logits as transformers' own path, and the work that the closed form says."""
@@ -114,7 +118,7 @@ def test_the_unpruned_model_at_its_real_length(name: str, newline: Newline, toke
 @pytest.mark.parametrize("method", ["visionzip", "vispruner", "prunesid"])
 @pytest.mark.parametrize(
     ("name", "crops", "budgets"),
-    [("llava15_7b", 1, (192, 64)), ("llava_next_7b", 5, (640, 160))],
+    [("llava15_7b", 1, (192, 128, 64)), ("llava_next_7b", 5, (640, 320, 160))],
 )
 def test_the_papers_budgets_at_real_shapes(
     name: str, crops: int, budgets: tuple[int, ...], method: str

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from asap_eval.errors import UnsupportedModelError
 from asap_eval.hosts import gpu_attention
-from asap_eval.hosts.layout import Layout
+from asap_eval.hosts.layout import Layout, by_token
 from asap_eval.kernels import attention_kernel, available, packed_attention
 
 MAP_BYTES = {"cpu": 5 << 20, "cuda": 256 << 20}
@@ -194,11 +194,6 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """``[g n, H, d]`` of images of one length; see `_pieces`."""
     mask = None if bias is None else bias.to(q.dtype)
     return by_token(F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
-
-
-def by_token(t: Tensor) -> Tensor:
-    """``[T, H, d]`` from ``[B, H, N, d]`` or ``[1, H, T, d]``; a view of a model's fused qkv."""
-    return t.transpose(1, 2).flatten(0, 1)
 
 
 def _by_head(t: Tensor, layout: Layout) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend
 
-from asap_eval.hosts.layout import Layout
+from asap_eval.hosts.layout import Layout, by_token
 from asap_eval.kernels.products import room
 from asap_eval.transfer import to_device
 
@@ -103,7 +103,7 @@ def attend_with_mean_maps(
     """See `asap_eval.hosts.attention.attend_with_maps`."""
     from asap_eval.kernels.mean_map import mean_maps
 
-    tokens_q, tokens_k, tokens_v = (t.transpose(1, 2).flatten(0, 1) for t in (q, k, v))
+    tokens_q, tokens_k, tokens_v = map(by_token, (q, k, v))
     if layout.dense:
         mask = None if bias is None else bias.view(len(layout.lengths), -1)
         out, lse = _dense(q, k, v, mask)

@@ -132,3 +132,8 @@ class Layout:
             else:
                 runs.append([image])
         return runs
+
+
+def by_token(t: Tensor) -> Tensor:
+    """``[T, H, d]`` from ``[B, H, N, d]`` or ``[1, H, T, d]``; a view of a model's fused qkv."""
+    return t.transpose(1, 2).flatten(0, 1)

@@ -351,7 +351,7 @@ class LanguageSeam(AbstractContextManager[None]):
         whole = Reduction.identity(size).group
         whole[samples] = DROPPED
         whole[samples, :longest] = decided.group
-        moved = (whole != Reduction.identity(size).group).any(1)
+        moved = Reduction(whole).moved(size)
         acted = moved[samples] if decided.acted is None else decided.acted
         fired = samples[acted]
         trace.fired[fired] = torch.where(trace.fired[fired] == 0, block, trace.fired[fired])

@@ -21,12 +21,11 @@ from asap_eval.hosts.attention import (
     Probe,
     attend,
     attend_with_maps,
-    by_token,
     map_dtype,
     native,
 )
 from asap_eval.hosts.geometry import Geometry
-from asap_eval.hosts.layout import Layout
+from asap_eval.hosts.layout import Layout, by_token
 from asap_eval.hosts.overriding import override
 from asap_eval.hosts.resize import resize
 from asap_eval.method import Batch, Need, Reducer, View
@@ -212,11 +211,12 @@ class Pass:
         images, size = view.images, view.size
         if Need.FEATURES in self.reducer.needs:
             reads[Need.FEATURES] = self.layout.images(self.layout.flat(x), watched)
-        self._work(images, self.reducer.macs(view, self.state))
+        self.trace.method_macs[images] += self.reducer.macs(view, self.state)
         reduction = self.reducer.decide(view, self.state)
         if reduction is None:
             return x
-        acted = reduction.moved(size) if reduction.acted is None else reduction.acted
+        moved = reduction.moved(size)
+        acted = moved if reduction.acted is None else reduction.acted
         fired = self.trace.fired[images]
         self.trace.fired[images] = torch.where(acted & (fired == 0), block, fired)
         group, weight = self._of_batch(images, reduction, size)
@@ -224,17 +224,9 @@ class Pass:
         # Patches that are left: more than slots where one of them holds several.
         held = torch.where(group >= 0, self.size, 0).sum(1)
         slots, patches = Arriving(torch.stack([whole.slots, held.long()])).list()
-        still = weight is None and tuple(slots) == self.layout.lengths
-        if still and not bool(reduction.moved(size).any()):
+        if weight is None and tuple(slots) == self.layout.lengths and not bool(moved.any()):
             return x
         return self._apply(x, whole, tuple(slots), slots != patches)
-
-    def _work(self, images: Tensor, macs: Tensor | int) -> None:
-        """Count a method's own operations on the images it watched."""
-        if images is self.everyone:
-            self.trace.method_macs.add_(macs)
-        else:
-            self.trace.method_macs[images] += macs
 
     def _of_batch(
         self, images: Tensor, reduction: Reduction, size: Tensor

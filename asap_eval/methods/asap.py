@@ -257,14 +257,13 @@ class ASAP(Reducer):
         if state.fires is None:
             self._start(state, attention)
             return
-        # A walk multiplies all of its memory: the zeros stay zeros.
-        left, right, spare = state.memory, widened(attention), state.spare
-        if self.order == "rollout":
-            left, right, spare = attention, state.rows, spare[..., : state.batch.tokens]
+        # All of the memory is multiplied: the zeros stay zeros.
+        step = widened(attention) if self.order == "walk" else attention
+        left, right = self._ordered(state.memory, step)
         # Autograd cannot follow a product that is written over an earlier one.
-        out = None if torch.is_grad_enabled() else spare
+        out = None if torch.is_grad_enabled() else state.spare
         with as_exact_as(state.batch.dtype, attention.device):
-            rows = torch.baddbmm(spare, left, right, beta=0, alpha=self.alpha, out=out)
+            rows = torch.baddbmm(state.spare, left, right, beta=0, alpha=self.alpha, out=out)
         if out is None:
             state.memory = rows
         else:
