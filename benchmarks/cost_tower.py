@@ -18,7 +18,8 @@ from torch import Tensor
 from asap_eval.bench.sections import Sections, milliseconds
 from asap_eval.bench.speed import fastest_unpruned
 from asap_eval.hosts import backbone_of
-from asap_eval.hosts.seam import Backbone, Seam
+from asap_eval.hosts.backbone import Backbone
+from asap_eval.hosts.seam import Seam
 from asap_eval.learned import Learned
 from asap_eval.method import Reducer, build, method_class
 from asap_eval.methods.spot import STATISTICS, Spot

@@ -15,12 +15,12 @@ from torch.nn import functional as F
 
 from asap_eval.bench.sections import Sections
 from asap_eval.bench.speed import spread
-from asap_eval.hosts import attention, replacing, seam
-from asap_eval.hosts.attention import Probe
+from asap_eval.hosts import attention, forward, replacing, seam
+from asap_eval.hosts.forward import Pass
 from asap_eval.hosts.layout import Layout
 from asap_eval.hosts.llama import LanguageSeam, Reading
 from asap_eval.hosts.overriding import override
-from asap_eval.hosts.seam import Pass
+from asap_eval.hosts.probe import Probe
 from asap_eval.method import Reducer
 
 MAPS, REPLACED = "attention maps", "attention through landmarks"
@@ -30,7 +30,7 @@ WARM = {"cpu": 1, "cuda": 3}
 """Rounds before those that count: a GPU's libraries choose their kernels in the first."""
 
 TOWER: list[tuple[Any, str, str]] = [
-    (seam, "_rows", "attention rows"),
+    (forward, "attention_rows", "attention rows"),
     (seam, "resize", "image resized"),
     (Pass, "_view", "host"),
     (Pass, "_reduce", "host"),
@@ -134,12 +134,12 @@ def _joined(out: Tensor) -> Tensor:
 @contextmanager
 def _maps_beside_fused(sections: Sections) -> Iterator[None]:
     """Attention that gives its maps (tower)."""
-    plain = seam.attend_with_maps
-    seam.attend_with_maps = _beside(sections, MAPS, plain)
+    plain = forward.attend_with_maps
+    forward.attend_with_maps = _beside(sections, MAPS, plain)
     try:
         yield
     finally:
-        seam.attend_with_maps = plain
+        forward.attend_with_maps = plain
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from project import ROOT
 
 import asap_eval.bench.sections
 from asap_eval.bench.sections import Sections, milliseconds
-from asap_eval.hosts import attention, replacing, seam
+from asap_eval.hosts import attention, forward, probe, replacing
 from asap_eval.method import build, method_class, methods
 from asap_eval.predictors import origin
 
@@ -253,7 +253,7 @@ def test_every_reduction_is_timed_in_its_parts(
     assert "old" not in filled
     assert filled.count("\n| ") == len(rows) + 2
     # Everything watched is as it was.
-    assert replacing.Probe is attention.Probe
-    assert seam.attend_with_maps is attention.attend_with_maps
+    assert replacing.Probe is probe.Probe
+    assert forward.attend_with_maps is attention.attend_with_maps
     assert "decide" not in vars(build("fastv"))
     assert method_class("fna_decoder").attend.__qualname__ == "FNADecoder.attend"

@@ -8,8 +8,9 @@ from torch import nn
 
 from asap_eval.errors import UnsupportedModelError
 from asap_eval.hosts import hf_clip, llava, lv_vit, timm_vit
+from asap_eval.hosts.backbone import Backbone
 from asap_eval.hosts.geometry import Geometry, LlavaGeometry
-from asap_eval.hosts.seam import Backbone, Seam
+from asap_eval.hosts.seam import Seam
 from asap_eval.method import Reducer
 from asap_eval.packing import Newline
 from asap_eval.trace import Trace

@@ -1,21 +1,13 @@
-"""Reading and running attention: one probe for every model that calls fused attention.
-
-`Probe` intercepts ``F.scaled_dot_product_attention`` while one block's attention runs, on this
-thread only and without touching the model, so that timm and Hugging Face modules need no copied
-forward: their own projections, norms and gates run as they are.
-"""
+"""Running attention: fused, packed or with its maps, by whichever kernel fits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from asap_eval.errors import UnsupportedModelError
 from asap_eval.hosts import gpu_attention
 from asap_eval.hosts.layout import Layout, by_token
 from asap_eval.kernels import attention_kernel, available, packed_attention
@@ -23,80 +15,6 @@ from asap_eval.kernels import attention_kernel, available, packed_attention
 MAP_BYTES = {"cpu": 5 << 20, "cuda": 256 << 20}
 """Memory for one head's maps of the images in flight: on a CPU what its cache holds between two
 products; on a GPU enough images to keep it busy."""
-
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-class Probe(TorchFunctionMode):
-    """Calls ``attend(q, k, v)`` in place of fused attention inside the ``with``.
-
-    Args:
-        masked: whether the call may be masked or causal: ``attend`` knows by itself who sees whom.
-
-    ``seen`` counts the interceptions, so that a model whose attention bypasses the fused call is
-    found out instead of running unreduced.
-    """
-
-    def __init__(self, attend: Attend, masked: bool = False) -> None:
-        super().__init__()
-        self.attend, self.masked = attend, masked
-        self.seen = 0
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is not F.scaled_dot_product_attention:
-            return func(*args, **kwargs)
-        self.seen += 1
-        if self.masked:
-            kwargs = {**kwargs, "attn_mask": None, "is_causal": False}
-        q, k, v, scale = _arguments(*args, **kwargs)
-        if scale is not None and scale != q.shape[-1] ** -0.5:
-            q = q * (scale * q.shape[-1] ** 0.5)
-        return self.attend(q, k, v)
-
-
-class Reader(TorchFunctionMode):
-    """Keeps the queries and keys of fused attention inside the ``with``, and changes nothing."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[tuple[Tensor, Tensor]] = []
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if func is F.scaled_dot_product_attention:
-            self.calls.append((args[0], args[1]))
-        return func(*args, **(kwargs or {}))
-
-    def queries_and_keys(self, block: int) -> tuple[Tensor, Tensor]:
-        """``[B, H, N, d]`` each, of the one call there was."""
-        if len(self.calls) != 1:
-            raise UnsupportedModelError(
-                f"Layer {block} called fused attention {len(self.calls)} times instead of once; "
-                "its attention cannot be read."
-            )
-        return self.calls[0]
-
-
-def _arguments(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> tuple[Tensor, Tensor, Tensor, float | None]:
-    """The call's tensors; what a vision tower never passes is refused, not ignored."""
-    if attn_mask is not None or is_causal or enable_gqa:
-        raise NotImplementedError("Masked, causal or grouped attention in a vision tower.")
-    if dropout_p:
-        raise NotImplementedError("Attention dropout: call model.eval() before reducing tokens.")
-    return query, key, value, scale
 
 
 def native(*tensors: Tensor) -> bool:

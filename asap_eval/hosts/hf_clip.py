@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from asap_eval.errors import UnsupportedModelError
+from asap_eval.hosts.backbone import Backbone, Half
+from asap_eval.hosts.forward import Pass
 from asap_eval.hosts.geometry import BlockGeometry, Geometry, convolution_macs, linear_macs
-from asap_eval.hosts.seam import Backbone, Half, Pass
 
 TOWERS = ("CLIPVisionModel", "CLIPVisionModelWithProjection", "CLIPVisionTransformer")
 

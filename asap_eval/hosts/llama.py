@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from asap_eval.errors import BadValueError, UnsupportedModelError
-from asap_eval.hosts.attention import Reader
 from asap_eval.hosts.geometry import BlockGeometry, linear_macs
 from asap_eval.hosts.overriding import override
+from asap_eval.hosts.probe import Reader
 from asap_eval.hosts.prompts import Prompts
 from asap_eval.hosts.replacing import replaced
 from asap_eval.method import Batch, Need, Prompt, Reducer, View

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError
 from asap_eval.hosts import hf_clip
+from asap_eval.hosts.backbone import Backbone
 from asap_eval.hosts.geometry import LanguageGeometry, LlavaGeometry, linear_macs
 from asap_eval.hosts.llama import LanguageSeam, language_blocks
 from asap_eval.hosts.overriding import override
 from asap_eval.hosts.prompts import Prompts
-from asap_eval.hosts.seam import Backbone, Seam
+from asap_eval.hosts.seam import Seam
 from asap_eval.hosts.tiles import crops_of, tiles_of
 from asap_eval.method import Reducer, View
 from asap_eval.packing import Newline, spatial

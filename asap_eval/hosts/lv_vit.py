@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from asap_eval.hosts.backbone import Backbone, Half
+from asap_eval.hosts.forward import Pass
 from asap_eval.hosts.geometry import BlockGeometry, Geometry, convolution_macs, linear_macs
-from asap_eval.hosts.seam import Backbone, Half, Pass
 
 
 def recognises(model: nn.Module) -> bool:

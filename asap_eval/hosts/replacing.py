@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from asap_eval.errors import UnsupportedModelError
-from asap_eval.hosts.attention import Probe
+from asap_eval.hosts.probe import Probe
 from asap_eval.method import Reducer
 
 if TYPE_CHECKING:

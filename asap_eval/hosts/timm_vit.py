@@ -12,10 +12,12 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from asap_eval.errors import UnsupportedModelError
-from asap_eval.hosts.attention import Probe, attend
+from asap_eval.hosts.attention import attend
+from asap_eval.hosts.backbone import Backbone, Half
+from asap_eval.hosts.forward import Pass
 from asap_eval.hosts.geometry import BlockGeometry, Geometry, convolution_macs, linear_macs
 from asap_eval.hosts.layout import Layout
-from asap_eval.hosts.seam import Backbone, Half, Pass
+from asap_eval.hosts.probe import Probe
 
 POOLS = ("token", "avg", "map")
 

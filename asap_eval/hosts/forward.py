@@ -1,0 +1,237 @@
+"""One forward pass with a method: what it reads in each block, and where tokens go."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from asap_eval.errors import UnsupportedModelError
+from asap_eval.hosts.attention import attend, attend_with_maps, native
+from asap_eval.hosts.attention_rows import attention_rows, heads_first
+from asap_eval.hosts.backbone import Half
+from asap_eval.hosts.layout import Layout
+from asap_eval.hosts.probe import Probe
+from asap_eval.method import Batch, Need, Reducer, View
+from asap_eval.tokens import (
+    DROPPED,
+    Reduction,
+    combine,
+    covering,
+    fold_size,
+    follow,
+    select,
+    slot_weight,
+)
+from asap_eval.trace import COUNTS, Trace
+from asap_eval.transfer import Arriving, to_device
+
+FROM_ATTENTION = {
+    Need.KEYS,
+    Need.VALUES,
+    Need.CLS_ROW,
+    Need.ATTENTION,
+    Need.HEAD_ATTENTION,
+    Need.ROWS,
+    Need.LOGITS,
+}
+"""What only a block's attention can give."""
+
+
+class Pass:
+    """One forward pass: the tokens on their way through the blocks.
+
+    Args:
+        x: ``[B, N, D]`` as the first block gets it. own: the grid the model was built for.
+    """
+
+    def __init__(
+        self, reducer: Reducer, trace: Trace, batch: Batch, x: Tensor, own: tuple[int, int]
+    ) -> None:
+        self.reducer, self.trace, self.batch = reducer, trace, batch
+        self.layout = Layout((batch.tokens,) * batch.count)
+        self.size = torch.ones(batch.count, batch.tokens, device=x.device)
+        self.changed = self.folded = False
+        self.everyone = torch.arange(batch.count, device=x.device)
+        self.counts: dict[str, list[tuple[int, ...]]] = {name: [] for name in COUNTS}
+        self.reducer.check(batch)
+        self.state = self.reducer.begin(batch)
+        source = to_device(batch.prefix + covering(own, batch.grid), x.device)
+        self.trace.start(batch.depth, source.repeat(batch.count, 1), batch.patches)
+        if batch.grid != own:
+            self.trace.fired.fill_(1)
+
+    def run(self, block: int, x: Tensor, attention: Half, mlp: Half) -> Tensor:
+        """One block (from 1) with whatever the method does there; padded after the last."""
+        watched = self._watched(block)
+        site = self.reducer.site
+        reads: dict[Need, Tensor] = {}
+        if site == "before":
+            x = self._reduce(block, x, watched, reads)
+        self._count("attention_tokens")
+        x = self._attention(block, x, attention, watched, reads)
+        if site == "between":
+            x = self._reduce(block, x, watched, reads)
+        view = self._view(block, watched, reads) if site == "after" and watched else None
+        if view is not None:
+            self.reducer.observe(view, self.state)
+        self._count("mlp_tokens")
+        x = mlp(x)
+        if site in ("after", "output"):
+            x = self._reduce(block, x, watched, reads, view)
+        self._count("lengths")
+        if block < self.batch.depth:
+            return x
+        for name, counts in self.counts.items():
+            getattr(self.trace, name)[:] = to_device(counts, self.size.device)
+        return self.layout.padded(x)
+
+    def _count(self, name: str) -> None:
+        self.counts[name].append(self.layout.lengths)
+
+    def _watched(self, block: int) -> list[int]:
+        """Positions of the images the method looks at in this block, in its order."""
+        if self.reducer.site == "input":
+            return []
+        if self.reducer.site == "output":
+            return list(range(self.batch.count)) if block == self.batch.depth else []
+        watched = self.reducer.watch(block, self.state)
+        if isinstance(watched, bool):
+            return list(range(self.batch.count)) if watched else []
+        images: list[int] = watched.tolist()
+        return images
+
+    def _attention(
+        self,
+        block: int,
+        x: Tensor,
+        half: Half,
+        watched: list[int],
+        reads: dict[Need, Tensor],
+    ) -> Tensor:
+        """The attention half; offers the method what it declared to read."""
+        bias = None
+        if self.folded:
+            bias = self.layout.flat_of_padded(self.size).log()
+        needs = self.reducer.needs if watched else frozenset[Need]()
+        replaced = self.reducer.attends(block, self.state)
+        plain = self.layout.dense and bias is None and not needs & FROM_ATTENTION and not replaced
+        if plain and (self.reducer.idle or not native(x)):
+            return half(x)
+
+        layout = self.layout
+
+        def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            if replaced:
+                return self.reducer.attend(q, k, v, bias, self.state)
+            maps = needs & {Need.ATTENTION, Need.HEAD_ATTENTION}
+            if maps:
+                heads = Need.HEAD_ATTENTION in maps
+                out, found = attend_with_maps(q, k, v, layout, bias, watched, heads)
+                reads[Need.HEAD_ATTENTION if heads else Need.ATTENTION] = found
+                if len(maps) == 2:
+                    reads[Need.ATTENTION] = found.mean(1)
+            else:
+                out = attend(q, k, v, layout, bias)
+            # Only what is declared: a view of k would keep all of q, k and v alive in the MLP.
+            if Need.KEYS in needs:
+                reads[Need.KEYS] = heads_first(k, layout, watched)
+            if Need.VALUES in needs:
+                reads[Need.VALUES] = heads_first(v, layout, watched)
+            if Need.CLS_ROW in needs:
+                _, rows = attention_rows(q, k, bias, layout, watched, None)
+                reads[Need.CLS_ROW] = rows[:, :, 0]
+            if needs & {Need.ROWS, Need.LOGITS}:
+                lengths = to_device([layout.lengths[i] for i in watched], q.device)
+                queries = self.reducer.rows(block, lengths, self.state)
+                logits, rows = attention_rows(q, k, bias, layout, watched, queries)
+                read = {Need.ROWS: rows, Need.LOGITS: logits}
+                reads.update({need: read[need] for need in needs & read.keys()})
+            return out
+
+        with Probe(run) as probe:
+            x = half(x)
+        if probe.seen != 1:
+            raise UnsupportedModelError(
+                f"Block {block} called fused attention {probe.seen} times instead of once; "
+                "its attention cannot be read or shortened."
+            )
+        return x
+
+    def _view(self, block: int, watched: list[int], reads: dict[Need, Tensor]) -> View:
+        """What the method sees of the watched images; what is read later is added to ``reads``."""
+        images, size = self.everyone, self.size
+        if watched != list(range(self.batch.count)):
+            images = to_device(watched, size.device)
+            size = size[images, : max(self.layout.lengths[i] for i in watched)]
+        return View(block, images, size, self.batch.prefix, self.trace.note, reads)
+
+    def _reduce(
+        self,
+        block: int,
+        x: Tensor,
+        watched: list[int],
+        reads: dict[Need, Tensor],
+        view: View | None = None,
+    ) -> Tensor:
+        """Ask the method where the tokens of the watched images go, and send them there."""
+        if not watched:
+            return x
+        view = view or self._view(block, watched, reads)
+        images, size = view.images, view.size
+        if Need.FEATURES in self.reducer.needs:
+            reads[Need.FEATURES] = self.layout.images(self.layout.flat(x), watched)
+        self.trace.method_macs[images] += self.reducer.macs(view, self.state)
+        reduction = self.reducer.decide(view, self.state)
+        if reduction is None:
+            return x
+        moved = reduction.moved(size)
+        acted = moved if reduction.acted is None else reduction.acted
+        fired = self.trace.fired[images]
+        self.trace.fired[images] = torch.where(acted & (fired == 0), block, fired)
+        group, weight = self._of_batch(images, reduction, size)
+        whole = Reduction(group, weight)
+        # Patches that are left: more than slots where one of them holds several.
+        held = torch.where(group >= 0, self.size, 0).sum(1)
+        slots, patches = Arriving(torch.stack([whole.slots, held.long()])).list()
+        if weight is None and tuple(slots) == self.layout.lengths and not bool(moved.any()):
+            return x
+        return self._apply(x, whole, tuple(slots), slots != patches)
+
+    def _of_batch(
+        self, images: Tensor, reduction: Reduction, size: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Group and weight of the whole batch: images that are not watched stay as they are."""
+        if images is self.everyone:
+            return reduction.group, reduction.weight
+        group = Reduction.identity(self.size).group
+        group[images] = DROPPED
+        group[images, : size.shape[1]] = reduction.group
+        weight = None
+        if reduction.weight is not None:
+            weight = torch.ones_like(self.size, dtype=reduction.weight.dtype)
+            weight[images, : size.shape[1]] = reduction.weight
+        return group, weight
+
+    def _apply(
+        self, x: Tensor, reduction: Reduction, slots: tuple[int, ...], folded: bool
+    ) -> Tensor:
+        """The sequence after a reduction, dense or packed as the new lengths allow.
+
+        Args:
+            slots: tokens of each image then. folded: whether one of them holds several patches.
+        """
+        after = Layout(slots)
+        first = to_device(after.starts, x.device)[:, None]
+        slot = torch.where(reduction.group >= 0, reduction.group + first, DROPPED)
+        flat, into = self.layout.flat(x), self.layout.flat_of_padded(slot)
+        if reduction.weight is None and not folded:
+            flat = select(flat, into, after.total)
+        else:
+            weight = self.layout.flat_of_padded(slot_weight(reduction, self.size))
+            flat = combine(flat, into, weight, after.total)
+        self.size = fold_size(self.size, reduction, after.longest)
+        self.trace.source = follow(self.trace.source, reduction)
+        self.layout, self.changed = after, True
+        # Where no token holds two patches the bias is zero: a mask would only cost time.
+        self.folded = self.reducer.proportional and folded
+        return after.shaped(flat)
