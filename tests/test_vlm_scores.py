@@ -164,6 +164,20 @@ def test_mmbench_s_circles_are_lmms_eval_s(questions: Path) -> None:
     assert 0 < ours < 100
 
 
+def test_mmbench_s_p_pairs_what_its_score_counts(questions: Path) -> None:
+    """Circles: orders that only one model gets right change nothing where no circle is right."""
+    bench = asked(questions, "mmbench_en_dev_static")
+    right, first, second = (
+        rows_of(bench, said) for said in (truth, lambda document: "A", lambda document: "B")
+    )
+    none = task_block(totals_of(bench.task), first)
+    assert none["score"] == 0
+    assert difference(bench.task, none, none, second, first)["mcnemar_p"] == 1
+    circles = len({row["group"] for row in first})
+    lost = difference(bench.task, none, none, first, right)["mcnemar_p"]
+    assert lost == pytest.approx(2 / 2**circles)
+
+
 def test_averages_are_the_paper_s() -> None:
     """Table 5: the unpruned LLaVA-1.5 and ASAP's pooling at 128 tokens, printed 72.6 and 98.5."""
     names = ("gqa", "mme", "pope", "scienceqa_img", "vizwiz_vqa_val", "vqav2_val")

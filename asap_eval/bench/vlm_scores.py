@@ -8,7 +8,8 @@ percent (MME over 2000). Every metric of lmms-eval's by its name, shares in perc
 right in part. ``split scorer n failed``.
 Beside the unpruned model: ``baseline`` (its score), ``delta`` (points of the score), its paired
 bootstrap interval ``delta_ci95`` over samples (MME: pictures, MMBench: circles; parts of a task are
-drawn separately), and ``mcnemar_p`` of right and wrong samples, null where one can be so in part.
+drawn separately), and ``mcnemar_p`` of right and wrong samples (MMBench: circles), null where one
+can be so in part.
 """
 
 from __future__ import annotations
@@ -102,10 +103,8 @@ def difference(
     before: Sequence[Row],
 ) -> dict[str, Any]:
     """``baseline delta delta_ci95 mcnemar_p`` of a task, from both models' rows in one order."""
-    lost = won = 0
-    for old, new in zip(before, rows, strict=True):
-        lost += bool(old["correct"]) and not new["correct"]
-        won += bool(new["correct"]) and not old["correct"]
+    pairs = list(zip(_right(task, before), _right(task, rows), strict=True))
+    lost, won = pairs.count((True, False)), pairs.count((False, True))
     draws = _f1_draws(before, rows) if task.kind == "f1" else _mean_draws(task, before, rows)
     return {
         "baseline": whole["score"],
@@ -113,6 +112,17 @@ def difference(
         "delta_ci95": list(interval(draws)),
         "mcnemar_p": None if task.soft else mcnemar_p(lost, won),
     }
+
+
+def _right(task: Task, rows: Sequence[Row]) -> list[bool]:
+    """Whether each sample is right; of a circular task each circle, in all of its orders."""
+    if not task.circular:
+        return [bool(row["correct"]) for row in rows]
+    circles: dict[str, bool] = {}
+    for row in rows:
+        circle = str(row["group"])
+        circles[circle] = circles.get(circle, True) and bool(row["correct"])
+    return list(circles.values())
 
 
 def _mean_draws(task: Task, before: Sequence[Row], rows: Sequence[Row]) -> np.ndarray:
@@ -139,7 +149,7 @@ def _points(task: Task) -> Callable[[Sequence[float]], float]:
     """What the samples of one unit add to the mean of its part."""
     if task.kind == "mean":
         return lambda scores: PERCENT * scores[0]
-    if task.part is None:  # a circle is right in every order, or wrong
+    if task.circular:
         return lambda scores: PERCENT * min(scores)
     return lambda scores: PERCENT * (statistics.fmean(scores) + min(scores))
 

@@ -54,6 +54,11 @@ class Task:
     broken: Callable[[Sequence[Document]], str | None] | None = None
     full: float = 100.0
 
+    @property
+    def circular(self) -> bool:
+        """Whether a group counts once, as right only where each of its samples is."""
+        return self.kind == "groups" and self.part is None
+
 
 def _yes_or_no(document: Document) -> str | None:
     answer = str(document["answer"])

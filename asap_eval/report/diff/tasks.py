@@ -20,7 +20,8 @@ class Change(NamedTuple):
 
     Attributes:
         low, high: 95 % interval of its paired bootstrap. p: McNemar's, where the number is a share
-            of answers that are right or wrong; else None. questions: how many were paired.
+            of answers (MMBench: circles) that are right or wrong; else None.
+        questions: how many were paired.
     """
 
     low: float
@@ -58,6 +59,6 @@ def _of_score(task: Task, metric: str, before: Sequence[Any], after: Sequence[An
     found = difference(task, {"score": 0.0}, {"score": 0.0}, after, before)
     scale = 100.0 / task.full if metric == "in_avg" else 1.0
     low, high = (scale * bound for bound in found["delta_ci95"])
-    # F1 and scores of groups move otherwise than the share of right answers.
-    p = found["mcnemar_p"] if task.kind == "mean" else None
+    # F1 and MME's score move otherwise than the share of right answers.
+    p = found["mcnemar_p"] if task.kind == "mean" or task.circular else None
     return Change(low, high, p, len(before))
