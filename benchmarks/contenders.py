@@ -33,12 +33,17 @@ def parser(
     return options
 
 
+def beside(name: str, options: argparse.Namespace) -> Path:
+    """The file beside the script; its name says device and precision."""
+    return Path(__file__).parent / f"{name}-{options.device}-{options.dtype}.json"
+
+
 def write(report: dict[str, Any], options: argparse.Namespace, name: str) -> Path:
-    """The report with its command, as JSON; the file's name says device and precision."""
-    beside = Path(__file__).parent / f"{name}-{options.device}-{options.dtype}.json"
-    out: Path = options.out or beside
-    report = {"command": "python " + " ".join(sys.argv), **report}
-    out.write_text(json.dumps(report, indent=1) + "\n")
+    """The report with its command, as JSON, where ``--out`` says or `beside` the script."""
+    out: Path = options.out or beside(name, options)
+    others = {key: value for key, value in report.items() if key != "command"}
+    command = "python " + " ".join(sys.argv)
+    out.write_text(json.dumps({"command": command, **others}, indent=1) + "\n")
     return out
 
 

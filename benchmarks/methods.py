@@ -14,6 +14,7 @@ methods whose token counts do not depend on the image can be timed fairly.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -29,6 +30,10 @@ from asap_eval.bench.speed import Pixels, backend, measure_speed
 from asap_eval.errors import AsapEvalError
 from asap_eval.method import build, method_class
 from asap_eval.models import LoadedModel, load_model
+
+AUTHORS = "authors'"
+
+Key = tuple[str, str, bool, dict[str, Any]]
 
 SETTINGS_OF = "deit_small"
 """Model whose authors' settings hold for all DeiT here: most papers name it and no other."""
@@ -60,13 +65,17 @@ def main() -> None:
     torch.set_grad_enabled(False)
     where = {"device": options.device, "dtype": options.dtype}
     report: dict[str, Any] = {"rows": []}
+    if options.resume and options.out.exists():
+        report = json.loads(options.out.read_text())
+        report["earlier"] = [*report.get("earlier", []), report["command"]]
     for name in options.models:
         # Only DeiT-Tiny's weights can be given; other shapes are timed with random ones.
         weights = options.weights if name == "deit_tiny" else "random"
         model = load_model(name, weights=weights, **where)
         batches = contenders.batches_of(options.data, model, options.batches, options.batch_size)
         report["machine"] = backend(batches[0].images)
-        for row in _rows(options, model, batches):
+        timed = [_key(row) for row in report["rows"]]
+        for row in _rows(options, model, batches, timed):
             report["rows"].append(row)
             print(_line(row), file=sys.stderr)
             contenders.write(report, options, "methods")  # what there is, should it be stopped
@@ -81,13 +90,21 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--target", type=float, default=-35.0, help="MACs change in %%")
     parser.add_argument("--methods", nargs="+", default=list(AT_BUDGET))
     parser.add_argument("--models", nargs="+", default=["deit_tiny", "deit_small"])
-    return parser.parse_args()
+    parser.add_argument("--resume", action="store_true", help="keep the rows that the file has")
+    options = parser.parse_args()
+    options.out = options.out or contenders.beside("methods", options)
+    return options
+
+
+def _key(row: dict[str, Any]) -> Key:
+    """What a row times; with a budget its knob is not known beforehand."""
+    return row["model"], row["method"], row["setting"] == AUTHORS, row["params"]
 
 
 def _rows(
-    options: argparse.Namespace, loaded: LoadedModel, batches: list[Pixels]
+    options: argparse.Namespace, loaded: LoadedModel, batches: list[Pixels], timed: list[Key]
 ) -> Iterator[dict[str, Any]]:
-    for name, setting, k, params in _contenders(options, loaded, batches):
+    for name, setting, k, params in _contenders(options, loaded, batches, timed):
         reducer = build(name, k=k, **params)
         speed = measure_speed(loaded.model, reducer, batches, rounds=options.rounds)
         yield {
@@ -103,9 +120,9 @@ def _rows(
 
 
 def _contenders(
-    options: argparse.Namespace, loaded: LoadedModel, batches: list[Pixels]
+    options: argparse.Namespace, loaded: LoadedModel, batches: list[Pixels], timed: list[Key]
 ) -> Iterator[tuple[str, str, float | None, dict[str, Any]]]:
-    """Method, name of the setting, knob and options of every row."""
+    """Method, name of the setting, knob and options of every row that is not timed yet."""
     settings = entries(SETTINGS_OF)
     for name in options.methods:
         card = method_class(name).card
@@ -115,8 +132,12 @@ def _contenders(
             given = {key: v for key, v in settings[name].items() if key not in ABOUT}
             k = given.pop(card.knob or "", None)
             for apart in [{}, *APART.get(name, [])]:
-                yield name, "authors'", k, {**given, **apart}
+                all_options = {**given, **apart}
+                if (loaded.name, name, True, all_options) not in timed:
+                    yield name, AUTHORS, k, all_options
         for params in AT_BUDGET[name]:
+            if (loaded.name, name, False, params) in timed:
+                continue
             try:
                 found = contenders.meet(loaded, name, params, batches, options.target)
             except AsapEvalError as error:

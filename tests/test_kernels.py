@@ -20,7 +20,6 @@ from asap_eval.kernels import (
     build,
     native,
     packed_attention,
-    products,
 )
 
 if not sys.platform.startswith("linux"):
@@ -285,9 +284,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def _unloaded() -> Iterator[None]:
     """`available` finds out anew, and again after the test."""
-    native._load.cache_clear()
+    native.load.cache_clear()
     yield
-    native._load.cache_clear()
+    native.load.cache_clear()
 
 
 def compiler(path: Path, compiles: str) -> str:
@@ -318,9 +317,12 @@ def test_built_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_another_source_is_another_file(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build.library()
-    changed = cache / "changed.c"
-    changed.write_text(build.SOURCE.read_text() + "/* changed */\n")
-    monkeypatch.setattr(build, "SOURCE", changed)
+    first, *others = build.SOURCES
+    changed = cache / first.name
+    changed.write_text(first.read_text() + "/* changed */\n")
+    for header in build.HEADERS:
+        shutil.copy(header, cache)
+    monkeypatch.setattr(build, "SOURCES", (changed, *others))
     build.library()
     assert len(list(cache.glob("*.so"))) == 2
 
@@ -361,7 +363,7 @@ def test_missing_symbols(cache: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     source.write_text(
         "void GOMP_of_another_runtime(void);\nvoid f(void) {GOMP_of_another_runtime();}"
     )
-    monkeypatch.setattr(build, "SOURCE", source)
+    monkeypatch.setattr(build, "SOURCES", (source,))
     with pytest.raises(KernelError, match="undefined symbol: GOMP_of_another_runtime"):
         build.library()
 
@@ -418,14 +420,3 @@ def test_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_name_elsewhere() -> None:
     assert attention_kernel("cuda", torch.float32) == "torch"
     assert attention_kernel(torch.device("cpu"), torch.bfloat16) == "torch"
-
-
-def test_maps_with_room_are_widened_where_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "room", lambda columns, _: -(-columns // 8) * 8)
-    allocated = torch.zeros(2, 24, 24)
-    maps = allocated[:, :17, :17]
-    maps[:] = torch.rand(2, 17, 17)
-    found = products.widened(maps)
-    assert found.data_ptr() == allocated.data_ptr()
-    assert torch.equal(found, allocated)
-    assert torch.equal(products.widened(maps.contiguous()), allocated)

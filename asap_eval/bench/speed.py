@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from asap_eval.bench.allocator import keep_freed_memory
 from asap_eval.bench.macs import model_macs, unpruned_macs
 from asap_eval.hosts import geometry_of, install
-from asap_eval.hosts.attention import kernel_of, native
+from asap_eval.hosts.attention import kernel_of
+from asap_eval.kernels import takes
 from asap_eval.method import Batch, Need, Reducer, View, build
 from asap_eval.tokens import Reduction
 
@@ -71,7 +72,7 @@ class Unpruned(Reducer):
 
 def fastest_unpruned(like: Tensor) -> Reducer:
     """What to install for the unpruned model where torch's own kernels are not timed beside it."""
-    return Unpruned() if native(like) else build("none")
+    return Unpruned() if takes(like) else build("none")
 
 
 def measure_speed(
@@ -106,7 +107,7 @@ def measure_speed(
         "matched": Matched(reducer),
         "method": reducer,
     }
-    if native(batches[0].images):
+    if takes(batches[0].images):
         contenders["native"] = Unpruned()
     times: dict[str, list[float]] = {name: [] for name in contenders}
     with torch.inference_mode():

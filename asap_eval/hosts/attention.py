@@ -10,18 +10,11 @@ from torch import Tensor
 
 from asap_eval.hosts import gpu_attention
 from asap_eval.hosts.layout import Layout, by_token
-from asap_eval.kernels import attention_kernel, available, packed_attention
+from asap_eval.kernels import attention_kernel, packed_attention, takes
 
 MAP_BYTES = {"cpu": 5 << 20, "cuda": 256 << 20}
 """Memory for one head's maps of the images in flight: on a CPU what its cache holds between two
 products; on a GPU enough images to keep it busy."""
-
-
-def native(*tensors: Tensor) -> bool:
-    """Whether the compiled kernel takes these: fp32 on a CPU, and nobody wants gradients."""
-    plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
-    followed = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    return plain and not followed and available()[0]
 
 
 def kernel_of(like: Tensor) -> str:
@@ -46,7 +39,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Tensor | None)
     Returns:
         The shape of ``q``.
     """
-    if q.shape == k.shape and native(q, k, v):
+    if q.shape == k.shape and takes(q, k, v):
         return _attend_natively(q, k, v, layout, bias, [], False)[0]
     if layout.dense:
         mask = None
@@ -152,7 +145,7 @@ def attend_with_maps(
     """
     if q.device.type == "cuda" and not heads and gpu_attention.maps_itself(q):
         return gpu_attention.attend_with_mean_maps(q, k, v, layout, bias, watched)
-    if native(q, k, v):
+    if takes(q, k, v):
         out, found = _attend_natively(q, k, v, layout, bias, watched, heads)
         assert found is not None
         return out, found

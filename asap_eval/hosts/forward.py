@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from asap_eval.errors import UnsupportedModelError
-from asap_eval.hosts.attention import attend, attend_with_maps, native
+from asap_eval.hosts.attention import attend, attend_with_maps
 from asap_eval.hosts.attention_rows import attention_rows, heads_first
 from asap_eval.hosts.backbone import Half
 from asap_eval.hosts.layout import Layout
 from asap_eval.hosts.probe import Probe
+from asap_eval.kernels import takes
 from asap_eval.method import Batch, Need, Reducer, View
 from asap_eval.tokens import (
     DROPPED,
@@ -115,7 +116,7 @@ class Pass:
         needs = self.reducer.needs if watched else frozenset[Need]()
         replaced = self.reducer.attends(block, self.state)
         plain = self.layout.dense and bias is None and not needs & FROM_ATTENTION and not replaced
-        if plain and (self.reducer.idle or not native(x)):
+        if plain and (self.reducer.idle or not takes(x)):
             return half(x)
 
         layout = self.layout

@@ -1,4 +1,4 @@
-"""The system's C compiler turns packed_attention.c into a library, once per machine and user.
+"""The system's C compiler turns the C files here into a library, once per machine and user.
 
 The library is not linked with an OpenMP runtime: its symbols are found in the one that torch has
 loaded. A second runtime would bring a second pool of threads that spins on the same cores.
@@ -20,7 +20,8 @@ from pathlib import Path
 
 from asap_eval.errors import KernelError
 
-SOURCE = Path(__file__).with_name("packed_attention.c")
+SOURCES = tuple(sorted(Path(__file__).parent.glob("*.c")))
+HEADERS = tuple(sorted(Path(__file__).parent.glob("*.h")))
 
 # No -ffast-math: masked keys are -inf, and sums keep their order.
 COMPILE = (
@@ -47,7 +48,7 @@ def library() -> ctypes.CDLL:
     compiler = _compiler()
     version = _run([*compiler, "--version"])
     folder = cache_folder()
-    path = folder / f"packed_attention-{_key(compiler, version)}.so"
+    path = folder / f"kernels-{_key(compiler, version)}.so"
     if not path.exists():
         try:
             _build(compiler, folder, path)
@@ -96,9 +97,11 @@ def _build(compiler: list[str], folder: Path, path: Path) -> None:
     process sees all of the library or none."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        compiled, linked = Path(temporary, "kernel.o"), Path(temporary, "kernel.so")
-        _run([*compiler, *COMPILE, "-c", str(SOURCE), "-o", str(compiled)])
-        _run([*compiler, *LINK, str(compiled), "-o", str(linked)])
+        linked = Path(temporary, "kernels.so")
+        compiled = [str(Path(temporary, f"{source.stem}.o")) for source in SOURCES]
+        for source, into in zip(SOURCES, compiled, strict=True):
+            _run([*compiler, *COMPILE, "-c", str(source), "-o", into])
+        _run([*compiler, *LINK, *compiled, "-o", str(linked)])
         if not linked.exists():
             raise KernelError(f"C compiler {compiler[0]} wrote no library")
         os.replace(linked, path)
@@ -106,7 +109,8 @@ def _build(compiler: list[str], folder: Path, path: Path) -> None:
 
 def _key(compiler: list[str], version: str) -> str:
     """Changes with anything that changes the library: -march=native depends on the CPU."""
-    parts = (SOURCE.read_text(), *COMPILE, *LINK, *compiler, version, _cpu())
+    texts = [file.read_text() for file in (*SOURCES, *HEADERS)]
+    parts = (*texts, *COMPILE, *LINK, *compiler, version, _cpu())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""Attention over packed ragged sequences in one call of a compiled kernel, with maps on request."""
+"""The compiled kernels: whether they are there, and attention over packed ragged sequences."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SWITCH = "ASAP_EVAL_KERNELS"
 """Environment variable: ``auto`` (or unset), ``torch`` (off) or ``native`` (an error without)."""
 
 TILE = 6
-"""Rows that the kernel computes at a time: TILE in packed_attention.c."""
+"""Rows that a kernel computes at a time: TILE in tiles.h."""
 
 SHARES = 4
 """An image of more than 1 / SHARES of a thread's work is cut: threads then end together."""
@@ -40,8 +40,19 @@ class _Call(ctypes.Structure):
     ]
 
 
+class Products(ctypes.Structure):
+    """``struct products`` of products.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("left", "right", "out", "workspace")),
+        *((name, ctypes.c_int64) for name in ("count", "rows", "N", "parts")),
+        ("threads", ctypes.c_int32),
+        ("factor", ctypes.c_float),
+    ]
+
+
 @functools.cache
-def _load() -> ctypes.CDLL | str:
+def load() -> ctypes.CDLL | str:
     """The library, or the reason why there is none."""
     try:
         found = library()
@@ -51,6 +62,10 @@ def _load() -> ctypes.CDLL | str:
     found.packed_attention.restype = None
     found.packed_attention_workspace.argtypes = [ctypes.c_int64, ctypes.c_int64]
     found.packed_attention_workspace.restype = ctypes.c_int64
+    found.products.argtypes = [ctypes.POINTER(Products)]
+    found.products.restype = None
+    found.products_workspace.argtypes = [ctypes.c_int64]
+    found.products_workspace.restype = ctypes.c_int64
     found.packed_attention_build.argtypes = []
     found.packed_attention_build.restype = ctypes.c_char_p
     return found
@@ -70,7 +85,7 @@ def available() -> tuple[bool, str]:
         return False, f"{SWITCH}=torch"
     if wish not in ("auto", "native"):
         raise BadValueError(f"{SWITCH}={wish}: give auto, torch or native.")
-    found = _load()
+    found = load()
     if not isinstance(found, str):
         return True, found.packed_attention_build().decode()
     if wish == "native":
@@ -79,6 +94,19 @@ def available() -> tuple[bool, str]:
             f"{SWITCH} to run attention in torch."
         )
     return False, found
+
+
+def takes(*tensors: Tensor) -> bool:
+    """Whether compiled kernels run on these: fp32 on a CPU, and nobody wants gradients."""
+    plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
+    followed = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    return plain and not followed and available()[0]
+
+
+def workspace(floats: int) -> Tensor:
+    """Memory for a kernel; it starts at a multiple of 64 bytes."""
+    memory = torch.empty(floats + 16, dtype=torch.float32)
+    return memory[-memory.data_ptr() % 64 // memory.element_size() :]
 
 
 def attention_kernel(device: torch.device | str, dtype: torch.dtype) -> str:
@@ -131,7 +159,7 @@ def packed_attention(
         ValueError: tensors, images or maps as above they are not; or autograd would have to follow.
         KernelError: there is no native kernel here (see `available`).
     """
-    found = _load()
+    found = load()
     if isinstance(found, str):
         raise KernelError(f"No native attention kernel: {found}.")
     for name, tensor in (("q", q), ("k", k), ("v", v)):
@@ -153,9 +181,7 @@ def packed_attention(
             raise ValueError(f"longest is {longest}, but an image with a map has {need} tokens.")
         kept = (head_count,) if heads else ()
         maps = torch.empty((wanted, *kept, longest, longest), dtype=torch.float32)
-    room = found.packed_attention_workspace(most, width)
-    # 16 floats more than needed: it starts at a multiple of 64 bytes.
-    workspace = torch.empty(threads * room + 16, dtype=torch.float32)
+    memory = workspace(threads * found.packed_attention_workspace(most, width))
     call = _Call(
         q=q.data_ptr(),
         k=k.data_ptr(),
@@ -169,7 +195,7 @@ def packed_attention(
         bias=None if bias is None else bias.data_ptr(),
         out=out.data_ptr(),
         maps=None if maps is None else maps.data_ptr(),
-        workspace=(workspace.data_ptr() + 63) // 64 * 64,
+        workspace=memory.data_ptr(),
         tasks=ctypes.addressof(tasks),
         tasks_count=count,
         longest=longest,

@@ -14,25 +14,10 @@
  */
 
 #include <math.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
 
-/* Declared here, as omp.h may be missing where only the runtime that torch brings is there. */
-extern int omp_get_thread_num(void);
+#include "tiles.h"
 
-typedef float v8 __attribute__((vector_size(32)));
-typedef int32_t v8i __attribute__((vector_size(32)));
-typedef float v8_anywhere __attribute__((vector_size(32), aligned(4), may_alias));
-
-#define INLINE static inline __attribute__((always_inline))
-
-enum {
-    LANES = 8,
-    TILE = 6,          /* rows of a tile: with two vectors each, 12 of 16 registers accumulate */
-    PANEL = 2 * LANES, /* columns of a tile */
-    BLOCK = 48,        /* rows whose scores exist at a time */
-};
+enum { BLOCK = 48 }; /* rows whose scores exist at a time */
 
 struct task {
     int64_t start, length;     /* tokens of the image */
@@ -61,12 +46,6 @@ struct room {
     float *bias;   /* [stride], -inf past N */
     int64_t stride;
 };
-
-static int64_t rounded(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
-
-INLINE v8 load(const float *from) { return *(const v8_anywhere *)from; }
-INLINE void store(float *to, v8 x) { *(v8_anywhere *)to = x; }
-INLINE v8 splat(float x) { return (v8){x, x, x, x, x, x, x, x}; }
 
 INLINE v8 larger(v8 a, v8 b) {
 #ifdef __AVX__
@@ -157,38 +136,7 @@ static void pack_keys(float *to, const float *k, int64_t k_stride, int64_t N, in
     }
 }
 
-/* Values of one head as panels [N, PANEL] of PANEL columns. */
-static void pack_values(float *to, const float *v, int64_t v_stride, int64_t N, int64_t d) {
-    for (int64_t c = 0; c < d; c += PANEL, to += N * PANEL)
-        for (int64_t token = 0; token < N; token++) {
-            const float *from = v + token * v_stride + c;
-            float *row = to + token * PANEL;
-            if (d - c >= PANEL) {
-                store(row, load(from));
-                store(row + LANES, load(from + LANES));
-            } else
-                for (int lane = 0; lane < PANEL; lane++) row[lane] = lane < d - c ? from[lane] : 0;
-        }
-}
-
-/* ---- the two products ---- */
-
-/* sums[row] = a[row, :] panel, over `depth` terms in order, for `rows` rows: known when compiled. */
-INLINE void product(v8 sums[TILE][2], int rows, const float *a, int64_t a_stride,
-                    const float *panel, int64_t depth) {
-#pragma GCC unroll 6
-    for (int row = 0; row < rows; row++) sums[row][0] = sums[row][1] = splat(0);
-#pragma GCC unroll 2
-    for (int64_t i = 0; i < depth; i++, panel += PANEL) {
-        v8 left = load(panel), right = load(panel + LANES);
-#pragma GCC unroll 6
-        for (int row = 0; row < rows; row++) {
-            v8 x = splat(a[row * a_stride + i]);
-            sums[row][0] += x * left;
-            sums[row][1] += x * right;
-        }
-    }
-}
+/* ---- scores ---- */
 
 /* scores = scale a panel + bias, and the lanes' largest so far. */
 INLINE void score_rows(int rows, const float *q, int64_t q_stride, const float *panel, int64_t d,
@@ -205,45 +153,10 @@ INLINE void score_rows(int rows, const float *q, int64_t q_stride, const float *
     }
 }
 
-/* out = weights a panel: up to PANEL columns of the output. */
-INLINE void output_rows(int rows, const float *p, int64_t stride, const float *panel, int64_t N,
-                        const float *weights, float *out, int64_t out_stride, int64_t columns) {
-    v8 sums[TILE][2];
-    product(sums, rows, p, stride, panel, N);
-#pragma GCC unroll 6
-    for (int row = 0; row < rows; row++) {
-        v8 x = sums[row][0] * splat(weights[row]), y = sums[row][1] * splat(weights[row]);
-        float *to = out + row * out_stride;
-        if (columns >= PANEL) {
-            store(to, x);
-            store(to + LANES, y);
-        } else {
-            v8 both[2] = {x, y};
-            memcpy(to, both, columns * sizeof(float));
-        }
-    }
-}
-
-#define FOR_ROWS(rows, function, ...)                   \
-    switch (rows) {                                     \
-    case 1: function(1, __VA_ARGS__); break;            \
-    case 2: function(2, __VA_ARGS__); break;            \
-    case 3: function(3, __VA_ARGS__); break;            \
-    case 4: function(4, __VA_ARGS__); break;            \
-    case 5: function(5, __VA_ARGS__); break;            \
-    default: function(TILE, __VA_ARGS__);               \
-    }
-
 static void score_tile(int64_t rows, const float *q, int64_t q_stride, const float *panel,
                        int64_t d, float scale, const float *bias, float *scores, int64_t stride,
                        v8 *tops) {
     FOR_ROWS(rows, score_rows, q, q_stride, panel, d, scale, bias, scores, stride, tops)
-}
-
-static void output_tile(int64_t rows, const float *p, int64_t stride, const float *panel,
-                        int64_t N, const float *weights, float *out, int64_t out_stride,
-                        int64_t columns) {
-    FOR_ROWS(rows, output_rows, p, stride, panel, N, weights, out, out_stride, columns)
 }
 
 /* ---- one block of rows of one head ---- */
@@ -343,7 +256,7 @@ static void run_task(const struct call *call, const struct task *task, float *me
         const float *k = call->k + task->start * call->k_token + h * call->k_head;
         const float *v = call->v + task->start * call->v_token + h * call->v_head;
         pack_keys(room.keys, k, call->k_token, N, d);
-        pack_values(room.values, v, call->v_token, N, d);
+        pack_rows(room.values, v, call->v_token, N, d);
         for (int64_t row = task->first_row; row < task->end_row; row += BLOCK) {
             const int64_t left = task->end_row - row;
             attend_block(call, task, &room, h, row, left < BLOCK ? left : BLOCK);

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from asap_eval.errors import BadValueError
-from asap_eval.kernels.products import as_exact_as, room, widened
+from asap_eval.kernels.products import room, scaled_product, widened
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
 from asap_eval.selection import spread, thin_by_pairs, thin_by_rounds
 from asap_eval.tokens import DROPPED, Reduction
@@ -260,14 +260,10 @@ class ASAP(Reducer):
         # All of the memory is multiplied: the zeros stay zeros.
         step = widened(attention) if self.order == "walk" else attention
         left, right = self._ordered(state.memory, step)
-        # Autograd cannot follow a product that is written over an earlier one.
-        out = None if torch.is_grad_enabled() else state.spare
-        with as_exact_as(state.batch.dtype, attention.device):
-            rows = torch.baddbmm(state.spare, left, right, beta=0, alpha=self.alpha, out=out)
-        if out is None:
-            state.memory = rows
-        else:
-            state.memory, state.spare = state.spare, state.memory
+        rows = scaled_product(left, right, self.alpha, state.spare, state.batch.dtype)
+        if rows is state.spare:
+            state.spare = state.memory
+        state.memory = rows
 
     def _start(self, state: Walk, step: Tensor) -> None:
         """``C_1 = T_1`` from ``T_1 / alpha [B, N, N]``, and its column sums below."""
