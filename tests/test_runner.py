@@ -340,19 +340,33 @@ def test_memory_and_disk_are_explained(pictures: Path) -> None:
 
 # Processes
 
-COMMAND = [sys.executable, "-c", "import sys; from asap_eval.cli import main; sys.exit(main())"]
+RUN = "import sys; from asap_eval.cli import main; sys.exit(main())"
+
+SLOW = """
+import time
+from asap_eval.journal import Journal
+
+append = Journal.append
+
+def slow(self, rows):
+    append(self, rows)
+    time.sleep(0.2 if "random" in self.path.name else 0)
+
+Journal.append = slow
+"""
+"""Before `RUN`: 45 images take the method 9 s, so that a signal comes in time on a busy machine."""
 
 
 def given(data: Path, *overrides: str) -> list[str]:
     return [*TINY, f"data={data}", "batch_size=1", *overrides]
 
 
-def start(folder: Path, arguments: list[str]) -> subprocess.Popen[str]:
+def start(folder: Path, arguments: list[str], before: str = "") -> subprocess.Popen[str]:
     """The command in a process of its own, with the threads of this one."""
     folder.mkdir(parents=True, exist_ok=True)
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    return subprocess.Popen([*COMMAND, *arguments], cwd=folder, env=env, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    return subprocess.Popen([sys.executable, "-c", before + RUN, *arguments], cwd=folder, env=env,
+                            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
 
 
 def here(folder: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
@@ -382,7 +396,7 @@ def test_killed_in_the_middle_a_run_resumes_to_the_same_record(
 ) -> None:
     arguments = given(picture_folder(tmp_path / "data", each=15), "method=random", "k=0.5")
     cut, whole = tmp_path / "cut", tmp_path / "whole"
-    process = start(cut, arguments)
+    process = start(cut, arguments, SLOW)
     samples = stop(process, cut, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert 3 <= samples.read_bytes().count(b"\n") < 45
@@ -401,7 +415,7 @@ def test_killed_in_the_middle_a_run_resumes_to_the_same_record(
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 def test_ctrl_c_leaves_a_failed_record_and_a_message(tmp_path: Path) -> None:
     data = picture_folder(tmp_path / "data", each=15)
-    process = start(tmp_path, given(data, "method=random"))
+    process = start(tmp_path, given(data, "method=random"), SLOW)
     samples = stop(process, tmp_path, signal.SIGINT)
     assert process.returncode == 130
     record = read_record(samples.with_name(samples.name.replace(".samples.jsonl", ".json")))
