@@ -41,6 +41,21 @@ class Reduction:
         """``[B]`` bool, images of which any token goes elsewhere. ``size`` is ``[B, N]``."""
         return (self.group != Reduction.identity(size).group).any(1)
 
+    def within(self, images: Tensor, size: Tensor) -> Reduction:
+        """The same of a whole batch, whose other images stay as they are.
+
+        Args:
+            images: ``[b]`` places of these images in the batch. size: ``[B, N]``, of all.
+        """
+        group = Reduction.identity(size).group
+        group[images] = DROPPED
+        group[images, : self.group.shape[1]] = self.group
+        if self.weight is None:
+            return Reduction(group)
+        weight = torch.ones_like(size, dtype=self.weight.dtype)
+        weight[images, : self.weight.shape[1]] = self.weight
+        return Reduction(group, weight)
+
     @staticmethod
     def identity(size: Tensor) -> Reduction:
         """Every token keeps its place. ``size`` is ``[B, N]``, 0 = padding."""

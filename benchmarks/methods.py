@@ -34,6 +34,7 @@ from asap_eval.models import LoadedModel, load_model
 AUTHORS = "authors'"
 
 Key = tuple[str, str, bool, dict[str, Any]]
+"""What a row times: model, method, whether at the budget (its knob is found), options."""
 
 SETTINGS_OF = "deit_small"
 """Model whose authors' settings hold for all DeiT here: most papers name it and no other."""
@@ -96,15 +97,21 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _key(row: dict[str, Any]) -> Key:
-    """What a row times; with a budget its knob is not known beforehand."""
-    return row["model"], row["method"], row["setting"] == AUTHORS, row["params"]
-
-
 def _rows(
     options: argparse.Namespace, loaded: LoadedModel, batches: list[Pixels], timed: list[Key]
 ) -> Iterator[dict[str, Any]]:
-    for name, setting, k, params in _contenders(options, loaded, batches, timed):
+    """Every row of a model that is not timed yet."""
+    for name, at_budget, k, params in _contenders(options, loaded):
+        if (loaded.name, name, at_budget, params) in timed:
+            continue
+        setting = AUTHORS
+        if at_budget:
+            try:
+                found = contenders.meet(loaded, name, params, batches, options.target)
+            except AsapEvalError as error:
+                print(f"{loaded.name} {name}: {error}", file=sys.stderr)
+                continue
+            setting, k = f"{found.reached:.1f} %", found.knob
         reducer = build(name, k=k, **params)
         speed = measure_speed(loaded.model, reducer, batches, rounds=options.rounds)
         yield {
@@ -119,10 +126,14 @@ def _rows(
         }
 
 
+def _key(row: dict[str, Any]) -> Key:
+    return row["model"], row["method"], row["setting"] != AUTHORS, row["params"]
+
+
 def _contenders(
-    options: argparse.Namespace, loaded: LoadedModel, batches: list[Pixels], timed: list[Key]
-) -> Iterator[tuple[str, str, float | None, dict[str, Any]]]:
-    """Method, name of the setting, knob and options of every row that is not timed yet."""
+    options: argparse.Namespace, loaded: LoadedModel
+) -> Iterator[tuple[str, bool, float | None, dict[str, Any]]]:
+    """Method, whether a budget finds its knob, the knob otherwise, and options of every row."""
     settings = entries(SETTINGS_OF)
     for name in options.methods:
         card = method_class(name).card
@@ -132,18 +143,9 @@ def _contenders(
             given = {key: v for key, v in settings[name].items() if key not in ABOUT}
             k = given.pop(card.knob or "", None)
             for apart in [{}, *APART.get(name, [])]:
-                all_options = {**given, **apart}
-                if (loaded.name, name, True, all_options) not in timed:
-                    yield name, AUTHORS, k, all_options
+                yield name, False, k, {**given, **apart}
         for params in AT_BUDGET[name]:
-            if (loaded.name, name, False, params) in timed:
-                continue
-            try:
-                found = contenders.meet(loaded, name, params, batches, options.target)
-            except AsapEvalError as error:
-                print(f"{loaded.name} {name}: {error}", file=sys.stderr)
-                continue
-            yield name, f"{found.reached:.1f} %", found.knob, params
+            yield name, True, None, params
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -189,29 +189,15 @@ class Pass:
         acted = moved if reduction.acted is None else reduction.acted
         fired = self.trace.fired[images]
         self.trace.fired[images] = torch.where(acted & (fired == 0), block, fired)
-        group, weight = self._of_batch(images, reduction, size)
-        whole = Reduction(group, weight)
+        whole = reduction
+        if images is not self.everyone:
+            whole = reduction.within(images, self.size)
         # Patches that are left: more than slots where one of them holds several.
-        held = torch.where(group >= 0, self.size, 0).sum(1)
+        held = torch.where(whole.group >= 0, self.size, 0).sum(1)
         slots, patches = Arriving(torch.stack([whole.slots, held.long()])).list()
-        if weight is None and tuple(slots) == self.layout.lengths and not bool(moved.any()):
+        if whole.weight is None and tuple(slots) == self.layout.lengths and not bool(moved.any()):
             return x
         return self._apply(x, whole, tuple(slots), slots != patches)
-
-    def _of_batch(
-        self, images: Tensor, reduction: Reduction, size: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """Group and weight of the whole batch: images that are not watched stay as they are."""
-        if images is self.everyone:
-            return reduction.group, reduction.weight
-        group = Reduction.identity(self.size).group
-        group[images] = DROPPED
-        group[images, : size.shape[1]] = reduction.group
-        weight = None
-        if reduction.weight is not None:
-            weight = torch.ones_like(self.size, dtype=reduction.weight.dtype)
-            weight[images, : size.shape[1]] = reduction.weight
-        return group, weight
 
     def _apply(
         self, x: Tensor, reduction: Reduction, slots: tuple[int, ...], folded: bool

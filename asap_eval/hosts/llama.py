@@ -348,19 +348,13 @@ class LanguageSeam(AbstractContextManager[None]):
         decided = reducer.decide(view, reading.state)
         if decided is None:
             return x
-        whole = Reduction.identity(size).group
-        whole[samples] = DROPPED
-        whole[samples, :longest] = decided.group
-        moved = Reduction(whole).moved(size)
+        whole = decided.within(samples, size)
+        moved = whole.moved(size)
         acted = moved[samples] if decided.acted is None else decided.acted
         fired = samples[acted]
         trace.fired[fired] = torch.where(trace.fired[fired] == 0, block, trace.fired[fired])
-        weight = None
-        if decided.weight is not None:
-            weight = torch.ones_like(size, dtype=decided.weight.dtype)
-            weight[samples, :longest] = decided.weight
-        if weight is None and not bool(moved.any()):
+        if whole.weight is None and not bool(moved.any()):
             return x
-        out = reading.apply(x, Reduction(whole, weight), reducer.positions)
+        out = reading.apply(x, whole, reducer.positions)
         trace.source = reading.source
         return out
