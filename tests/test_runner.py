@@ -340,7 +340,15 @@ def test_memory_and_disk_are_explained(pictures: Path) -> None:
 
 # Processes
 
-RUN = "import sys; from asap_eval.cli import main; sys.exit(main())"
+RUN = """
+import signal, sys
+from asap_eval.cli import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main())
+"""
+"""Ctrl-C works: a shell starts background jobs, such as a test suite, with SIGINT ignored, and the
+commands that they start inherit that."""
 
 SLOW = """
 import time
