@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import asap_eval
 from asap_eval.errors import AsapEvalError, UnsupportedModelError
-from asap_eval.kernels import products
+from asap_eval.kernels import walk
 from asap_eval.methods.asap import ASAP
 from asap_eval.selection import even_ranks, largest_remainders
 from asap_eval.trace import Trace
@@ -231,7 +231,7 @@ def test_a_float64_model_agrees_closer(case: str, atol: float) -> None:
 @pytest.mark.parametrize("case", ["defaults", "order=rollout", "algorithm2", "accumulate=false"])
 def test_room_for_tensor_cores_changes_nothing(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU C and its maps have rows and columns of zeros behind them; here on a CPU."""
-    for module in (products, sys.modules[ASAP.__module__]):
+    for module in (walk, sys.modules[ASAP.__module__]):
         monkeypatch.setattr(module, "room", lambda columns, _: -(-columns // 8) * 8 + 8)
     compare(case, model(), pictures(), FP32)
 

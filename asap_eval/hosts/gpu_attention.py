@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend
 
 from asap_eval.hosts.layout import Layout, by_token
-from asap_eval.kernels.products import room
+from asap_eval.kernels.walk import room
 from asap_eval.transfer import to_device
 
 HALF = (torch.float16, torch.bfloat16)

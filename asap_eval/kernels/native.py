@@ -40,14 +40,14 @@ class _Call(ctypes.Structure):
     ]
 
 
-class Products(ctypes.Structure):
-    """``struct products`` of products.c."""
+class Walk(ctypes.Structure):
+    """``struct walk`` of walk.c."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("left", "right", "out", "workspace")),
-        *((name, ctypes.c_int64) for name in ("count", "rows", "N", "parts")),
+        *((name, ctypes.c_void_p) for name in ("rows", "maps", "workspace")),
+        *((name, ctypes.c_int64) for name in ("count", "M", "N", "parts")),
         ("threads", ctypes.c_int32),
-        ("factor", ctypes.c_float),
+        ("alpha", ctypes.c_float),
     ]
 
 
@@ -62,10 +62,10 @@ def load() -> ctypes.CDLL | str:
     found.packed_attention.restype = None
     found.packed_attention_workspace.argtypes = [ctypes.c_int64, ctypes.c_int64]
     found.packed_attention_workspace.restype = ctypes.c_int64
-    found.products.argtypes = [ctypes.POINTER(Products)]
-    found.products.restype = None
-    found.products_workspace.argtypes = [ctypes.c_int64]
-    found.products_workspace.restype = ctypes.c_int64
+    found.walk.argtypes = [ctypes.POINTER(Walk)]
+    found.walk.restype = None
+    found.walk_workspace.argtypes = [ctypes.c_int64]
+    found.walk_workspace.restype = ctypes.c_int64
     found.packed_attention_build.argtypes = []
     found.packed_attention_build.restype = ctypes.c_char_p
     return found

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from asap_eval.errors import BadValueError
-from asap_eval.kernels.products import room, scaled_product, widened
+from asap_eval.kernels.walk import as_exact_as, room, walked
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
 from asap_eval.selection import spread, thin_by_pairs, thin_by_rounds
 from asap_eval.tokens import DROPPED, Reduction
@@ -35,7 +35,6 @@ class Walk:
         waiting: images that have not fired, in the order of the rows below.
         fires: which of them the latest block's walk makes fire, ``[b]`` bool.
         memory: ``[b, N + 1, M >= N]`` fp32, of which `rows` is the front; zeros behind.
-        spare: memory of the same shape, where the next product goes.
         chain: the chain over patches alone, or ``None``: ``[b, 1, P]`` its column masses
             (``walk``), or ``[b, P, P]`` the whole of it (``rollout``).
     """
@@ -43,7 +42,6 @@ class Walk:
     batch: Batch
     waiting: list[int]
     memory: Tensor
-    spare: Tensor
     chain: Tensor | None
     fires: Arriving | None = None
 
@@ -191,7 +189,7 @@ class ASAP(Reducer):
             walked = torch.ones(1, batch.patches, device=batch.device)
             rolled = torch.eye(batch.patches, device=batch.device)
             chain = (walked if self.order == "walk" else rolled).repeat(count, 1, 1)
-        return Walk(batch, list(range(count)), memory, torch.empty_like(memory), chain)
+        return Walk(batch, list(range(count)), memory, chain)
 
     @property
     def _needs_whole(self) -> bool:
@@ -238,37 +236,31 @@ class ASAP(Reducer):
         state.waiting = state.waiting[:left]
         into, source = to_device([gaps, last], group.device)
         state.memory = _moved(state.memory, into, source)[:left]
-        state.spare = state.spare[:left]
         if state.chain is not None:
             state.chain = _moved(state.chain, into, source)[:left]
         return Reduction(group, weight, acted=acted)
 
     def _step(self, state: Walk, attention: Tensor, prefix: int) -> None:
-        """One block further. Walking C itself turns ``attention`` into ``T / alpha``, in place:
-        only its diagonal changes, and adding C to a product would take a pass over it more.
-        After the first block C is T itself."""
+        """One block further. After the first block C is T itself."""
         if state.chain is not None:
             patches = attention[:, prefix:, prefix:]
             state.chain = self._times(state.chain, patches / patches.sum(2, keepdim=True))
         if not self.accumulate:
             state.memory = self._times(state.rows, attention)
-            return
-        attention.diagonal(dim1=1, dim2=2).add_((1 - self.alpha) / self.alpha)
-        if state.fires is None:
+        elif state.fires is None:
             self._start(state, attention)
-            return
-        # All of the memory is multiplied: the zeros stay zeros.
-        step = widened(attention) if self.order == "walk" else attention
-        left, right = self._ordered(state.memory, step)
-        rows = scaled_product(left, right, self.alpha, state.spare, state.batch.dtype)
-        if rows is state.spare:
-            state.spare = state.memory
-        state.memory = rows
+        elif self.order == "walk":
+            # All of the memory is multiplied: the zeros stay zeros.
+            state.memory = walked(state.memory, attention, self.alpha, state.batch.dtype)
+        else:
+            with as_exact_as(state.batch.dtype, attention.device):
+                state.memory = self._times(state.memory, attention)
 
-    def _start(self, state: Walk, step: Tensor) -> None:
-        """``C_1 = T_1`` from ``T_1 / alpha [B, N, N]``, and its column sums below."""
+    def _start(self, state: Walk, attention: Tensor) -> None:
+        """``C_1 = T_1`` from A_1 ``[B, N, N]``, and its column sums below."""
         tokens = state.batch.tokens
-        whole = state.rows[:, :tokens].copy_(step).mul_(self.alpha)
+        whole = state.rows[:, :tokens].copy_(attention).mul_(self.alpha)
+        whole.diagonal(dim1=1, dim2=2).add_(1 - self.alpha)
         if self.order == "walk":
             state.rows[:, tokens] = whole.sum(1)
 

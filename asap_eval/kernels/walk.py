@@ -1,4 +1,4 @@
-"""Products of fp32 matrices with an odd number of columns, as attention maps have."""
+"""Walks over attention maps: products of fp32 matrices with an odd number of columns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asap_eval.kernels.native import Products, load, takes, workspace
+from asap_eval.kernels.native import Walk, load, takes, workspace
 
 
 def room(columns: int, device: torch.device) -> int:
@@ -47,51 +47,50 @@ def as_exact_as(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
         torch.backends.cuda.matmul.fp32_precision = before
 
 
-def scaled_product(
-    left: Tensor, right: Tensor, factor: float, spare: Tensor, like: torch.dtype
-) -> Tensor:
-    """``factor left right`` of many small matrices.
+def walked(rows: Tensor, attention: Tensor, alpha: float, like: torch.dtype) -> Tensor:
+    """``rows (alpha A + (1 - alpha) I)``: walks, one step further.
 
     On a CPU a compiled kernel does it in fp32, where there is one: torch's batched product of
-    matrices that begin anywhere in memory takes half as long again. A product's bits depend neither
+    matrices that begin anywhere in memory takes half as long again. A walk's bits depend neither
     on the others nor on the number of threads there.
 
     Args:
-        left: ``[b, M, N]``. right: ``[b, N, N]``.
-        spare: ``[b, M, N]`` memory for the result, none of the others; it is left alone where
-            autograd follows.
+        rows: ``[b, M, W]``, zeros behind the first N columns, with W = `room` (N); written over
+            unless autograd follows.
+        attention: ``[b, N, N]`` A; its diagonal may be written over.
         like: dtype of the model; see `as_exact_as`.
+
+    Returns:
+        Walks like ``rows``, maybe the same memory.
     """
-    # Autograd cannot follow a product that is written over an earlier one.
-    out = None if torch.is_grad_enabled() else spare
-    square = right.shape[1] == right.shape[2]
-    if out is not None and square and out.is_contiguous() and takes(left, right, out):
-        return _natively(left.contiguous(), right.contiguous(), factor, out)
-    with as_exact_as(like, left.device):
-        return torch.baddbmm(spare, left, right, beta=0, alpha=factor, out=out)
+    if not torch.is_grad_enabled() and rows.is_contiguous() and takes(rows, attention):
+        return _natively(rows, widened(attention).contiguous(), alpha)
+    # A changed diagonal instead of a second term: adding rows to the product is a pass over them.
+    attention.diagonal(dim1=1, dim2=2).add_((1 - alpha) / alpha)
+    with as_exact_as(like, rows.device):
+        return torch.baddbmm(rows, rows, widened(attention), beta=0, alpha=alpha)
 
 
-def _natively(left: Tensor, right: Tensor, factor: float, out: Tensor) -> Tensor:
-    """Into ``out``. All are contiguous; ``right`` is square."""
+def _natively(rows: Tensor, attention: Tensor, alpha: float) -> Tensor:
+    """In place. Both are contiguous."""
     found = load()
     assert not isinstance(found, str)
-    count, rows, length = out.shape
-    if left.shape != out.shape or right.shape != (count, length, length):
-        raise ValueError(f"{[*left.shape]} times {[*right.shape]} is not {[*out.shape]}.")
+    count, many, length = rows.shape
+    if attention.shape != (count, length, length):
+        raise ValueError(f"{[*rows.shape]} cannot take a step of {[*attention.shape]}.")
     threads = torch.get_num_threads()
-    memory = workspace(threads * found.products_workspace(length))
-    call = Products(
-        left=left.data_ptr(),
-        right=right.data_ptr(),
-        out=out.data_ptr(),
+    memory = workspace(threads * found.walk_workspace(length))
+    call = Walk(
+        rows=rows.data_ptr(),
+        maps=attention.data_ptr(),
         workspace=memory.data_ptr(),
         count=count,
-        rows=rows,
+        M=many,
         N=length,
-        # Few products are cut, so that all threads end together.
+        # Few walks are cut, so that all threads end together.
         parts=1 if count >= 4 * threads else threads,
         threads=threads,
-        factor=factor,
+        alpha=alpha,
     )
-    found.products(call)
-    return out
+    found.walk(call)
+    return rows
