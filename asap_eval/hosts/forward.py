@@ -179,23 +179,24 @@ class Pass:
             return x
         view = view or self._view(block, watched, reads)
         images, size = view.images, view.size
+        here = slice(None) if images is self.everyone else images
         if Need.FEATURES in self.reducer.needs:
             reads[Need.FEATURES] = self.layout.images(self.layout.flat(x), watched)
-        self.trace.method_macs[images] += self.reducer.macs(view, self.state)
+        self.trace.method_macs[here] += self.reducer.macs(view, self.state)
         reduction = self.reducer.decide(view, self.state)
         if reduction is None:
             return x
-        moved = reduction.moved(size)
-        acted = moved if reduction.acted is None else reduction.acted
-        fired = self.trace.fired[images]
-        self.trace.fired[images] = torch.where(acted & (fired == 0), block, fired)
+        acted = reduction.moved(size) if reduction.acted is None else reduction.acted
+        fired = self.trace.fired[here]
+        self.trace.fired[here] = torch.where(acted & (fired == 0), block, fired)
         whole = reduction
         if images is not self.everyone:
             whole = reduction.within(images, self.size)
         # Patches that are left: more than slots where one of them holds several.
         held = torch.where(whole.group >= 0, self.size, 0).sum(1)
         slots, patches = Arriving(torch.stack([whole.slots, held.long()])).list()
-        if whole.weight is None and tuple(slots) == self.layout.lengths and not bool(moved.any()):
+        same = whole.weight is None and tuple(slots) == self.layout.lengths
+        if same and not bool(reduction.moved(size).any()):
             return x
         return self._apply(x, whole, tuple(slots), slots != patches)
 

@@ -78,9 +78,12 @@ class Layout:
 
     def rows(self, device: torch.device) -> Tensor:
         """``[B, longest]`` row of each token in ``[T, D]``; padding points one past the end."""
-        place = torch.arange(self.longest, device=device)
-        start, length = (values[:, None] for values in self.places(device))
-        return torch.where(place < length, start + place, self.total)
+        if (device, "rows") not in self._there:
+            place = torch.arange(self.longest, device=device)
+            start, length = (values[:, None] for values in self.places(device))
+            rows = torch.where(place < length, start + place, self.total)
+            self._there[device, "rows"] = rows
+        return cast(Tensor, self._there[device, "rows"])
 
     def flat(self, x: Tensor) -> Tensor:
         """``[T, ...]`` from ``[B, N, ...]`` (dense) or ``[1, T, ...]`` (packed)."""
