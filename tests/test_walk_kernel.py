@@ -75,8 +75,10 @@ def test_the_kernel_runs_where_it_can_and_in_place() -> None:
     assert walked(rows, maps, 0.4, torch.float32) is rows
     with torch.enable_grad():
         grown = walked(before, maps.clone(), 0.4, torch.float32)
-    doubled = walked(before.double(), maps.double(), 0.4, torch.float64)
-    assert torch.equal(before, walks(2, 5, 4)[0]), "not where autograd follows"
+    wide = before.double()
+    doubled = walked(wide, maps.double(), 0.4, torch.float64)
+    assert torch.equal(before, walks(2, 5, 4)[0]), "neither where autograd follows"
+    assert torch.equal(wide, before.double()), "nor in fp64"
     torch.testing.assert_close(grown, rows, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(grown.double(), doubled, rtol=1e-5, atol=1e-6)
 

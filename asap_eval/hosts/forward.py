@@ -189,9 +189,7 @@ class Pass:
         acted = reduction.moved(size) if reduction.acted is None else reduction.acted
         fired = self.trace.fired[here]
         self.trace.fired[here] = torch.where(acted & (fired == 0), block, fired)
-        whole = reduction
-        if images is not self.everyone:
-            whole = reduction.within(images, self.size)
+        whole = reduction if images is self.everyone else reduction.within(images, self.size)
         # Patches that are left: more than slots where one of them holds several.
         held = torch.where(whole.group >= 0, self.size, 0).sum(1)
         slots, patches = Arriving(torch.stack([whole.slots, held.long()])).list()

@@ -34,7 +34,7 @@ class Walk:
         batch: the batch.
         waiting: images that have not fired, in the order of the rows below.
         fires: which of them the latest block's walk makes fire, ``[b]`` bool.
-        memory: ``[b, N + 1, M >= N]`` fp32, of which `rows` is the front; zeros behind.
+        memory: ``[b, N + 1, W >= N]`` fp32, of which `rows` is the front; zeros behind.
         chain: the chain over patches alone, or ``None``: ``[b, 1, P]`` its column masses
             (``walk``), or ``[b, P, P]`` the whole of it (``rollout``).
     """
@@ -186,9 +186,9 @@ class ASAP(Reducer):
             memory[..., :tokens] = rows
         chain = None
         if self.chain == "patches":
-            walked = torch.ones(1, batch.patches, device=batch.device)
-            rolled = torch.eye(batch.patches, device=batch.device)
-            chain = (walked if self.order == "walk" else rolled).repeat(count, 1, 1)
+            masses = torch.ones(1, batch.patches, device=batch.device)
+            whole = torch.eye(batch.patches, device=batch.device)
+            chain = (masses if self.order == "walk" else whole).repeat(count, 1, 1)
         return Walk(batch, list(range(count)), memory, chain)
 
     @property
@@ -266,11 +266,8 @@ class ASAP(Reducer):
 
     def _times(self, rows: Tensor, attention: Tensor) -> Tensor:
         """``rows (alpha A + (1 - alpha) I)``, or the product from the left."""
-        left, right = self._ordered(rows, attention)
+        left, right = (rows, attention) if self.order == "walk" else (attention, rows)
         return torch.baddbmm(rows, left, right, beta=1 - self.alpha, alpha=self.alpha)
-
-    def _ordered(self, rows: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-        return (rows, step) if self.order == "walk" else (step, rows)
 
     def _mass(self, state: Walk, prefix: int) -> Tensor:
         """``[b, P]`` column masses of the patches that decide whether an image fires."""
