@@ -19,6 +19,7 @@ LAYERS = [
     {"kernels"},
     {
         "checkpoint",
+        "hub",
         "tokens",
         "trace",
         "packing",
@@ -52,7 +53,7 @@ ONLY = {
     "kernels": {"errors"},
     "hosts": {"errors", "tokens", "trace", "packing", "transfer", "method", "kernels"},
     "video": {"errors", "models", "hosts"},
-    "vlm": {"errors", "decoding"},
+    "vlm": {"errors", "decoding", "hub"},
     "paper": {"errors"},
     "audit": {"errors", "paper", "bench", "hosts", "models"},
     "report": {
