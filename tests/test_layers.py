@@ -19,6 +19,7 @@ LAYERS = [
     {"kernels"},
     {
         "checkpoint",
+        "digests",
         "hub",
         "tokens",
         "trace",
@@ -52,7 +53,7 @@ LAYERS = [
 ONLY = {
     "kernels": {"errors"},
     "hosts": {"errors", "tokens", "trace", "packing", "transfer", "method", "kernels"},
-    "video": {"errors", "models", "hosts"},
+    "video": {"errors", "digests", "models", "hosts"},
     "vlm": {"errors", "decoding", "hub"},
     "paper": {"errors"},
     "audit": {"errors", "paper", "bench", "hosts", "models"},
