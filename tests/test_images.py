@@ -449,29 +449,6 @@ def test_labels_of_a_data_set(dataset: Callable[..., Any], tmp_path: Path) -> No
         wnids(f"hfds/{tmp_path}/named")
 
 
-def test_a_data_set_of_the_hub_goes_through_timm(
-    dataset: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import datasets
-
-    asked = []
-
-    def load(name: str, split: str, **_: Any) -> Any:
-        asked.append((name, split))
-        if name == "Some/gone":
-            raise ConnectionError("Couldn't reach 'Some/gone' on the Hub")
-        made = dataset(SHUFFLED, ORDER)
-        made.info.splits = {split: datasets.SplitInfo(split, num_examples=len(ORDER))}
-        return made
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    assert len(wnids("hfds/Some/Name")) == 4
-    assert len(wnids("hfds/Some/Name@test")) == 4
-    assert asked == [("Some/Name", "validation"), ("Some/Name", "test")]
-    with pytest.raises(DataError, match=r"Couldn't reach 'Some/gone'.*Check the name"):
-        wnids("hfds/Some/gone")
-
-
 def test_a_damaged_parquet_file(dataset: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"nothing")
     with pytest.raises(DataError, match="cannot be read as parquet"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar
@@ -60,6 +60,11 @@ class ImageSet:
         for pair in zip(self.ids, self.labels, strict=True):
             digest.update(json.dumps(pair).encode())
         return digest.hexdigest()
+
+    @property
+    def origin(self) -> Mapping[str, str] | None:
+        """``repository`` and ``commit`` of the hub that the images are from; None = elsewhere."""
+        return getattr(self.store, "origin", None)
 
     def load(self, index: int) -> Image.Image:
         """Decode one image of this set to RGB.
