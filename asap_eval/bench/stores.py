@@ -17,13 +17,12 @@ from typing import Any, Protocol
 
 from asap_eval.bench.shard_list import Shard, list_shards
 from asap_eval.bench.shards import Part
+from asap_eval.decoding import EXTENSIONS
 from asap_eval.errors import DataError
 from asap_eval.fingerprint import content_of
 from asap_eval.models.zoo import IMAGENET_CLASSES, Labels
 from asap_eval.rows import Rows, open_files, open_split
 from asap_eval.splits import of_split
-
-EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 
 SPLIT = "validation"
 """Split of a data set where its address names none (``hfds/<name>@<split>``)."""

@@ -6,16 +6,15 @@ hub's repository as downloaded, too, of which config and split are found by thei
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from asap_eval.decoding import whole_images_only
+from asap_eval.decoding import decode
 from asap_eval.errors import DataError
 from asap_eval.vlm.tasks import Task
 
@@ -79,7 +78,7 @@ class Documents:
 
 
 def decoded(stored: Any) -> Image.Image:
-    """A stored picture in RGB.
+    """A stored picture in RGB, upright: lmms-eval gets it from `datasets`, which turns it.
 
     Args:
         stored: its file's bytes, Hugging Face's ``{bytes, path}``, or a list of one such.
@@ -99,15 +98,9 @@ def decoded(stored: Any) -> Image.Image:
     if not stored:
         raise DataError("it has no picture")
     try:
-        with whole_images_only(), Image.open(io.BytesIO(stored)) as image:
-            return image.convert("RGB")
-    except MemoryError:
-        raise
-    except UnidentifiedImageError as error:  # its text holds a memory address
-        raise DataError("its picture is not an image") from error
-    except Exception as error:  # decoders of damaged files raise many kinds
-        first = str(error).strip().split("\n")[0] or type(error).__name__
-        raise DataError(f"its picture cannot be decoded: {first}") from error
+        return decode(stored, upright=True)
+    except DataError as error:
+        raise DataError(f"its picture cannot be decoded: {error}") from error
 
 
 def open_documents(task: Task, data: str) -> Documents:

@@ -10,12 +10,11 @@ from typing import Any
 
 from PIL import Image
 
+from asap_eval.decoding import EXTENSIONS
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.vlm.documents import decoded
 from asap_eval.vlm.questions import Asked, QuestionSet, Sample
 from asap_eval.vlm.tasks import Task
-
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 NEW_TOKENS = 16
 """Bound of an answer, as most tasks have it."""
@@ -41,7 +40,7 @@ class Pictures:
         return {"path": self.files[place].relative_to(self.root).as_posix()}
 
     def picture(self, place: int) -> Image.Image:
-        """One picture in RGB; `DataError` where it cannot be read or decoded."""
+        """One picture in RGB, upright; `DataError` where it cannot be read or decoded."""
         try:
             content = self.files[place].read_bytes()
         except OSError as error:
@@ -85,9 +84,9 @@ def open_pictures(
         raise DataError(
             f"data={data} is no folder; bench.question= is asked of a folder's pictures."
         )
-    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in ENDINGS)
+    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in EXTENSIONS)
     if not files:
-        raise DataError(f"data={data} holds no pictures ({', '.join(ENDINGS)}).")
+        raise DataError(f"data={data} holds no pictures ({', '.join(EXTENSIONS)}).")
     if limit is not None and limit > len(files):
         raise BadValueError(
             f"limit={limit}, but data={data} has {len(files)} pictures: use limit={len(files)}."
