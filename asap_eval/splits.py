@@ -22,8 +22,8 @@ def of_split(
 ) -> list[str]:
     """The files of a split, in the given order.
 
-    A name says its split by a word that letters do not touch; the word that was asked for wins over
-    its synonyms. Where no name has such a word the files are one set, and all are taken: unless the
+    A name says its split by a word that letters do not touch; the split's own name wins over its
+    synonyms. Where no name has such a word the files are one set, and all are taken: unless the
     split was asked for.
 
     Args:
@@ -34,13 +34,14 @@ def of_split(
         DataError: none of the files is the split's by its name, or it is open which are.
     """
     own = next((words for words in SPLITS if split.lower() in words), (split.lower(),))
-    found = [name for name in names if any(_has(name, word) for word in own)]
-    if said and any(_has(name, split) for name in found):
-        found = [name for name in found if _has(name, split)]
-    used = [word for word in own if any(_has(name, word) for name in found)]
+    others = [word for words in SPLITS if words != own for word in words]
+    words = {word: [name for name in names if _has(name, word)] for word in own}
+    used = [word for word, found in words.items() if found]
+    if split.lower() in used:
+        used = [split.lower()]
     if len(used) > 1:
         raise DataError(f"{where}: {' and '.join(used)} are in the files' names. {instead}")
-    others = [word for words in SPLITS if words != own for word in words]
+    found = words[used[0]] if used else []
     if both := [name for name in found if any(_has(name, word) for word in others)]:
         raise DataError(f"{where}: {both[0]} names more than one split. {instead}")
     if found:

@@ -82,11 +82,11 @@ def test_without_the_hub_the_last_state_is_read(mini: Hub) -> None:
     mini.status = 503
     again = opened(f"hfds/{NAME}")
     assert again.labels == first.labels
-    assert again.origin == first.origin == {"repository": NAME, "commit": commit}
+    assert again.commits == first.commits == {NAME: commit}
     mini.status = None
     new = opened(f"hfds/{NAME}")
     assert new.labels == [5, 6, 7]
-    assert new.origin == {"repository": NAME, "commit": mini.commit(NAME)}
+    assert new.commits == {NAME: mini.commit(NAME)}
     assert new.store.content(new.places) != first.store.content(first.places)
 
 
@@ -95,7 +95,7 @@ def test_what_datasets_prepared_serves_without_the_hub(mini: Hub) -> None:
     mini.status = 503
     images = opened(f"hfds/{NAME}@test")
     assert images.labels == [4]
-    assert images.origin == {"repository": NAME, "commit": mini.commit(NAME)}
+    assert images.commits == {NAME: mini.commit(NAME)}
     with pytest.raises(DataError, match="no split dev; there are train, validation, test"):
         opened(f"hfds/{NAME}@dev")
 

@@ -234,6 +234,7 @@ BOTH = ("imagenet-train-0.tar", "imagenet-train-1.tar", "imagenet-val-0.tar", "i
         (BOTH, "@val", [2, 3]),
         (BOTH, "@train", [0, 1]),
         (("valid0.tar", "valid_1.tar", "training.tar"), "", [0, 1]),
+        (("dev-0.tar", "validation-0.tar"), "", [1]),
         (("dev-0.tar", "val-0.tar"), "@val", [1]),
         (("0.tar", "1.tar"), "", [0, 1]),
         (("test_0.tar", "testdev_0.tar"), "@test", [0]),

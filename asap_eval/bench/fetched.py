@@ -10,7 +10,7 @@ import re
 import shutil
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from http.client import HTTPException, IncompleteRead
 from pathlib import Path
@@ -29,12 +29,12 @@ class Fetched:
 
     Attributes:
         url: where it is from: http, https, file, ``hf://datasets/<repository>@<revision>/<file>``.
-        path: of this disk. origin: ``repository`` and ``commit`` of the hub; None = another server.
+        path: of this disk. commits: of the hub's repository, by its name; {} = another server.
     """
 
     url: str
     path: Path
-    origin: Mapping[str, str] | None = None
+    commits: Mapping[str, str] = field(default_factory=dict)
 
 
 def fetch_all(urls: Sequence[str]) -> Iterator[Fetched]:
@@ -51,17 +51,16 @@ def fetch_all(urls: Sequence[str]) -> Iterator[Fetched]:
             continue
         asked = place.repository, place.revision
         found = _of_hub(url, place, commits.get(asked, place.revision), again=False)
-        assert found.origin is not None
-        commits[asked] = found.origin["commit"]
+        commits[asked] = found.commits[place.repository]
         yield found
 
 
 def fetch_again(copy: Fetched) -> Fetched:
     """A new copy in the place of one that is not what it should be; errors as `fetch_all`."""
     place = hub_file.parts_of(copy.url)
-    if place is None or copy.origin is None:
+    if place is None:
         return _of_server(copy.url, again=True)
-    return _of_hub(copy.url, place, copy.origin["commit"], again=True)
+    return _of_hub(copy.url, place, copy.commits[place.repository], again=True)
 
 
 def _of_hub(url: str, place: hub_file.Place, revision: str | None, *, again: bool) -> Fetched:
@@ -72,7 +71,7 @@ def _of_hub(url: str, place: hub_file.Place, revision: str | None, *, again: boo
     except Exception as error:  # clients of the hub share no base class
         where = hub.address(place.repository, "dataset")
         raise DataError(hub.explained(error, f"The file {place.file}", where)) from error
-    return Fetched(url, found.path, {"repository": place.repository, "commit": found.commit})
+    return Fetched(url, found.path, {place.repository: found.commit})
 
 
 def _of_server(url: str, *, again: bool) -> Fetched:

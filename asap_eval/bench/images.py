@@ -64,9 +64,9 @@ class ImageSet:
         return digest.hexdigest()
 
     @property
-    def origin(self) -> Mapping[str, str] | None:
-        """``repository`` and ``commit`` of the hub that the images are from; None = elsewhere."""
-        return getattr(self.store, "origin", None)
+    def commits(self) -> Mapping[str, str]:
+        """Commits of the hub's repositories that the images are from, by their names."""
+        return getattr(self.store, "commits", {})
 
     def load(self, index: int) -> Image.Image:
         """Decode one image of this set to RGB.

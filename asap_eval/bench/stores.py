@@ -233,7 +233,7 @@ class _HubStore:
     def __init__(self, rows: Rows, where: str, classes: Classes) -> None:
         import datasets
 
-        self.rows, self.origin = rows, rows.origin
+        self.rows, self.commits = rows, rows.commits
         features = rows.data.features
         self.image = _column(features, ("image", "img", "jpg", "png", "webp"), "image", where)
         label = _column(features, ("label", "labels", "cls", "fine_label"), "label", where)
@@ -267,7 +267,7 @@ class _HubStore:
         return Path(image["path"]).read_bytes()
 
     def content(self, places: Sequence[int]) -> str:
-        return self.rows.content()
+        return self.rows.content(self.image)
 
 
 def _column(features: Iterable[str], usual: Sequence[str], what: str, where: str) -> str:
@@ -333,9 +333,8 @@ class _ShardStore:
         return content_of(shard.path for shard in self.shards)
 
     @property
-    def origin(self) -> Mapping[str, str] | None:
-        copy = self.shards[0].copy
-        return None if copy is None else copy.origin
+    def commits(self) -> Mapping[str, str]:
+        return dict(pair for s in self.shards if s.copy for pair in s.copy.commits.items())
 
 
 def _number(label: bytes | None, where: str) -> int:

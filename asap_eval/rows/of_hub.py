@@ -94,7 +94,7 @@ def _made(recipe: Recipe, name: str, commit: str, split: str, where: str) -> Row
 
 def _rows(data: Any, name: str, commit: str) -> Rows:
     files = [Path(file["filename"]) for file in data.cache_files]
-    return Rows(data, files, {"repository": name, "commit": commit})
+    return Rows(data, files, {name: commit})
 
 
 def _without_hub(note: _Note, where: str) -> Rows | None:

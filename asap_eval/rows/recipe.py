@@ -22,18 +22,34 @@ class Rows:
 
     Attributes:
         data: a data set of `datasets`. files: that hold it.
-        origin: ``repository`` and ``commit`` of the hub; None = files of this disk.
+        commits: of the hub's repository it is from, by its name; {} = files of this disk.
     """
 
     data: Any
     files: Sequence[Path]
-    origin: Mapping[str, str] | None = None
+    commits: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-    def content(self) -> str:
-        """What changes when the files do: of the hub the commit, else a hash of what they hold."""
-        if self.origin is not None:
-            return "{repository}@{commit}".format(**self.origin)
-        return content_of(self.files)
+    def content(self, pictures: str | None = None) -> str:
+        """What changes when the files do: of the hub the commit, else a hash of what they hold.
+
+        Args:
+            pictures: a column whose pictures may lie in files of their own.
+        """
+        if self.commits:
+            return " ".join(f"{name}@{commit}" for name, commit in self.commits.items())
+        return content_of([*self.files, *(_pointed_to(self.data, pictures) if pictures else ())])
+
+
+def _pointed_to(data: Any, column: str) -> list[Path]:
+    """Files of the pictures whose bytes the rows do not hold."""
+    found: list[str | None] = []
+    for stored in data.data.column(column).chunks:
+        if hasattr(stored, "offsets"):  # a list of pictures
+            stored = stored.flatten()
+        if hasattr(stored, "field"):
+            content, path = stored.field("bytes"), stored.field("path")
+            found += path.filter(content.is_null()).to_pylist()
+    return [Path(name) for name in found if name]
 
 
 @dataclasses.dataclass(frozen=True)

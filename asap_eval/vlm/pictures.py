@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from PIL import Image
 
 from asap_eval.decoding import EXTENSIONS
 from asap_eval.errors import BadValueError, DataError
+from asap_eval.fingerprint import content_of
 from asap_eval.vlm.documents import decoded
 from asap_eval.vlm.questions import Asked, QuestionSet, Sample
 from asap_eval.vlm.tasks import Task
@@ -31,6 +32,11 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.files)
 
+    @property
+    def commits(self) -> Mapping[str, str]:
+        """None: they are files of this disk."""
+        return {}
+
     def texts(self) -> Iterator[dict[str, Any]]:
         """Every document without its picture."""
         return (self.text(place) for place in range(len(self)))
@@ -46,6 +52,10 @@ class Pictures:
         except OSError as error:
             raise DataError(f"its picture cannot be read: {error.strerror}") from error
         return decoded(content)
+
+    def content(self, places: Sequence[int]) -> str:
+        """Hash of the pictures' files."""
+        return content_of(self.files[place] for place in places)
 
 
 @dataclass(frozen=True)
