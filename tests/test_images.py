@@ -125,6 +125,11 @@ def _flat_val(root: Path) -> None:
     (root / "val" / "ILSVRC2012_val_00000001.JPEG").write_bytes(encoded(0, "JPEG"))
 
 
+def _val_twice(root: Path) -> None:
+    for name in ("val", "validation"):
+        folder_of(root / name, WNIDS)
+
+
 def _only_files(root: Path) -> None:
     (root / "labels.csv").write_text("x")
 
@@ -146,6 +151,7 @@ def _bare_shards(root: Path) -> None:
         (_unknown_class, r"class 'n99999999' is not one of the 1000"),
         (_loose_images, r"x.jpg and 0 more images lie in .* one folder per class"),
         (_flat_val, r"ILSVRC2012_val_00000001.JPEG and 0 more images lie in val/"),
+        (_val_twice, "has both val and validation. Give one: data="),
         (_only_files, "holds no folders, only files such as labels.csv"),
         (_only_train, "class 'train' is not one of the 1000"),
         (_bare_shards, "holds shards: use data=wds/"),

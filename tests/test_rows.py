@@ -16,6 +16,8 @@ from PIL import Image
 
 from asap_eval.bench.images import ImageSet, open_images
 from asap_eval.errors import DataError
+from asap_eval.record import Job
+from asap_eval.runner import run
 
 datasets = pytest.importorskip("datasets", reason="the extra [data] is not installed")
 
@@ -98,6 +100,14 @@ def test_what_datasets_prepared_serves_without_the_hub(mini: Hub) -> None:
     assert images.commits == {NAME: mini.commit(NAME)}
     with pytest.raises(DataError, match="no split dev; there are train, validation, test"):
         opened(f"hfds/{NAME}@dev")
+
+
+def test_a_record_names_the_commit(mini: Hub, tmp_path: Path) -> None:
+    job = Job(model="test_vit", weights="random", data=f"hfds/{NAME}")
+    record = run(job, results=tmp_path / "results").record
+    assert record.provenance.data["commits"] == {NAME: mini.commit(NAME)}
+    assert record.metrics is not None
+    assert (record.metrics.n, record.metrics.failed) == (2, 0)
 
 
 CONFIGS = b"""---

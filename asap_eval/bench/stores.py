@@ -155,7 +155,12 @@ class _FolderStore:
     def __init__(self, root: Path, data: str, classes: Classes) -> None:
         self.root = root
         try:
-            top = next((root / name for name in _VAL_FOLDERS if (root / name).is_dir()), root)
+            inside = [root / name for name in _VAL_FOLDERS if (root / name).is_dir()]
+            if len(inside) > 1:
+                raise DataError(
+                    f"data={data} has both {' and '.join(_VAL_FOLDERS)}. Give one: data={inside[0]}"
+                )
+            top = inside[0] if inside else root
             folders = _class_folders(top, data)
             places = _folder_places([folder.name for folder in folders], data, classes)
             found = [
