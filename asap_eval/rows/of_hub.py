@@ -6,6 +6,7 @@ What a split is made of is noted beside what `datasets` prepares: later runs nee
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -28,14 +29,19 @@ def hub_rows(name: str, config: str | None, split: str, where: str) -> Rows:
     Raises:
         DataError: it cannot be had.
     """
+    from huggingface_hub import constants
+
     note = _Note(name, config, split)
     try:
         commit = _commit(name)
     except MemoryError:
         raise
     except Exception as error:  # clients of the hub share no base class
+        why = hub.explained(error, where, hub.address(name, "dataset"))
         if hub.refuses(error) or (rows := _without_hub(note, where)) is None:
-            raise DataError(hub.explained(error, where, hub.address(name, "dataset"))) from error
+            raise DataError(why) from error
+        if not constants.HF_HUB_OFFLINE:  # there it is what was asked for
+            warnings.warn(f"{why} Taken as fetched before: {rows.content()}.", stacklevel=2)
         return rows
     try:
         recipe, expected = _fetched(name, config, split, commit, where)
