@@ -24,6 +24,11 @@ from typing import Literal
 
 Kind = Literal["model", "dataset"]
 
+
+class DamagedFileError(OSError):
+    """A file that is not what the hub says it has."""
+
+
 SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 """Environment variables that forbid the network."""
 
@@ -50,7 +55,7 @@ def explained(error: BaseException, what: str, address: str) -> str:
 def _reason(error: BaseException, address: str) -> tuple[str, str]:
     """Why, without a full stop, and what to do; the first that is known along the chain."""
     chain = list(_chain(error))
-    for find in (_answer, _offline, _machine):
+    for find in (_damaged, _answer, _offline, _machine):
         for link in chain:
             if (found := find(link, address)) is not None:
                 return found
@@ -58,12 +63,33 @@ def _reason(error: BaseException, address: str) -> tuple[str, str]:
     return f"{type(error).__name__}: {first}", "Check the name and the connection."
 
 
+def refuses(error: BaseException) -> bool:
+    """Whether the hub was reached and denies what was asked for, so that no copy is an answer."""
+    statuses = [getattr(getattr(e, "response", None), "status_code", None) for e in _chain(error)]
+    return any(
+        isinstance(status, int)
+        and 400 <= status < 500
+        and status not in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+        for status in statuses
+    )
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, what it was raised from, and so on."""
+    """An error, what it was raised from, and so on: the hub's HTTP client hides its causes."""
     link: BaseException | None = error
     while link is not None:
         yield link
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+        link = link.__cause__ or link.__context__
+
+
+def _damaged(error: BaseException, address: str) -> tuple[str, str] | None:
+    """What came is not what the hub has."""
+    remedy = "Check the connection and the proxies on the way, and start again."
+    if isinstance(error, DamagedFileError):
+        return str(error), remedy
+    if type(error).__name__ == "RemoteProtocolError":  # of the hub's HTTP client, as it retries
+        return "the connection broke off before the file was whole, time and again", remedy
+    return None
 
 
 def _answer(error: BaseException, address: str) -> tuple[str, str] | None:

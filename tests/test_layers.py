@@ -16,7 +16,7 @@ PACKAGE = ROOT / "asap_eval"
 
 LAYERS = [
     {"errors"},
-    {"kernels"},
+    {"splits", "kernels"},
     {
         "checkpoint",
         "digests",
@@ -32,8 +32,8 @@ LAYERS = [
         "decoding",
         "transfer",
     },
-    {"method", "predictors"},
-    {"scorer", "learned"},
+    {"fingerprint", "hub_file", "method", "predictors"},
+    {"rows", "scorer", "learned"},
     {"methods", "hosts"},
     {"paths", "record", "journal"},
     {"paper"},
@@ -54,7 +54,7 @@ ONLY = {
     "kernels": {"errors"},
     "hosts": {"errors", "tokens", "trace", "packing", "transfer", "method", "kernels"},
     "video": {"errors", "digests", "models", "hosts"},
-    "vlm": {"errors", "decoding", "hub"},
+    "vlm": {"errors", "decoding", "splits", "fingerprint", "rows"},
     "paper": {"errors"},
     "audit": {"errors", "paper", "bench", "hosts", "models"},
     "report": {
