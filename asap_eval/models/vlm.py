@@ -204,8 +204,8 @@ def _check_shape(spec: ModelSpec, given: Pretrained) -> None:
         listed = ", ".join(f"{name} {found}, not {said}" for name, (found, said) in other.items())
         options = " ".join(f"model.kwargs.{name}={found}" for name, (found, _) in other.items())
         raise WeightsError(
-            f"{given.name} is another model than model={spec.name}: {listed}. Name it as what it "
-            f"is: model.name=<name> {options}."
+            f"{given.name} is of another size than model={spec.name} says: {listed}. Give the "
+            f"model of its size, or its size: {options}."
         )
 
 
