@@ -1,9 +1,8 @@
-"""Checkpoint files: read without running code, hashed, and what they say of themselves."""
+"""Checkpoint files: read without running code, and what they say of themselves."""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -106,12 +105,3 @@ def read_metadata(path: Path) -> dict[str, str]:
         return {}
     with safe_open(path, "pt") as file:
         return dict(file.metadata() or {})
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

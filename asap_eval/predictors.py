@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asap_eval.checkpoint import file_sha256, read_checkpoint, read_metadata
+from asap_eval.checkpoint import read_checkpoint, read_metadata
+from asap_eval.digests import file_sha256
 from asap_eval.errors import WeightsError
 
 FORMAT = "asap-eval predictors 1"

@@ -125,6 +125,11 @@ def _flat_val(root: Path) -> None:
     (root / "val" / "ILSVRC2012_val_00000001.JPEG").write_bytes(encoded(0, "JPEG"))
 
 
+def _val_twice(root: Path) -> None:
+    for name in ("val", "validation"):
+        folder_of(root / name, WNIDS)
+
+
 def _only_files(root: Path) -> None:
     (root / "labels.csv").write_text("x")
 
@@ -146,6 +151,7 @@ def _bare_shards(root: Path) -> None:
         (_unknown_class, r"class 'n99999999' is not one of the 1000"),
         (_loose_images, r"x.jpg and 0 more images lie in .* one folder per class"),
         (_flat_val, r"ILSVRC2012_val_00000001.JPEG and 0 more images lie in val/"),
+        (_val_twice, "has both val and validation. Give one: data="),
         (_only_files, "holds no folders, only files such as labels.csv"),
         (_only_train, "class 'train' is not one of the 1000"),
         (_bare_shards, "holds shards: use data=wds/"),
@@ -447,29 +453,6 @@ def test_labels_of_a_data_set(dataset: Callable[..., Any], tmp_path: Path) -> No
     named.save_to_disk(tmp_path / "named")
     with pytest.raises(DataError, match="has columns photo, label; its image column"):
         wnids(f"hfds/{tmp_path}/named")
-
-
-def test_a_data_set_of_the_hub_goes_through_timm(
-    dataset: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import datasets
-
-    asked = []
-
-    def load(name: str, split: str, **_: Any) -> Any:
-        asked.append((name, split))
-        if name == "Some/gone":
-            raise ConnectionError("Couldn't reach 'Some/gone' on the Hub")
-        made = dataset(SHUFFLED, ORDER)
-        made.info.splits = {split: datasets.SplitInfo(split, num_examples=len(ORDER))}
-        return made
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    assert len(wnids("hfds/Some/Name")) == 4
-    assert len(wnids("hfds/Some/Name@test")) == 4
-    assert asked == [("Some/Name", "validation"), ("Some/Name", "test")]
-    with pytest.raises(DataError, match=r"Couldn't reach 'Some/gone'.*Check the name"):
-        wnids("hfds/Some/gone")
 
 
 def test_a_damaged_parquet_file(dataset: Callable[..., Any], tmp_path: Path) -> None:

@@ -16,9 +16,11 @@ PACKAGE = ROOT / "asap_eval"
 
 LAYERS = [
     {"errors"},
-    {"kernels"},
+    {"splits", "kernels"},
     {
         "checkpoint",
+        "digests",
+        "hub",
         "tokens",
         "trace",
         "packing",
@@ -30,8 +32,8 @@ LAYERS = [
         "decoding",
         "transfer",
     },
-    {"method", "predictors"},
-    {"scorer", "learned"},
+    {"fingerprint", "hub_file", "method", "predictors"},
+    {"rows", "scorer", "learned"},
     {"methods", "hosts"},
     {"paths", "record", "journal"},
     {"paper"},
@@ -51,8 +53,8 @@ LAYERS = [
 ONLY = {
     "kernels": {"errors"},
     "hosts": {"errors", "tokens", "trace", "packing", "transfer", "method", "kernels"},
-    "video": {"errors", "models", "hosts"},
-    "vlm": {"errors", "decoding"},
+    "video": {"errors", "digests", "models", "hosts"},
+    "vlm": {"errors", "decoding", "splits", "fingerprint", "rows"},
     "paper": {"errors"},
     "audit": {"errors", "paper", "bench", "hosts", "models"},
     "report": {

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from timm.data import create_transform, resolve_model_data_config
 
 from asap_eval.bench.images import image_batches, open_images
-from asap_eval.checkpoint import file_sha256
+from asap_eval.digests import file_sha256
 from asap_eval.errors import BadValueError, UnknownNameError, WeightsError
 from asap_eval.models import ModelSpec, load_model, model_names, model_specs, spec_from
 from asap_eval.paths import conf_dir

@@ -253,6 +253,9 @@ def test_official_columns(tmp_path: Path) -> None:
     assert found.ids == ["abc_000003_000013", "-x_y_000010_000020", "gone_000001_000011"]
     assert [path.is_file() for path in found.paths] == [True, True, False]
     assert list_videos(str(tmp_path / "k.csv"), "train", whole=False).names == ["yoga"]
+    _touch(other, "again/abc_000003_000013.mkv", "a/unlisted.mp4", "b/unlisted.mp4")
+    with pytest.raises(DataError, match=r"two files are the video abc_000003_000013, .* and "):
+        list_videos(str(tmp_path / "k.csv"), "val", str(other), whole=True)
 
 
 @pytest.mark.parametrize(

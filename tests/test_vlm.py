@@ -16,6 +16,8 @@ import pytest
 import test_cli
 import test_runner
 import torch
+from hub_stand_in import Hub
+from hub_stand_in import hub as hub  # a fixture
 from test_cli import Run
 
 from asap_eval.bench import vlm_rows
@@ -474,25 +476,14 @@ def test_the_hub_s_files_are_read_as_downloaded(questions: Path, tmp_path: Path)
         lost.picture(0)
 
 
-def test_without_data_the_hub_is_asked(
-    command: Run,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    import datasets
-
-    seen: list[Any] = []
-
-    def offline(path: str, **how: Any) -> None:
-        seen.append((path, how))
-        raise ConnectionError("no route to the hub")
-
-    monkeypatch.setattr(datasets, "load_dataset", offline)
+def test_without_data_the_hub_is_asked(command: Run, hub: Hub) -> None:
+    hub.status = 503
     code, _, err = command(*TINY, "tasks=[gqa]")
     assert code == 1
-    assert "no route to the hub" in flat(err)
-    assert "data=hub: lmms-lab-encoder/GQA cannot be read" in flat(err)
-    how = {"name": "testdev_balanced_instructions", "split": "testdev"}
-    assert seen == [("lmms-lab-encoder/GQA", how)]
+    place = f"{hub.url}/datasets/lmms-lab-encoder/GQA"
+    assert f"data=hub: lmms-lab-encoder/GQA could not be fetched from {place}" in flat(err)
+    assert "503 (service unavailable)" in flat(err)
+    assert "give its folder: data=<folder>" in flat(err)
 
 
 def test_lmms_eval_is_needed_and_of_one_release(monkeypatch: pytest.MonkeyPatch) -> None:

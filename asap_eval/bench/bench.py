@@ -8,7 +8,7 @@ batch by batch into rows, and says what all rows mean together. Image benchmarks
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -37,6 +37,11 @@ class Samples(Protocol):
     @property
     def digest(self) -> str:
         """Hash that changes with the samples and what is known of them (labels)."""
+        ...
+
+    @property
+    def commits(self) -> Mapping[str, str]:
+        """Commits of the hub's data sets that they are from, by their names."""
         ...
 
     def __len__(self) -> int: ...

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from asap_eval.bench.stores import Classes, Store, open_store
-from asap_eval.decoding import whole_images_only
+from asap_eval.decoding import decode
 from asap_eval.errors import BadValueError, DataError, unknown
 from asap_eval.models.zoo import Labels
 
@@ -34,11 +33,14 @@ class ImageSet:
 
     Attributes:
         store: all images. places: those of this set, ascending. sample: how they were chosen.
+        upright: whether they are turned as their EXIF orientation says, for a mask or a person's
+            eye. timm's evaluation, and so classification, ignores it.
     """
 
     store: Store
     places: Sequence[int]
     sample: Sample = "first"
+    upright: bool = False
 
     def __len__(self) -> int:
         return len(self.places)
@@ -61,6 +63,11 @@ class ImageSet:
             digest.update(json.dumps(pair).encode())
         return digest.hexdigest()
 
+    @property
+    def commits(self) -> Mapping[str, str]:
+        """Commits of the hub's repositories that the images are from, by their names."""
+        return getattr(self.store, "commits", {})
+
     def load(self, index: int) -> Image.Image:
         """Decode one image of this set to RGB.
 
@@ -68,21 +75,12 @@ class ImageSet:
             DataError: it is missing, truncated or no image.
         """
         try:
-            with whole_images_only(), Image.open(io.BytesIO(self._read(index))) as image:
-                return image.convert("RGB")
+            return decode(self.store.read(self.places[index]), upright=self.upright)
         except MemoryError:
             raise
-        except UnidentifiedImageError as error:  # its text holds a memory address
-            raise DataError(f"{self.ids[index]} cannot be read: it is not an image") from error
-        except Exception as error:  # decoders of damaged files raise many kinds
+        except Exception as error:  # where a store lies apart, reading it raises many kinds
             first = str(error).strip().split("\n")[0] or type(error).__name__
             raise DataError(f"{self.ids[index]} cannot be read: {first}") from error
-
-    def _read(self, index: int) -> bytes:
-        content = self.store.read(self.places[index])
-        if not content:
-            raise DataError("the file is empty")
-        return content
 
     def calibration(self, count: int) -> tuple[ImageSet, bool]:
         """Images to search a knob on, and whether none of them is in this set.
@@ -100,8 +98,8 @@ class ImageSet:
             left = [place for place in range(len(self.store.ids)) if place not in taken]
             chosen = _spread(left, count)
         if chosen:
-            return ImageSet(self.store, chosen, self.sample), True
-        return ImageSet(self.store, _spread(self.places, count), self.sample), False
+            return replace(self, places=chosen), True
+        return replace(self, places=_spread(self.places, count)), False
 
 
 def _spread(places: Sequence[int], count: int) -> list[int]:
@@ -148,11 +146,13 @@ def chosen_images(
     limit: int | None,
     sample: Sample,
     what: str = "images",
+    upright: bool = False,
 ) -> ImageSet:
     """The first ``limit`` images of a store, or as many spread over all; None = all.
 
     Args:
         opened: opens the store, once the choice is known to be possible. what: its samples are.
+        upright: see `ImageSet`.
 
     Raises:
         BadValueError: limit below 1 or above what is there. UnknownNameError: no such ``sample``.
@@ -171,8 +171,9 @@ def chosen_images(
         )
     every = range(count)
     if limit is None:
-        return ImageSet(store, every, sample)
-    return ImageSet(store, every[:limit] if sample == "first" else _spread(every, limit), sample)
+        return ImageSet(store, every, sample, upright)
+    chosen = every[:limit] if sample == "first" else _spread(every, limit)
+    return ImageSet(store, chosen, sample, upright)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ place of each in `saliency.FATES`; ``notes``, what the method shows of the image
 the ``sink``'s patch, the ``distance`` of each patch to it and its ``bin``; -1 where it never
 fired); and ``input``, the name of a PNG in the folder ``inputs`` beside the record: the image as
 the model saw it. Patches count from 0, row by row. Inputs are named by their content, so that the
-records of several methods share them.
+records of several methods share them. Photographs are turned upright (EXIF) before the model sees
+them.
 
 ``analysis`` of a record: ``grid``, patches down and across; ``kept``, ``pooled`` and ``dropped``,
 the shares of patches, means over images.
@@ -30,7 +31,7 @@ from asap_eval.bench.fates import FATES, fates_of
 from asap_eval.bench.image_bench import ImageBench
 from asap_eval.bench.images import ImageBatch, ImageSet, Sample, chosen_images
 from asap_eval.bench.seen import seen
-from asap_eval.bench.stores import EXTENSIONS
+from asap_eval.decoding import EXTENSIONS
 from asap_eval.errors import DataError
 from asap_eval.hosts import Geometry
 from asap_eval.journal import Row
@@ -56,9 +57,11 @@ class KeepMaps(ImageBench):
     def open(
         self, data: str, loaded: LoadedModel, *, limit: int | None, sample: Sample
     ) -> ImageSet:
-        """The images of a folder, at any depth; nothing is read from their names."""
+        """The images of a folder, at any depth, upright; nothing is read from their names."""
         self._transform = loaded.transform
-        return chosen_images(lambda: LooseStore(data), data, limit=limit, sample=sample)
+        return chosen_images(
+            lambda: LooseStore(data), data, limit=limit, sample=sample, upright=True
+        )
 
     def begin(self, stem: Path, done: int) -> None:
         self._inputs = stem.parent / INPUTS

@@ -1,7 +1,8 @@
 """Photographs with a foreground mask each, and what a mask says of every patch.
 
 A data set is a folder with ``images/`` and ``masks/`` (ECSSD as published: ``ground_truth_mask/``);
-image and mask share their stem.
+image and mask share their stem. Both are turned upright as their EXIF orientation says, each by its
+own tag.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from timm.data.transforms import CenterCropOrPad, MaybePILToTensor, MaybeToTenso
 from torch import Tensor
 from torchvision.transforms import CenterCrop, InterpolationMode, Normalize, Resize
 
-from asap_eval.bench.stores import EXTENSIONS
+from asap_eval.decoding import EXTENSIONS, decode, upright_size
 from asap_eval.errors import BadValueError, DataError
 
 MASK_FOLDERS = ("masks", "ground_truth_mask")
+COLOUR = 64
+"""Least difference of two channels that is a colour, of 255; what JPEG leaves in grey is less."""
 _SHOWN = 3
 
 
@@ -35,7 +38,8 @@ class MaskStore:
         masks: the mask of each image.
 
     Raises:
-        DataError: folders, images or masks are missing, or a mask has another size than its image.
+        DataError: folders, images or masks are missing, two masks are of one image, or a mask has
+            another size than its image.
     """
 
     def __init__(self, data: str) -> None:
@@ -48,7 +52,13 @@ class MaskStore:
                 f"data={data} has {has} of {' and '.join(MASK_FOLDERS)}: put the masks into one of "
                 "them, named as their images (images/0001.jpg, masks/0001.png)."
             )
-        masks = {mask.stem: mask for mask in _files(self.root / found[0], data)}
+        masks: dict[str, Path] = {}
+        for mask in _files(self.root / found[0], data):
+            if (first := masks.setdefault(mask.stem, mask)) is not mask:
+                raise DataError(
+                    f"data={data}: {first.name} and {mask.name} in {found[0]}/ are masks of one "
+                    "image. Leave one of them."
+                )
         if missing := [image.name for image in images if image.stem not in masks]:
             raise DataError(
                 f"data={data}: {len(missing)} of {len(images)} images have no mask in {found[0]}/: "
@@ -61,27 +71,40 @@ class MaskStore:
         if other := list(filter(None, map(_other_size, images, self.masks))):
             raise DataError(
                 f"data={data}: {len(other)} masks do not have the size of their images: "
-                f"{_some(other)}. Masks must be as large as the photographs, pixel for pixel."
+                f"{_some(other)}. Masks must be as large as the photographs, pixel for pixel, once "
+                "both are turned upright (EXIF orientation)."
             )
 
     def read(self, place: int) -> bytes:
         return (self.root / self.ids[place]).read_bytes()
 
     def mask(self, place: int) -> Image.Image:
-        """The mask of an image, ``L``: 255 = foreground, 0 = background; grey is split in the
-        middle.
+        """The mask of an image, ``L``, upright: 255 = foreground, 0 = background; grey is split in
+        the middle.
 
         Raises:
-            DataError: it cannot be read.
+            DataError: it cannot be read, or is not black and white.
         """
         path = self.masks[place]
         try:
-            with Image.open(path) as mask:
-                return mask.convert("L").point(lambda grey: 255 if grey > 127 else 0)
-        except MemoryError:
-            raise
-        except Exception as error:  # decoders of damaged files raise many kinds
+            return _black_and_white(decode(path.read_bytes(), upright=True))
+        except (DataError, OSError) as error:
             raise DataError(f"The mask {path.name} cannot be read: {error}") from error
+
+
+def _black_and_white(mask: Image.Image) -> Image.Image:
+    """A grey picture in ``L``, split in the middle.
+
+    Raises:
+        DataError: it shows colours or is next to black: numbers of classes, of which none is known
+            to be the foreground.
+    """
+    levels = np.asarray(mask).astype(np.int16)
+    colour, brightest = int(np.ptp(levels, axis=2).max()), int(levels.max())
+    if colour >= COLOUR or 0 < brightest < COLOUR:
+        what = "it has colours" if colour >= COLOUR else f"its brightest pixel is {brightest}"
+        raise DataError(f"{what}. Save it with foreground white (255) and background black (0)")
+    return mask.convert("L").point(lambda grey: 255 if grey > 127 else 0)
 
 
 def _files(folder: Path, data: str) -> list[Path]:
@@ -101,9 +124,10 @@ def _other_size(image: Path, mask: Path) -> str | None:
     """What is wrong with the size of a mask; files that cannot be read are found when they are
     measured, and listed.
     """
-    with contextlib.suppress(Exception), Image.open(image) as one, Image.open(mask) as other:
-        if one.size != other.size:
-            return f"{image.name} {one.width}x{one.height}, its mask {other.width}x{other.height}"
+    with contextlib.suppress(Exception):
+        (width, height), size = upright_size(image), upright_size(mask)
+        if (width, height) != size:
+            return f"{image.name} {width}x{height}, its mask {size[0]}x{size[1]}"
     return None
 
 

@@ -78,7 +78,9 @@ class Saliency(ImageBench):
         self, data: str, loaded: LoadedModel, *, limit: int | None, sample: Sample
     ) -> ImageSet:
         """Photographs with a mask each; see `MaskStore`."""
-        return chosen_images(lambda: MaskStore(data), data, limit=limit, sample=sample)
+        return chosen_images(
+            lambda: MaskStore(data), data, limit=limit, sample=sample, upright=True
+        )
 
     def beside(self, loaded: LoadedModel, images: ImageSet) -> Callable[[int], Tensor]:
         grid = geometry_of(loaded.model).grid

@@ -7,20 +7,22 @@ place, or none); here every stored image counts, so only timm's readers of addre
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+from asap_eval.bench.shard_list import Shard, list_shards
+from asap_eval.bench.shards import Part
+from asap_eval.decoding import EXTENSIONS
 from asap_eval.errors import DataError
+from asap_eval.fingerprint import content_of
 from asap_eval.models.zoo import IMAGENET_CLASSES, Labels
-
-EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
+from asap_eval.rows import Rows, open_files, open_split
+from asap_eval.splits import of_split
 
 SPLIT = "validation"
 """Split of a data set where its address names none (``hfds/<name>@<split>``)."""
@@ -72,16 +74,21 @@ def open_store(data: str, classes: Classes) -> Store:
     """The store an address means.
 
     Args:
-        data: a folder, a parquet file, ``hfds/<data set>[@<split>]`` or ``wds/<shards>[@<split>]``.
+        data: a folder, a parquet file, ``hfds/<data set>[:<config>][@<split>]`` or
+            ``wds/<shards>[:<kind of the picture's files>][@<split>]``.
 
     Raises:
         DataError: nothing usable is there; says what to do.
     """
     kind, _, rest = data.partition("/")
     if kind == "hfds" and rest:
-        return _HubStore(*_dataset(*_address(rest)), classes)
+        _needed("datasets", f"data={data}")
+        name, config, split, said = _address(rest)
+        return _HubStore(open_split(name, split, config=config, said=said), f"data={data}", classes)
     if kind == "wds" and rest:
-        return _ShardStore(_shards(*_address(rest)), classes)
+        _needed("webdataset", f"data={data}")
+        name, picture, split, said = _address(rest)
+        return _ShardStore(list_shards(name, split, said=said), classes, picture)
     root = Path(data).expanduser()
     if not root.exists():
         raise DataError(
@@ -89,8 +96,8 @@ def open_store(data: str, classes: Classes) -> Store:
             "`val`, a parquet file or folder, hfds/<Hugging Face data set> or wds/<shards>."
         )
     if root.suffix == ".parquet" or (root.is_dir() and any(root.glob("*.parquet"))):
-        files = [root] if root.is_file() else sorted(root.glob("*.parquet"))
-        return _HubStore(_parquet(files), f"data={data}", classes)
+        _needed("datasets", f"data={data}")
+        return _HubStore(open_files(_parquet(root, data)), f"data={data}", classes)
     if root.is_file():
         raise DataError(
             f"data={data} is a file. Give the folder that holds the class folders"
@@ -99,9 +106,24 @@ def open_store(data: str, classes: Classes) -> Store:
     return _FolderStore(root, data, classes)
 
 
-def _address(rest: str) -> tuple[str, str]:
-    name, _, split = rest.rpartition("@") if "@" in rest.rsplit("/", 1)[-1] else (rest, "", "")
-    return name, split or SPLIT
+def _address(rest: str) -> tuple[str, str | None, str, bool]:
+    """Name, part, split, and whether that is said: ``<name>[:<part>][@<split>]``. The part is a
+    config, or the kind of file that is the picture."""
+    folder, slash, last = rest.rpartition("/")
+    last, _, split = last.partition("@")
+    last, _, part = last.partition(":")
+    return f"{folder}{slash}{last}", part or None, split or SPLIT, bool(split)
+
+
+def _parquet(root: Path, data: str) -> list[Path]:
+    """The file, or those of a folder that hold the split."""
+    if root.is_file():
+        return [root]
+    names = sorted(file.name for file in root.glob("*.parquet"))
+    instead = f"Give one file, or say the split: hfds/{data}@<split>"
+    return [
+        root / n for n in of_split(names, SPLIT, said=False, where=f"data={data}", instead=instead)
+    ]
 
 
 @lru_cache(maxsize=1)
@@ -133,7 +155,12 @@ class _FolderStore:
     def __init__(self, root: Path, data: str, classes: Classes) -> None:
         self.root = root
         try:
-            top = next((root / name for name in _VAL_FOLDERS if (root / name).is_dir()), root)
+            inside = [root / name for name in _VAL_FOLDERS if (root / name).is_dir()]
+            if len(inside) > 1:
+                raise DataError(
+                    f"data={data} has both {' and '.join(_VAL_FOLDERS)}. Give one: data={inside[0]}"
+                )
+            top = inside[0] if inside else root
             folders = _class_folders(top, data)
             places = _folder_places([folder.name for folder in folders], data, classes)
             found = [
@@ -208,14 +235,14 @@ def _raise(error: OSError) -> None:
 class _HubStore:
     """A Hugging Face data set with an image and a label column; ids are the stored index."""
 
-    def __init__(self, dataset: Any, where: str, classes: Classes) -> None:
+    def __init__(self, rows: Rows, where: str, classes: Classes) -> None:
         import datasets
 
-        self.dataset = dataset
-        features = dataset.features
+        self.rows, self.commits = rows, rows.commits
+        features = rows.data.features
         self.image = _column(features, ("image", "img", "jpg", "png", "webp"), "image", where)
         label = _column(features, ("label", "labels", "cls", "fine_label"), "label", where)
-        self.dataset = dataset.cast_column(self.image, datasets.Image(decode=False))
+        self.dataset = rows.data.cast_column(self.image, datasets.Image(decode=False))
         names = getattr(features[label], "names", None)
         if names is not None and not all(_WNID.fullmatch(name) for name in names):
             if len(names) != classes.count:
@@ -244,6 +271,9 @@ class _HubStore:
             raise DataError("the stored image is empty")
         return Path(image["path"]).read_bytes()
 
+    def content(self, places: Sequence[int]) -> str:
+        return self.rows.content(self.image)
+
 
 def _column(features: Iterable[str], usual: Sequence[str], what: str, where: str) -> str:
     for name in usual:
@@ -264,85 +294,52 @@ def _needed(module: str, data: str) -> None:
         raise DataError(f"{data} needs the package {module}: pip install {module}") from error
 
 
-def _dataset(name: str, split: str) -> tuple[Any, str]:
-    """A data set saved on this disk, or one of the hub by timm's reader."""
-    where = f"data=hfds/{name}@{split}"
-    _needed("datasets", where)
-    import datasets
-
-    saved = Path(name).expanduser()
-    try:
-        if (saved / "state.json").is_file():
-            return datasets.load_from_disk(str(saved)), where
-        if (saved / "dataset_dict.json").is_file():
-            return datasets.load_from_disk(str(saved))[split], where
-        from timm.data.readers.reader_hfds import ReaderHfds
-
-        # The class, not create_dataset: older timm lower-cases the name there.
-        return ReaderHfds(name=name, split=split).dataset, where
-    except MemoryError:
-        raise
-    except Exception as error:  # network, hub, schema and split errors share no base class
-        first = str(error).strip().split("\n")[0]
-        raise DataError(
-            f"{where} cannot be opened ({type(error).__name__}: {first}). Check the name, the "
-            "split after @, the connection, and for gated sets `hf auth login`."
-        ) from error
-
-
-def _parquet(files: Sequence[Path]) -> Any:
-    _needed("datasets", f"data={files[0]}")
-    import datasets
-
-    try:
-        return datasets.load_dataset(
-            "parquet", data_files=[str(file.resolve()) for file in files], split="train"
-        )
-    except MemoryError:
-        raise
-    except Exception as error:  # arrow and datasets errors share no base class
-        first = str(error).strip().split("\n")[0]
-        raise DataError(
-            f"data={files[0]} cannot be read as parquet ({type(error).__name__}: {first})."
-        ) from error
-
-
-@dataclass(frozen=True)
-class _Member:
-    """Bytes of one image inside a shard."""
-
-    shard: int
-    offset: int
-    size: int
-
-
 class _ShardStore:
-    """WebDataset shards with an image and a ``.cls`` file per sample; ids are the stored index.
+    """WebDataset shards with a picture and a ``.cls`` file per sample; ids are the stored index.
 
     The shards are indexed once, so any image is read by its place: runs resume, workers share the
     work, and an image that cannot be decoded keeps its place.
+
+    Args:
+        picture: kind of file that is the picture; None = the only one that a sample has.
     """
 
-    def __init__(self, shards: Sequence[Path], classes: Classes) -> None:
-        self.shards = list(shards)
-        self.members: list[_Member | None] = []
+    def __init__(self, shards: Sequence[Shard], classes: Classes, picture: str | None) -> None:
+        self.shards = shards
+        self.pictures: list[tuple[int, Part] | None] = []
         self.labels: list[int] = []
+        kinds = [extension[1:] for extension in EXTENSIONS]
         for number, shard in enumerate(self.shards):
-            for key, image, label in _index(shard):
-                where = f"{shard}: sample {key}"
-                self.members.append(_Member(number, *image) if image else None)
-                self.labels.append(classes.check(_number(label, where), where))
+            samples = shard.samples(kinds, picture)
+            with shard.path.open("rb") as file:
+                for sample in samples:
+                    where = f"{shard.path}: sample {sample.key}"
+                    label = None if sample.label is None else sample.label.read(file)
+                    self.labels.append(classes.check(_number(label, where), where))
+                    self.pictures.append((number, sample.picture) if sample.picture else None)
         self.ids = [str(at) for at in range(len(self.labels))]
         if not self.ids:
-            raise DataError(f"{self.shards[0]} and the shards after it hold no sample.")
+            raise DataError(f"{self.shards[0].path} and the shards after it hold no sample.")
+        if not any(self.pictures):
+            what = f"a .{picture} file" if picture else "a picture"
+            raise DataError(
+                f"{self.shards[0].path}: no sample of it or the shards after it has {what}."
+            )
 
     def read(self, place: int) -> bytes:
-        member = self.members[place]
-        if member is None:
+        picture = self.pictures[place]
+        if picture is None:
             raise DataError("the sample has no image file")
-        with self.shards[member.shard].open("rb") as file:
-            file.seek(member.offset)
-            return file.read(member.size)
+        number, part = picture
+        with self.shards[number].path.open("rb") as file:
+            return part.read(file)
+
+    def content(self, places: Sequence[int]) -> str:
+        return content_of(shard.path for shard in self.shards)
+
+    @property
+    def commits(self) -> Mapping[str, str]:
+        return dict(pair for s in self.shards if s.copy for pair in s.copy.commits.items())
 
 
 def _number(label: bytes | None, where: str) -> int:
@@ -351,79 +348,3 @@ def _number(label: bytes | None, where: str) -> int:
         what = f"its .cls reads {text!r}" if label is not None else "it has no .cls file"
         raise DataError(f"{where}: {what}. A class number is needed for every sample.")
     return int(text)
-
-
-def _index(shard: Path) -> Iterator[tuple[str, tuple[int, int] | None, bytes | None]]:
-    """Key, place of the image's bytes and label of every sample, in stored order."""
-    samples: dict[str, dict[str, Any]] = {}
-    try:
-        with tarfile.open(shard, "r:") as tar:
-            for member in tar:
-                folder, _, base = member.name.rpartition("/")
-                stem, _, kind = base.partition(".")
-                if not member.isfile() or not stem:
-                    continue
-                sample = samples.setdefault(f"{folder}/{stem}" if folder else stem, {})
-                if _is_image(f".{kind}"):
-                    sample["image"] = (member.offset_data, member.size)
-                elif kind.lower() == "cls":
-                    file = tar.extractfile(member)
-                    sample["cls"] = file.read() if file else None
-    except (tarfile.TarError, OSError) as error:
-        raise DataError(
-            f"Shard {shard} cannot be read: {error}. Shards have to be whole, uncompressed .tar "
-            "files."
-        ) from error
-    for key, sample in samples.items():
-        yield key, sample.get("image"), sample.get("cls")
-
-
-def _shards(name: str, split: str) -> list[Path]:
-    """The shards an address means: ``{000..063}`` patterns, a folder of shards, or one with
-    timm's ``_info.json``; http addresses are fetched into torch's hub folder."""
-    where = f"data=wds/{name}"
-    _needed("webdataset", where)
-    from webdataset.shardlists import expand_urls
-
-    remote = re.match(r"[a-z]+://", name) is not None
-    root = Path(name).expanduser()
-    if name.endswith(".tar"):
-        found = [str(url) for url in expand_urls(name if remote else str(root))]
-    elif remote or any((root / info).is_file() for info in ("_info.json", "info.json")):
-        found = [f"{name.rstrip('/')}/{file}" for file in _split_files(name, split)]
-    elif root.is_dir():
-        found = [str(file) for file in sorted(root.glob("*.tar"))]
-    else:
-        raise DataError(f"{where} does not exist. Give a folder of .tar shards or a pattern.")
-    paths = [_fetched(url) for url in found] if remote else [Path(file) for file in found]
-    absent = [path for path in paths if not path.is_file()]
-    if absent or not paths:
-        what = f"shard {absent[0]} does not exist" if absent else "there is no .tar file"
-        raise DataError(f"{where}: {what}. Give a folder of .tar shards or a pattern.")
-    return paths
-
-
-def _split_files(root: str, split: str) -> Sequence[str]:
-    from timm.data.readers.reader_wds import ReaderWds
-
-    try:
-        return ReaderWds(root=root, split=split).split_info.filenames
-    except (RuntimeError, KeyError) as error:
-        raise DataError(
-            f"data=wds/{root}@{split}: {error}. Name a split of its _info.json after @."
-        ) from error
-
-
-def _fetched(url: str) -> Path:
-    """A shard's local copy, fetched once."""
-    import torch
-
-    name = f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{url.rsplit('/', 1)[-1]}"
-    path = Path(torch.hub.get_dir()) / "asap_eval_shards" / name
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(url, str(path))
-        except (OSError, ValueError) as error:
-            raise DataError(f"Shard {url} could not be fetched: {error}.") from error
-    return path

@@ -10,6 +10,7 @@ from PIL import Image
 
 from asap_eval.bench.fates import fates_of
 from asap_eval.bench.vlm_keep import Kept, keep_maps
+from asap_eval.decoding import decode
 from asap_eval.errors import DataError
 from asap_eval.method import build
 from asap_eval.models import load_vlm
@@ -70,7 +71,6 @@ def maps_of(kept: Kept) -> list[KeepMap]:
 
 def _opened(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except OSError as error:
+        return decode(path.read_bytes(), upright=True)
+    except (DataError, OSError) as error:
         raise DataError(f"{path} cannot be read as a picture: {error}") from error

@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 import asap_eval  # noqa: F401  (registers the methods)
 from asap_eval.bench.fates import fates_of
 from asap_eval.bench.seen import seen
-from asap_eval.bench.stores import EXTENSIONS
 from asap_eval.cli.crops import crop_maps
+from asap_eval.decoding import EXTENSIONS
 from asap_eval.errors import AsapEvalError, BadValueError
 from asap_eval.hosts import geometry_of, install
 from asap_eval.method import build
@@ -27,6 +27,9 @@ from asap_eval.runner.progress import say
 from asap_eval.video.decode import Frame, read_frames
 from asap_eval.video.loader import frame_id
 from asap_eval.video.sampling import Sampling
+
+STILL = tuple(ending for ending in EXTENSIONS if ending != ".gif")
+"""Endings of pictures; a GIF mostly moves and is read as a video."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "seed": args.seed,
             "params": _params(args.option),
         }
-        if args.source.suffix.lower() in EXTENSIONS:
+        if args.source.suffix.lower() in STILL:
             maps = crop_maps(args.source, args.model, args.method, **given)
         else:
             maps = keep_maps(args.source, args.model, args.method, frames=args.frames, **given)

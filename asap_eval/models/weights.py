@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from asap_eval.checkpoint import file_sha256, read_checkpoint
+from asap_eval.checkpoint import read_checkpoint
+from asap_eval.digests import file_sha256
 from asap_eval.errors import WeightsError
 
 PREDICTORS = "score_predictor."

@@ -11,7 +11,8 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from asap_eval.checkpoint import file_sha256, read_checkpoint
+from asap_eval.checkpoint import read_checkpoint
+from asap_eval.digests import file_sha256
 from asap_eval.errors import BadValueError, UnknownNameError, WeightsError, unknown
 from asap_eval.models.weights import (
     WeightsInfo,

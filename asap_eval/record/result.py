@@ -157,7 +157,8 @@ class Provenance:
     weights: dict[str, Any]
     """``name``, ``sha256``, ``trained`` (False = random: not comparable)."""
     data: dict[str, Any]
-    """``source``, ``ids_digest`` (sha256 over ids and labels), ``n``."""
+    """``source``, ``ids_digest`` (sha256 over ids and labels), ``n``; ``commits`` of the hub's data
+    sets by their names ({} = none is the hub's)."""
     started: str
     """Time of the first start, UTC."""
     duration_s: float | None = None

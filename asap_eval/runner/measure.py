@@ -233,6 +233,7 @@ def _started(ready: Prepared, earlier: RunRecord | None, samples: str, how: _How
                 "source": job.data,
                 "ids_digest": ready.samples.digest,
                 "n": len(ready.samples),
+                "commits": dict(ready.samples.commits),
             },
             started=earlier.provenance.started if earlier else provenance.now(),
             calibration=earlier.provenance.calibration if earlier else None,

@@ -135,7 +135,7 @@ def _from_csv(table: Path, split: str, folders: Sequence[Path], whole: bool, dat
     head = [cell.lower() for cell in rows[0]] if rows else []
     if all(name in head for name in OFFICIAL):
         entries = [_official(dict(zip(head, row, strict=True))) for row in rows[1:]]
-        index = {file.stem: file for folder in folders for file in _videos(folder)}
+        index = _by_name(entries, folders, table)
         paths = [index.get(name, folders[0] / name) for name, _ in entries]
     else:
         columns = (0, 1)
@@ -167,6 +167,21 @@ def _from_csv(table: Path, split: str, folders: Sequence[Path], whole: bool, dat
         [paths[at] for at in wanted],
         [class_name(entries[at][1]) for at in wanted],
     )
+
+
+def _by_name(
+    entries: Sequence[tuple[str, str]], folders: Sequence[Path], table: Path
+) -> dict[str, Path]:
+    """The file of each official name, whatever its ending and wherever below the folders."""
+    wanted = {name for name, _ in entries}
+    found: dict[str, Path] = {}
+    for file in (file for folder in folders for file in _videos(folder)):
+        if file.stem in wanted and found.setdefault(file.stem, file).resolve() != file.resolve():
+            raise DataError(
+                f"{table}: two files are the video {file.stem}, {found[file.stem]} and {file}. "
+                "Leave one of them, or name the folder to take (bench.videos=)."
+            )
+    return found
 
 
 def _chosen(values: Sequence[str], split: str, table: Path) -> list[int]:

@@ -6,23 +6,28 @@ hub's repository as downloaded, too, of which config and split are found by thei
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from asap_eval.decoding import whole_images_only
+from asap_eval.decoding import decode
 from asap_eval.errors import DataError
+from asap_eval.rows import Rows, open_files, open_split
+from asap_eval.splits import of_split
 from asap_eval.vlm.tasks import Task
 
 HUB = "hub"
 """``data=hub``, or no ``data``: Hugging Face's hub, through its local cache."""
 
 IMAGE, IMAGE_ID = "image", "imageId"
+
+_ANY_CONFIG = "data"
+"""Folder of the hub's repositories that names no config."""
 
 
 @dataclass
@@ -31,13 +36,14 @@ class Documents:
 
     Attributes:
         task: theirs. rows: a data set. apart: pictures in a data set of their own, or None.
-        source: where they are from.
+        source: where they are from. held: what `rows` and `apart` were made from.
     """
 
     task: Task
     rows: Any
     apart: Any
     source: str
+    held: Sequence[Rows]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -77,9 +83,20 @@ class Documents:
             stored = self.apart[self._place_of[key]][IMAGE]
         return decoded(stored)
 
+    def content(self, places: Sequence[int]) -> str:
+        """What changes with the files, which hold other documents than those asked for, too."""
+        return "\n".join(
+            one.content(IMAGE if IMAGE in one.data.column_names else None) for one in self.held
+        )
+
+    @property
+    def commits(self) -> Mapping[str, str]:
+        """Commits of the hub's repositories that they are from, by their names."""
+        return dict(pair for one in self.held for pair in one.commits.items())
+
 
 def decoded(stored: Any) -> Image.Image:
-    """A stored picture in RGB.
+    """A stored picture in RGB, upright: lmms-eval gets it from `datasets`, which turns it.
 
     Args:
         stored: its file's bytes, Hugging Face's ``{bytes, path}``, or a list of one such.
@@ -99,15 +116,9 @@ def decoded(stored: Any) -> Image.Image:
     if not stored:
         raise DataError("it has no picture")
     try:
-        with whole_images_only(), Image.open(io.BytesIO(stored)) as image:
-            return image.convert("RGB")
-    except MemoryError:
-        raise
-    except UnidentifiedImageError as error:  # its text holds a memory address
-        raise DataError("its picture is not an image") from error
-    except Exception as error:  # decoders of damaged files raise many kinds
-        first = str(error).strip().split("\n")[0] or type(error).__name__
-        raise DataError(f"its picture cannot be decoded: {first}") from error
+        return decode(stored, upright=True)
+    except DataError as error:
+        raise DataError(f"its picture cannot be decoded: {error}") from error
 
 
 def open_documents(task: Task, data: str) -> Documents:
@@ -128,7 +139,25 @@ def open_documents(task: Task, data: str) -> Documents:
         )
     if not len(found):
         raise DataError(f"{found.source} holds no question for task {task.name}.")
+    if found.apart is not None:
+        _check_apart(found)
     return found
+
+
+def _check_apart(found: Documents) -> None:
+    """Raise `DataError` where pictures that lie apart cannot be told by their ids."""
+    assert found.task.pictures is not None
+    key, names = found.task.pictures[1], found.apart.column_names
+    if missing := [name for name in (key, IMAGE) if name not in names]:
+        raise DataError(
+            f"{found.source}: its pictures lack {', '.join(missing)}; their columns are "
+            f"{', '.join(names)}."
+        )
+    if doubled := [one for one, count in Counter(found.apart[key]).items() if count > 1]:
+        raise DataError(
+            f"{found.source}: {len(doubled)} pictures come more than once, the first has {key} "
+            f"{doubled[0]}. Keep one of each."
+        )
 
 
 def _from_folder(task: Task, root: Path, data: str) -> Documents:
@@ -138,76 +167,82 @@ def _from_folder(task: Task, root: Path, data: str) -> Documents:
             "<task>/*.parquet for every task, or data=hub for Hugging Face's."
         )
     if (one := root / f"{task.name}.parquet").is_file():
-        return Documents(task, _parquet([one]), None, str(one))
+        return _documents(task, str(one), open_files([one]))
     folder = root / task.name
     files = sorted(folder.rglob("*.parquet"))
-    own = _of_config(_of_split(files, folder, task.split), folder, task.config)
-    if not own:
+    if not files:
         raise DataError(
             f"data={data} has no questions of task {task.name}: neither {one.name} nor parquet "
             f"files in a folder {task.name}/. Leave the task out (tasks=), or add the file."
         )
-    rows, apart = _parquet(own), None
-    if task.pictures is not None and IMAGE not in rows.column_names:
-        config, key = task.pictures
-        pictures = _of_config(_of_split(files, folder, task.split), folder, config)
-        if pictures == own or not pictures:
-            raise DataError(
-                f"{folder} has no pictures: add a column {IMAGE}, or a folder {config} with "
-                f"columns {key} and {IMAGE}."
-            )
-        apart = _parquet(pictures)
-    return Documents(task, rows, apart, str(folder))
-
-
-def _of_split(files: list[Path], folder: Path, split: str) -> list[Path]:
-    """Files named ``<split>-00000-of-…``, as the hub has them; all where none is."""
-    return [file for file in files if file.name.startswith(f"{split}-")] or files
+    own = _of_config(files, folder, task.config)
+    if not own:
+        raise DataError(
+            f"{folder} has no files of the config {task.config}: they lie in a folder of that "
+            f"name, as the hub has them, or in {task.name}/ itself."
+        )
+    rows = open_files(_of_split(own, folder, task.split))
+    if task.pictures is None or IMAGE in rows.data.column_names:
+        return _documents(task, str(folder), rows)
+    config, key = task.pictures
+    pictures = _of_config(files, folder, config)
+    if pictures == own or not pictures:
+        raise DataError(
+            f"{folder} has no pictures: add a column {IMAGE}, or a folder {config} with columns "
+            f"{key} and {IMAGE}."
+        )
+    return _documents(task, str(folder), rows, open_files(_of_split(pictures, folder, task.split)))
 
 
 def _of_config(files: list[Path], folder: Path, config: str | None) -> list[Path]:
-    """Files in a folder named as the config; all where there is none."""
-    return [file for file in files if config in file.relative_to(folder).parts[:-1]] or files
+    """Files of a config: those in a folder of its name; where no folder names one, all."""
+    places = [file.relative_to(folder).parts[:-1] for file in files]
+    if found := [file for file, place in zip(files, places, strict=True) if config in place]:
+        return found
+    named = config is not None and any(set(place) - {_ANY_CONFIG} for place in places)
+    return [] if named else files
+
+
+def _of_split(files: list[Path], folder: Path, split: str) -> list[Path]:
+    """Files of a split by their names, as the hub has them: ``<split>-00000-of-…``."""
+    names = of_split(
+        [file.name for file in files],
+        split,
+        said=False,
+        where=str(folder),
+        instead=f"Add files named {split}-….parquet, or take other splits away.",
+    )
+    return [file for file in files if file.name in names]
 
 
 def _from_hub(task: Task) -> Documents:
-    rows = _loaded(task.hub, f"data={HUB}: {task.hub}", name=task.config, split=task.split)
-    apart = None
-    if task.pictures is not None:
-        name = task.pictures[0]
-        apart = _loaded(task.hub, f"data={HUB}: {task.hub}", name=name, split=task.split)
-    return Documents(task, rows, apart, task.hub)
+    where = f"data={HUB}: {task.hub}"
+
+    def opened(config: str | None) -> Rows:
+        try:
+            return open_split(task.hub, task.split, config=config, where=where)
+        except DataError as error:
+            raise DataError(
+                f"{error} Or fetch the data set elsewhere and give its folder: data=<folder>."
+            ) from error
+
+    apart = None if task.pictures is None else opened(task.pictures[0])
+    return _documents(task, task.hub, opened(task.config), apart)
 
 
-def _parquet(files: list[Path]) -> Any:
+def _documents(task: Task, source: str, rows: Rows, apart: Rows | None = None) -> Documents:
+    held = [rows] if apart is None else [rows, apart]
+    data = [_encoded(one.data) for one in held]
+    return Documents(task, data[0], data[1] if len(data) > 1 else None, source, held)
+
+
+def _encoded(data: Any) -> Any:
+    """A data set whose pictures are left encoded."""
     import datasets
 
-    names = [str(file.resolve()) for file in files]
-    shown = datasets.utils.logging.is_progress_bar_enabled()
-    datasets.disable_progress_bars()  # nothing is fetched
-    try:
-        return _loaded("parquet", str(files[0]), data_files=names, split="train")
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
-
-
-def _loaded(path: str, where: str, **how: Any) -> Any:
-    """A data set with its pictures left encoded."""
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(path, **how)
-    except MemoryError:
-        raise
-    except Exception as error:  # network, hub, schema and arrow errors share no base class
-        first = str(error).strip().split("\n")[0]
-        raise DataError(
-            f"{where} cannot be read ({type(error).__name__}: {first}). Check the file; for the "
-            "hub the connection, or fetch the data set elsewhere and give its folder as data=."
-        ) from error
-    if isinstance(rows.features.get(IMAGE), datasets.Image):
-        rows = rows.cast_column(IMAGE, datasets.Image(decode=False))
-    elif isinstance(rows.features.get(IMAGE), datasets.List):
-        rows = rows.cast_column(IMAGE, datasets.List(datasets.Image(decode=False)))
-    return rows
+    kind = data.features.get(IMAGE)
+    if isinstance(kind, datasets.Image):
+        return data.cast_column(IMAGE, datasets.Image(decode=False))
+    if isinstance(kind, datasets.List):
+        return data.cast_column(IMAGE, datasets.List(datasets.Image(decode=False)))
+    return data

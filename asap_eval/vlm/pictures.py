@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,12 +10,12 @@ from typing import Any
 
 from PIL import Image
 
+from asap_eval.decoding import EXTENSIONS
 from asap_eval.errors import BadValueError, DataError
+from asap_eval.fingerprint import content_of
 from asap_eval.vlm.documents import decoded
 from asap_eval.vlm.questions import Asked, QuestionSet, Sample
 from asap_eval.vlm.tasks import Task
-
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 NEW_TOKENS = 16
 """Bound of an answer, as most tasks have it."""
@@ -32,6 +32,11 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.files)
 
+    @property
+    def commits(self) -> Mapping[str, str]:
+        """None: they are files of this disk."""
+        return {}
+
     def texts(self) -> Iterator[dict[str, Any]]:
         """Every document without its picture."""
         return (self.text(place) for place in range(len(self)))
@@ -41,12 +46,16 @@ class Pictures:
         return {"path": self.files[place].relative_to(self.root).as_posix()}
 
     def picture(self, place: int) -> Image.Image:
-        """One picture in RGB; `DataError` where it cannot be read or decoded."""
+        """One picture in RGB, upright; `DataError` where it cannot be read or decoded."""
         try:
             content = self.files[place].read_bytes()
         except OSError as error:
             raise DataError(f"its picture cannot be read: {error.strerror}") from error
         return decoded(content)
+
+    def content(self, places: Sequence[int]) -> str:
+        """Hash of the pictures' files."""
+        return content_of(self.files[place] for place in places)
 
 
 @dataclass(frozen=True)
@@ -85,9 +94,9 @@ def open_pictures(
         raise DataError(
             f"data={data} is no folder; bench.question= is asked of a folder's pictures."
         )
-    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in ENDINGS)
+    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in EXTENSIONS)
     if not files:
-        raise DataError(f"data={data} holds no pictures ({', '.join(ENDINGS)}).")
+        raise DataError(f"data={data} holds no pictures ({', '.join(EXTENSIONS)}).")
     if limit is not None and limit > len(files):
         raise BadValueError(
             f"limit={limit}, but data={data} has {len(files)} pictures: use limit={len(files)}."
