@@ -68,7 +68,10 @@ def run(
     """
     with readable(job):
         how = _How(results, workers, dict(config or {}), overrides)
-        return _run(prepare(job), how, force)
+        ready = prepare(job)
+        for note in ready.bench.notes(ready.samples):
+            say(f"note: {note}")
+        return _run(ready, how, force)
 
 
 def finished(path: Path) -> RunRecord | None:
@@ -234,6 +237,7 @@ def _started(ready: Prepared, earlier: RunRecord | None, samples: str, how: _How
                 "ids_digest": ready.samples.digest,
                 "n": len(ready.samples),
                 "commits": dict(ready.samples.commits),
+                "notes": list(ready.bench.notes(ready.samples)),
             },
             started=earlier.provenance.started if earlier else provenance.now(),
             calibration=earlier.provenance.calibration if earlier else None,
