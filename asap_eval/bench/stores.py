@@ -69,6 +69,10 @@ class Store(Protocol):
         """The encoded image; raises `OSError` or `DataError` where it cannot be read."""
         ...
 
+    def content(self, places: Sequence[int]) -> str:
+        """Hash that changes with the bytes of these images, wherever they lie (`fingerprint`)."""
+        ...
+
 
 def open_store(data: str, classes: Classes) -> Store:
     """The store an address means.
@@ -181,6 +185,9 @@ class _FolderStore:
 
     def read(self, place: int) -> bytes:
         return (self.root / self.ids[place]).read_bytes()
+
+    def content(self, places: Sequence[int]) -> str:
+        return content_of(self.root / self.ids[place] for place in places)
 
 
 def _class_folders(top: Path, data: str) -> list[Path]:
@@ -305,7 +312,7 @@ class _ShardStore:
     """
 
     def __init__(self, shards: Sequence[Shard], classes: Classes, picture: str | None) -> None:
-        self.shards = shards
+        self.shards, self.kind = shards, picture or "picture"
         self.pictures: list[tuple[int, Part] | None] = []
         self.labels: list[int] = []
         kinds = [extension[1:] for extension in EXTENSIONS]
@@ -335,7 +342,7 @@ class _ShardStore:
             return part.read(file)
 
     def content(self, places: Sequence[int]) -> str:
-        return content_of(shard.path for shard in self.shards)
+        return f"{content_of(shard.path for shard in self.shards)} {self.kind}"
 
     @property
     def commits(self) -> Mapping[str, str]:
