@@ -283,9 +283,14 @@ class _HubStore:
 
 
 def _column(features: Iterable[str], usual: Sequence[str], what: str, where: str) -> str:
-    for name in usual:
-        if name in features:
-            return name
+    found = [name for name in usual if name in features]
+    if len(found) > 1:
+        raise DataError(
+            f"{where} has the columns {' and '.join(found)}, and each may be its {what}. Keep the "
+            "one to use (`remove_columns`)."
+        )
+    if found:
+        return found[0]
     raise DataError(
         f"{where} has columns {', '.join(features)}; its {what} column should be called "
         f"{' or '.join(usual)}. Rename it (`rename_column`)."
