@@ -74,6 +74,10 @@ class ImageSet:
         """Commits of the hub's repositories that the images are from, by their names."""
         return getattr(self.store, "commits", {})
 
+    def content(self) -> str:
+        """Hash of the encoded images, in order; see `Store.content`."""
+        return self.store.content(self.places)
+
     def load(self, index: int) -> Image.Image:
         """Decode one image of this set to RGB.
 

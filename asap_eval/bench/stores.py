@@ -51,6 +51,10 @@ class Store(Protocol):
         """The encoded image; raises `OSError` or `DataError` where it cannot be read."""
         ...
 
+    def content(self, places: Sequence[int]) -> str:
+        """Hash that changes with the bytes of these images, wherever they lie (`fingerprint`)."""
+        ...
+
 
 def open_store(data: str, classes: Classes) -> Store:
     """The store an address means.
@@ -153,6 +157,9 @@ class _FolderStore:
     def read(self, place: int) -> bytes:
         return (self.root / self.ids[place]).read_bytes()
 
+    def content(self, places: Sequence[int]) -> str:
+        return content_of(self.root / self.ids[place] for place in places)
+
 
 def _class_folders(top: Path, data: str) -> list[Path]:
     entries = sorted(entry for entry in top.iterdir() if not entry.name.startswith("."))
@@ -234,9 +241,14 @@ class _HubStore:
 
 
 def _column(features: Iterable[str], usual: Sequence[str], what: str, where: str) -> str:
-    for name in usual:
-        if name in features:
-            return name
+    found = [name for name in usual if name in features]
+    if len(found) > 1:
+        raise DataError(
+            f"{where} has the columns {' and '.join(found)}, and each may be its {what}. Keep the "
+            "one to use (`remove_columns`)."
+        )
+    if found:
+        return found[0]
     raise DataError(
         f"{where} has columns {', '.join(features)}; its {what} column should be called "
         f"{' or '.join(usual)}. Rename it (`rename_column`)."
@@ -263,7 +275,7 @@ class _ShardStore:
     """
 
     def __init__(self, shards: Sequence[Shard], classes: Classes, picture: str | None) -> None:
-        self.shards = shards
+        self.shards, self.kind = shards, picture or "picture"
         self.pictures: list[tuple[int, Part] | None] = []
         self.labels: list[int] = []
         self.notes: list[str] = []
@@ -297,7 +309,7 @@ class _ShardStore:
             return part.read(file)
 
     def content(self, places: Sequence[int]) -> str:
-        return content_of(shard.path for shard in self.shards)
+        return f"{content_of(shard.path for shard in self.shards)} {self.kind}"
 
     @property
     def commits(self) -> Mapping[str, str]:
