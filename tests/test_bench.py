@@ -134,6 +134,14 @@ def test_a_jobs_sources_hold_no_other_benchmark(budget: Budget | None) -> None:
 def test_the_key_follows_the_options_of_the_benchmark() -> None:
     def key(**params: Any) -> str:
         job = Job("deit_tiny", bench_params=params)
-        return job_key(job, weights_sha256="w", data_digest="d", sources="s")
+        return job_key(
+            job,
+            weights_sha256="w",
+            data_digest="d",
+            content="c",
+            searched=None,
+            sources="s",
+            versions={},
+        )
 
     assert len({key(), key(scale=1.0), key(scale=2.0)}) == 3

@@ -19,6 +19,7 @@ LAYERS = [
     {"kernels"},
     {
         "checkpoint",
+        "fingerprint",
         "tokens",
         "trace",
         "packing",
@@ -51,8 +52,8 @@ LAYERS = [
 ONLY = {
     "kernels": {"errors"},
     "hosts": {"errors", "tokens", "trace", "packing", "transfer", "method", "kernels"},
-    "video": {"errors", "models", "hosts"},
-    "vlm": {"errors", "decoding"},
+    "video": {"errors", "fingerprint", "models", "hosts"},
+    "vlm": {"errors", "fingerprint", "decoding"},
     "paper": {"errors"},
     "audit": {"errors", "paper", "bench", "hosts", "models"},
     "report": {

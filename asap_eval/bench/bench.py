@@ -39,6 +39,10 @@ class Samples(Protocol):
         """Hash that changes with the samples and what is known of them (labels)."""
         ...
 
+    def content(self) -> str:
+        """Hash of what is stored of them (pixels), read from the disk whenever it is asked for."""
+        ...
+
     def __len__(self) -> int: ...
 
     def calibration(self, count: int) -> tuple[Any, bool]:
@@ -99,6 +103,11 @@ class Bench(ABC, Generic[S, B]):
     def adapted(self, loaded: Any) -> Any:
         """The model as this benchmark runs it: the given one, which must stay as it is."""
         return loaded
+
+    @property
+    def packages(self) -> Sequence[str]:
+        """Packages that compute here, beside those of the model: their versions are in the key."""
+        return ()
 
     @property
     def images_per_sample(self) -> int:

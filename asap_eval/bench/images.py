@@ -61,6 +61,10 @@ class ImageSet:
             digest.update(json.dumps(pair).encode())
         return digest.hexdigest()
 
+    def content(self) -> str:
+        """Hash of the encoded images, in order; see `Store.content`."""
+        return self.store.content(self.places)
+
     def load(self, index: int) -> Image.Image:
         """Decode one image of this set to RGB.
 

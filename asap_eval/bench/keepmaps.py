@@ -32,6 +32,7 @@ from asap_eval.bench.images import ImageBatch, ImageSet, Sample, chosen_images
 from asap_eval.bench.seen import seen
 from asap_eval.bench.stores import EXTENSIONS
 from asap_eval.errors import DataError
+from asap_eval.fingerprint import content_of
 from asap_eval.hosts import Geometry
 from asap_eval.journal import Row
 from asap_eval.models import LoadedModel
@@ -126,6 +127,10 @@ class LooseStore:
 
     def read(self, place: int) -> bytes:
         return (self.root / self.ids[place]).read_bytes()
+
+    def content(self, places: Sequence[int]) -> str:
+        """Hash of the files."""
+        return content_of(self.root / self.ids[place] for place in places)
 
 
 def _short(value: Any) -> Any:

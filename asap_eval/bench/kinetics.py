@@ -140,6 +140,10 @@ class Kinetics(Bench[ImageSet, VideoBatch]):
         return whole(train), whole(val), classes
 
     @property
+    def packages(self) -> Sequence[str]:
+        return ("av",)
+
+    @property
     def images_per_sample(self) -> int:
         return self.sampling.per_video
 

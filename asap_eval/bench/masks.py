@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from torchvision.transforms import CenterCrop, InterpolationMode, Normalize, Res
 
 from asap_eval.bench.stores import EXTENSIONS
 from asap_eval.errors import BadValueError, DataError
+from asap_eval.fingerprint import content_of
 
 MASK_FOLDERS = ("masks", "ground_truth_mask")
 _SHOWN = 3
@@ -66,6 +67,11 @@ class MaskStore:
 
     def read(self, place: int) -> bytes:
         return (self.root / self.ids[place]).read_bytes()
+
+    def content(self, places: Sequence[int]) -> str:
+        """Hash of the images and of their masks."""
+        images = (self.root / self.ids[place] for place in places)
+        return content_of([*images, *(self.masks[place] for place in places)])
 
     def mask(self, place: int) -> Image.Image:
         """The mask of an image, ``L``: 255 = foreground, 0 = background; grey is split in the

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from asap_eval.errors import DataError
+from asap_eval.fingerprint import content_of
 from asap_eval.models.zoo import IMAGENET_CLASSES, Labels
 
 EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
@@ -65,6 +66,10 @@ class Store(Protocol):
 
     def read(self, place: int) -> bytes:
         """The encoded image; raises `OSError` or `DataError` where it cannot be read."""
+        ...
+
+    def content(self, places: Sequence[int]) -> str:
+        """Hash that changes with the bytes of these images, wherever they lie (`fingerprint`)."""
         ...
 
 
@@ -155,6 +160,9 @@ class _FolderStore:
     def read(self, place: int) -> bytes:
         return (self.root / self.ids[place]).read_bytes()
 
+    def content(self, places: Sequence[int]) -> str:
+        return content_of(self.root / self.ids[place] for place in places)
+
 
 def _class_folders(top: Path, data: str) -> list[Path]:
     entries = sorted(entry for entry in top.iterdir() if not entry.name.startswith("."))
@@ -243,6 +251,9 @@ class _HubStore:
         if not image.get("path"):
             raise DataError("the stored image is empty")
         return Path(image["path"]).read_bytes()
+
+    def content(self, places: Sequence[int]) -> str:
+        return content_of(Path(file["filename"]) for file in self.dataset.cache_files)
 
 
 def _column(features: Iterable[str], usual: Sequence[str], what: str, where: str) -> str:
@@ -343,6 +354,9 @@ class _ShardStore:
         with self.shards[member.shard].open("rb") as file:
             file.seek(member.offset)
             return file.read(member.size)
+
+    def content(self, places: Sequence[int]) -> str:
+        return content_of(self.shards)
 
 
 def _number(label: bytes | None, where: str) -> int:

@@ -44,9 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if argv is None else argv)
     codes: list[int] = []
+    made: set[Path] = set()
 
     def task(config: DictConfig) -> None:
-        codes.append(_guarded(lambda: _jobs(config), debug=config.debug is True))
+        codes.append(_guarded(lambda: _jobs(config, made), debug=config.debug is True))
 
     register_choices()
     with ExitStack() as stack:
@@ -119,8 +120,12 @@ def _runs(args: argparse.Namespace) -> bool:
     return not any(shows)
 
 
-def _jobs(config: DictConfig) -> int:
-    """Everything that one composed configuration asks for."""
+def _jobs(config: DictConfig, made: set[Path]) -> int:
+    """Everything that one composed configuration asks for.
+
+    Args:
+        made: records that this command has made; ``force=true`` makes none of them twice.
+    """
     context = HydraConfig.get()
     given = list(context.overrides.task)
     if context.mode == RunMode.MULTIRUN:
@@ -141,14 +146,14 @@ def _jobs(config: DictConfig) -> int:
     for number, (row, result) in enumerate(zip(rows, results, strict=True), 1):
         if len(rows) > 1:
             say(f"[{number}/{len(rows)}] {' '.join(row.overrides)}", style="bold")
-        codes.append(_guarded(partial(_one, row, result), debug=config.debug is True))
+        codes.append(_guarded(partial(_one, row, result, made), debug=config.debug is True))
     show(results, experiment)
     if len(rows) > 1 and any(codes):
         say(f"{sum(map(bool, codes))} of {len(rows)} rows failed; see above.", style="red")
     return max(codes)
 
 
-def _one(row: Row, result: Result) -> int:
+def _one(row: Row, result: Result, made: set[Path]) -> int:
     """Run one row and fill in its result; what the row itself rules out is no failure.
 
     Samples that failed are one where the benchmark says so; the record is whole all the same.
@@ -162,6 +167,7 @@ def _one(row: Row, result: Result) -> int:
             settings.job,
             results=settings.results,
             force=settings.force,
+            made=made,
             workers=settings.workers,
             config=settings.config,
             overrides=row.overrides,

@@ -157,7 +157,8 @@ class Provenance:
     weights: dict[str, Any]
     """``name``, ``sha256``, ``trained`` (False = random: not comparable)."""
     data: dict[str, Any]
-    """``source``, ``ids_digest`` (sha256 over ids and labels), ``n``."""
+    """``source``, ``ids_digest`` (sha256 over ids and labels), ``content`` (hash of what is stored
+    under them: pixels), ``n``."""
     started: str
     """Time of the first start, UTC."""
     duration_s: float | None = None
@@ -208,6 +209,8 @@ class RunRecord:
     """Name of the per-sample file beside the record."""
     arrays: str | None = None
     """Name of a safetensors file beside the record; the benchmark's module says what is in it."""
+    files: dict[str, str] | None = None
+    """sha256 of these files by name, once the run is done."""
     schema: int = SCHEMA
 
     @property

@@ -102,7 +102,7 @@ def prepared(job: TrainJob) -> Setting:
         sample=job.sample,  # type: ignore[arg-type]
     )
     code = sources_digest([type(method).__module__, "asap_eval.train.loop", "asap_eval.hosts"])
-    facts = [job.deciding, loaded.weights.sha256, images.digest, code]
+    facts = [job.deciding, loaded.weights.sha256, images.digest, images.content(), code]
     identity = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return Setting(job, loaded, images, out, identity)
 

@@ -7,7 +7,7 @@ hub's repository as downloaded, too, of which config and split are found by thei
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from asap_eval.decoding import whole_images_only
 from asap_eval.errors import DataError
+from asap_eval.fingerprint import content_of
 from asap_eval.vlm.tasks import Task
 
 HUB = "hub"
@@ -31,13 +32,14 @@ class Documents:
 
     Attributes:
         task: theirs. rows: a data set. apart: pictures in a data set of their own, or None.
-        source: where they are from.
+        source: where they are from. files: what holds them.
     """
 
     task: Task
     rows: Any
     apart: Any
     source: str
+    files: list[Path]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -76,6 +78,29 @@ class Documents:
                 raise DataError(f"there is no picture with id {key}")
             stored = self.apart[self._place_of[key]][IMAGE]
         return decoded(stored)
+
+    def content(self, places: Sequence[int]) -> str:
+        """Hash of the files, which hold other documents than those asked for, too, and of the
+        pictures that they only point to.
+        """
+        pictures = self.rows if self.apart is None else self.apart
+        return content_of([*self.files, *_pointed_to(pictures)])
+
+
+def _pointed_to(rows: Any) -> list[Path]:
+    """Files of the pictures whose bytes the rows do not hold."""
+    import datasets
+
+    kind = rows.features[IMAGE]
+    if not isinstance(kind, (datasets.Image, datasets.List)):
+        return []
+    found: list[str | None] = []
+    for chunk in rows.data.column(IMAGE).chunks:
+        stored = chunk.flatten() if isinstance(kind, datasets.List) else chunk
+        content, path = stored.field("bytes"), stored.field("path")
+        if content.null_count:
+            found += path.filter(content.is_null()).to_pylist()
+    return [Path(name) for name in found if name]
 
 
 def decoded(stored: Any) -> Image.Image:
@@ -138,7 +163,7 @@ def _from_folder(task: Task, root: Path, data: str) -> Documents:
             "<task>/*.parquet for every task, or data=hub for Hugging Face's."
         )
     if (one := root / f"{task.name}.parquet").is_file():
-        return Documents(task, _parquet([one]), None, str(one))
+        return Documents(task, _parquet([one]), None, str(one), [one])
     folder = root / task.name
     files = sorted(folder.rglob("*.parquet"))
     own = _of_config(_of_split(files, folder, task.split), folder, task.config)
@@ -147,7 +172,7 @@ def _from_folder(task: Task, root: Path, data: str) -> Documents:
             f"data={data} has no questions of task {task.name}: neither {one.name} nor parquet "
             f"files in a folder {task.name}/. Leave the task out (tasks=), or add the file."
         )
-    rows, apart = _parquet(own), None
+    rows, apart, pictures = _parquet(own), None, []
     if task.pictures is not None and IMAGE not in rows.column_names:
         config, key = task.pictures
         pictures = _of_config(_of_split(files, folder, task.split), folder, config)
@@ -157,7 +182,7 @@ def _from_folder(task: Task, root: Path, data: str) -> Documents:
                 f"columns {key} and {IMAGE}."
             )
         apart = _parquet(pictures)
-    return Documents(task, rows, apart, str(folder))
+    return Documents(task, rows, apart, str(folder), [*own, *pictures])
 
 
 def _of_split(files: list[Path], folder: Path, split: str) -> list[Path]:
@@ -176,17 +201,22 @@ def _from_hub(task: Task) -> Documents:
     if task.pictures is not None:
         name = task.pictures[0]
         apart = _loaded(task.hub, f"data={HUB}: {task.hub}", name=name, split=task.split)
-    return Documents(task, rows, apart, task.hub)
+    held = [
+        file["filename"] for one in (rows, apart) if one is not None for file in one.cache_files
+    ]
+    return Documents(task, rows, apart, task.hub, [Path(name) for name in held])
 
 
 def _parquet(files: list[Path]) -> Any:
     import datasets
 
     names = [str(file.resolve()) for file in files]
+    # The library keeps what it read by path and time, which a file written again may share.
+    content = content_of(files)
     shown = datasets.utils.logging.is_progress_bar_enabled()
     datasets.disable_progress_bars()  # nothing is fetched
     try:
-        return _loaded("parquet", str(files[0]), data_files=names, split="train")
+        return _loaded("parquet", str(files[0]), name=content, data_files=names, split="train")
     finally:
         if shown:
             datasets.enable_progress_bars()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from asap_eval.errors import BadValueError, DataError
+from asap_eval.fingerprint import content_of
 from asap_eval.vlm.documents import decoded
 from asap_eval.vlm.questions import Asked, QuestionSet, Sample
 from asap_eval.vlm.tasks import Task
@@ -47,6 +48,10 @@ class Pictures:
         except OSError as error:
             raise DataError(f"its picture cannot be read: {error.strerror}") from error
         return decoded(content)
+
+    def content(self, places: Sequence[int]) -> str:
+        """Hash of the pictures' files."""
+        return content_of(self.files[place] for place in places)
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,11 @@ class QuestionSet:
                 digest.update(f"{name} {text}\n".encode())
         return digest.hexdigest()
 
+    def content(self) -> str:
+        """Hash of what is stored of the tasks, pictures included; see `Documents.content`."""
+        parts = [asked.documents.content(asked.places) for asked in self.asked]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
     def calibration(self, count: int) -> tuple[QuestionSet, bool]:
         """Questions to search a knob on, evenly from all tasks, and whether none is in this set.
 
