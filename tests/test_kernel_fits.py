@@ -22,8 +22,8 @@ from triton.compiler import ASTSource  # noqa: E402
 from asap_eval.kernels import mean_map  # noqa: E402
 
 SHARED_BYTES = {80: 101376, 90: 232448}
-"""Shared memory that a program may have, by 10 x compute capability. The tiles of 8.0 are also those
-of 8.6 and 8.9, which have less than an A100's 166912."""
+"""Shared memory that a program may have, by 10 x compute capability. The tiles of 8.0 are also
+those of 8.6 and 8.9, which have less than an A100's 166912."""
 
 REGISTERS = 65536
 """Of a multiprocessor."""
