@@ -238,7 +238,11 @@ def load_model(
 
 
 def check_device(device: str | torch.device) -> torch.device:
-    """The device, if this machine and this torch have it."""
+    """The device, if this machine and this torch have it.
+
+    A GPU becomes the current one of this thread: what a library launches without naming a device
+    then runs where the model is. ``cuda`` is the first GPU, whichever was used before.
+    """
     try:
         target = torch.device(device)
     except RuntimeError as error:
@@ -256,6 +260,8 @@ def check_device(device: str | torch.device) -> torch.device:
             raise BadValueError(
                 f"device={device}, but this machine has {count} GPU(s), from cuda:0."
             )
+        target = torch.device("cuda", target.index or 0)
+        torch.cuda.set_device(target)
     if target.type not in ("cpu", "cuda"):
         raise BadValueError(
             f"device={device} is not supported: methods and counts need float64, which "
