@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -13,10 +14,17 @@ from PIL import Image
 from safetensors.torch import save_file
 from timm.data import create_transform, resolve_model_data_config
 
+import asap_eval
 from asap_eval.bench.images import image_batches, open_images
 from asap_eval.digests import file_sha256
-from asap_eval.errors import BadValueError, UnknownNameError, WeightsError
+from asap_eval.errors import (
+    BadValueError,
+    UnknownNameError,
+    UnsupportedModelError,
+    WeightsError,
+)
 from asap_eval.models import ModelSpec, load_model, model_names, model_specs, spec_from
+from asap_eval.models.zoo import check_device
 from asap_eval.paths import conf_dir
 
 
@@ -208,3 +216,17 @@ def test_real_weights_on_real_images(shared: Path) -> None:
         for batch in image_batches(images, loaded.transform, 10):
             right += int((loaded.model(batch.pixels).argmax(1) == torch.tensor(batch.labels)).sum())
     assert right == 18
+
+
+@pytest.mark.parametrize("device", ["mps", "mps:0", "xpu", "meta"])
+def test_devices_that_were_never_tried_are_refused_by_name(device: str) -> None:
+    with pytest.raises(BadValueError, match=f"device={device} is not supported.*float64"):
+        check_device(device)
+
+
+def test_a_model_on_such_a_device_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = load_model("test_vit", weights="random").model
+    on_metal = SimpleNamespace(device=torch.device("mps"))
+    monkeypatch.setattr(net, "parameters", lambda: iter([on_metal]))
+    with pytest.raises(UnsupportedModelError, match="on mps"), asap_eval.reduce(net, "none"):
+        pass

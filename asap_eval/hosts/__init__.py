@@ -19,6 +19,9 @@ __all__ = ["Geometry", "LlavaGeometry", "backbone_of", "geometry_of", "install",
 
 HOSTS = (timm_vit, hf_clip, lv_vit)
 
+DEVICES = ("cpu", "cuda")
+"""Kinds of device that methods run on."""
+
 
 def backbone_of(model: nn.Module) -> Backbone:
     """The model as its host describes it; refuses by name what no host can run faithfully."""
@@ -66,6 +69,17 @@ def install(
     Raises:
         UnsupportedModelError: the model, or the method on this model, cannot be run.
     """
+    _check_device(model)
     if llava.recognises(model):
         return llava.LlavaSeam(model, reducer, seed, newline)
     return Seam(backbone_of(model), reducer, seed)
+
+
+def _check_device(model: nn.Module) -> None:
+    """Refuse a device on which nothing here was tested, such as Apple's Metal without float64."""
+    first = next(model.parameters(), None)
+    if first is not None and first.device.type not in (*DEVICES, "meta"):
+        raise UnsupportedModelError(
+            f"The model is on {first.device}; methods need float64 and run on "
+            f"{' and '.join(DEVICES)}. Move it: model.to('cpu')."
+        )

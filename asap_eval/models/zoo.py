@@ -225,10 +225,11 @@ def check_device(device: str | torch.device) -> torch.device:
             raise BadValueError(
                 f"device={device}, but this machine has {count} GPU(s), from cuda:0."
             )
-    if target.type == "mps" and not torch.backends.mps.is_available():
-        raise BadValueError(f"device={device}, but this machine has no Metal GPU. Use device=cpu.")
-    if target.type not in ("cpu", "cuda", "mps"):
-        raise BadValueError(f"device={device} is not supported. Use cpu, cuda, cuda:<n> or mps.")
+    if target.type not in ("cpu", "cuda"):
+        raise BadValueError(
+            f"device={device} is not supported: methods and counts need float64, which "
+            f"{target.type} may lack, and nothing was tested there. Use cpu, cuda or cuda:<n>."
+        )
     return target
 
 

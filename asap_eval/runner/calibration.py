@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
+from asap_eval.bench.alike import FirstSamples
 from asap_eval.bench.statistics import mean_interval
 from asap_eval.budget import search, whole_knob
 from asap_eval.errors import BudgetError
@@ -85,8 +87,15 @@ def _spent(ready: Prepared, batches: Sequence[Any], knob: float) -> list[float]:
     assert job.budget is not None
     reducer = build(job.method, k=knob, **job.params)
     rows = ready.bench.calibrating(ready.loaded, reducer, batches, seed=job.seed)
-    whole = [row for batch in rows for row in batch]
+    first, whole = FirstSamples(), []
+    with contextlib.closing(rows):
+        for batch in rows:
+            first.see((row["id"], row["error"]) for row in batch)
+            whole += batch
     values = ready.bench.spent(job.budget.kind, whole, ready.geometry, job.macs_convention)
     if not values:
-        raise BudgetError("None of the calibration images could be read.")
+        raise BudgetError(
+            f"None of the {len(whole)} calibration samples could be read; the first: "
+            f"{whole[0]['error']}."
+        )
     return values

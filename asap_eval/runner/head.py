@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from asap_eval.bench.alike import FirstSamples
 from asap_eval.bench.images import ImageSet
 from asap_eval.bench.macs import unpruned_macs
 from asap_eval.errors import DataError
@@ -94,7 +95,12 @@ def _features(training: Training, name: str, split: ImageSet, workers: int) -> F
         batches = bench.batches(
             loaded, split, batch_size=job.batch_size, workers=workers, start=start
         )
-        return bench.encode(loaded, batches)
+        first, place = FirstSamples(), start
+        for values, failed in bench.encode(loaded, batches):
+            if start == 0:
+                first.see((split.ids[place + at], failed.get(at)) for at in range(len(values)))
+            place += len(values)
+            yield values, failed
 
     with bar(f"features of {name}", len(split)) as advance:
         found = cached_features(folder, len(split), encode, training.encoding, advance)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asap_eval.errors import DataError
+from asap_eval.bench.alike import FirstSamples
+from asap_eval.errors import DataError, SetUpError
 from asap_eval.journal import Journal, Row
 from asap_eval.method import Reducer, build
 from asap_eval.record import Job, Provenance, RunRecord, record_stem, write_record
@@ -164,11 +165,23 @@ def _rows(ready: Prepared, record: RunRecord, journal: Journal, how: _How) -> li
         contextlib.closing(batches),  # takes the method out of the model where writing fails
         bar(f"{job.model} {job.method}", len(ready.samples), len(rows)) as advance,
     ):
+        first = FirstSamples()
+        _see(first, rows, journal)
         for batch in batches:
+            _see(first, batch, journal)
             journal.append(batch)
             rows += batch
             advance(len(batch))
     return rows
+
+
+def _see(first: FirstSamples, batch: Sequence[Row], journal: Journal) -> None:
+    """Nothing is kept of samples that failed for a fault of the set-up: they are run again."""
+    try:
+        first.see((row["id"], row["error"]) for row in batch)
+    except SetUpError:
+        journal.remove()
+        raise
 
 
 def _check_content(ready: Prepared, record: RunRecord, journal: Journal) -> None:
