@@ -6,6 +6,8 @@ activations, sorting and gathering. One multiply-accumulate is one MAC.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -15,8 +17,14 @@ from asap_eval.trace import Trace
 
 def unpruned_macs(geometry: Geometry) -> float:
     """MACs of one image through the whole model."""
-    counts = torch.full((geometry.depth, 1), geometry.tokens, dtype=torch.float64)
-    patches = counts[-1] - geometry.prefix
+    return macs_of(geometry, [geometry.tokens] * geometry.depth)
+
+
+def macs_of(geometry: Geometry, tokens: Sequence[int]) -> float:
+    """MACs of one image with so many ``tokens`` in each block, prefix included; the stem makes all
+    patches."""
+    counts = torch.tensor(tokens, dtype=torch.float64)[:, None]
+    patches = torch.tensor([geometry.tokens - geometry.prefix], dtype=torch.float64)
     return float(_macs(geometry, patches, counts, counts, counts[-1]))
 
 
