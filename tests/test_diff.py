@@ -239,16 +239,16 @@ def test_same_folders_same_bytes(tmp_path: Path, form: str) -> None:
 
 
 def test_questions_of_a_task_are_paired(questions: Path) -> None:
-    """Six of 24 answers of POPE turn from right to wrong; the score moves as its own rule says."""
+    """Eight of 24 answers of POPE turn wrong; the score moves as its own rule says."""
     asked = vlm_rows.asked(questions, "pope")
     totals = totals_of(asked.task)
     right = vlm_rows.rows_of(asked, lambda document: document["answer"])
-    turned = {row["id"] for row in right[:6]}
+    turned = {row["id"] for row in right[::3]}
     wrong = vlm_rows.rows_of(
         asked,
         lambda document: (
             {"yes": "no", "no": "yes"}[document["answer"]]
-            if int(document["question_id"]) < 6
+            if int(document["question_id"]) % 3 == 0
             else document["answer"]
         ),
     )
@@ -260,8 +260,8 @@ def test_questions_of_a_task_are_paired(questions: Path) -> None:
     before, after = ({row["id"]: row for row in rows} for rows in (right, wrong))
     found = by_name(moves(a, b, before, after))
     share, score = found["pope: correct_pct"], found["pope: score"]
-    assert (share.p, share.verdict) == (2 / 2**6, BEYOND)
-    assert share.after - share.before == pytest.approx(-25)
+    assert (share.p, share.verdict) == (2 / 2**8, BEYOND)
+    assert share.after - share.before == pytest.approx(-100 / 3)
     assert share.basis == score.basis == "24 questions, paired"
     assert a.tasks is not None
     assert b.tasks is not None

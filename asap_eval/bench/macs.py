@@ -6,6 +6,8 @@ activations, sorting and gathering. One multiply-accumulate is one MAC.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,12 @@ from asap_eval.trace import Trace
 def unpruned_macs(geometry: Geometry) -> float:
     """MACs of one image through the whole model."""
     return float(geometry.whole_macs)
+
+
+def macs_of(geometry: Geometry, tokens: Sequence[int]) -> float:
+    """MACs of one image with so many ``tokens`` in each block, prefix included; the stem makes all
+    patches."""
+    return float(geometry.macs(geometry.patches, tokens, tokens, tokens[-1]))
 
 
 def model_macs(geometry: Geometry, trace: Trace) -> Tensor:

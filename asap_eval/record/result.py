@@ -45,7 +45,7 @@ class Paired:
     delta_top1: float
     """Percentage points."""
     ci95: list[float]
-    """Bounds of the 95 % interval (paired bootstrap over samples)."""
+    """Bounds of the 95 % interval over samples (`asap_eval.bench.statistics`)."""
     mcnemar_p: float
     """Exact two-sided p."""
 
@@ -123,7 +123,7 @@ class Calibration:
     evaluated: float | None = None
     """The quantity on the evaluated images."""
     evaluated_ci95: list[float] | None = None
-    """Its 95 % interval (bootstrap over images)."""
+    """Its 95 % interval over images; None of one image."""
     note: str | None = None
     """What a reader must know, such as steps too coarse for the target."""
 
@@ -189,7 +189,7 @@ class RunRecord:
     analysis: dict[str, Any] | None = None
     """What the benchmark measures beside accuracy and work, by name: JSON numbers, lists and
     blocks. Its module says what they are; shares are 0 to 1 and ``<name>_ci95`` is the 95 %
-    interval of ``<name>`` over images, a bootstrap unless the module says otherwise."""
+    interval of ``<name>`` over images."""
     tasks: dict[str, dict[str, Any]] | None = None
     """By task: ``metric: value``, split, scorer, n, failed, and the difference to the unpruned
     model (vision-language); `asap_eval.bench.vlm_scores` says each key."""

@@ -213,7 +213,7 @@ def _conclude(
         {"id": row["id"], "message": row["error"]} for row in rows if row["error"] is not None
     ]
     if record.provenance.calibration is not None:
-        evaluated(record.provenance.calibration, ready, rows)
+        evaluated(record.provenance.calibration, ready.bench, job, ready.geometry, rows)
     if baseline is not None:
         before = rows_of(baseline.path, baseline.record)
         ready.bench.compare(record, baseline.record, rows, before)
@@ -256,7 +256,7 @@ def _started(ready: Prepared, earlier: RunRecord | None, samples: str, how: _How
             machine=provenance.machine(job.device),
             dtype=job.dtype,
             kernels=provenance.kernels(job.device),
-            seeds={"run": job.seed, "bootstrap": 0},
+            seeds={"run": job.seed},
             weights=dataclasses.asdict(loaded.weights),
             method=build(job.method, k=job.k, **job.params).origin(),
             data={
