@@ -56,6 +56,21 @@ def read_checkpoint(path: Path, option: str = "weights") -> tuple[dict[str, Tens
     return state, entry
 
 
+def check_safetensors(path: Path, option: str) -> None:
+    """Whether a safetensors file is all there, by its header.
+
+    Raises:
+        WeightsError: it is cut off, or something else.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise _cut(path, option, error) from error
+
+
 def _read_safetensors(path: Path, option: str) -> Mapping[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -63,9 +78,13 @@ def _read_safetensors(path: Path, option: str) -> Mapping[str, Any]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise WeightsError(
-            f"{option}={path} is not a whole safetensors file ({error}). Fetch it again."
-        ) from error
+        raise _cut(path, option, error) from error
+
+
+def _cut(path: Path, option: str, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"{option}={path} is not a whole safetensors file ({error}). Fetch it again."
+    )
 
 
 def _read_torch(path: Path, option: str, mmap: bool = False) -> Mapping[str, Any]:

@@ -109,7 +109,9 @@ def _answer(error: BaseException, address: str) -> tuple[str, str] | None:
     if isinstance(error, errors.RevisionNotFoundError):
         return "it has no such revision", "Check the revision."
     if isinstance(error, errors.RemoteEntryNotFoundError):
-        return "it has no such file", "Check the name of the repository."
+        place = getattr(error.response, "url", "")
+        file = str(place).partition("?")[0].rpartition("/")[2] or "of that name"
+        return f"it has no file {file}", "Check the name of the repository."
     status = getattr(getattr(error, "response", None), "status_code", None)
     if not isinstance(status, int) or status < 400:
         return None

@@ -1,4 +1,4 @@
-"""A stand-in for Hugging Face's hub on this machine: data sets in memory, faults on demand."""
+"""A stand-in for Hugging Face's hub on this machine: files in memory, faults on demand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Hub:
     Attributes:
         files: by repository, the content of each file. asked: files that were sent, in order.
         lies: content that is sent for a file in place of its own, once for each entry.
-        status: what everything is answered with; None = as it should be.
+        status: what everything is answered with; None = as it should be. headers: beside it.
     """
 
     def __init__(self) -> None:
@@ -34,6 +34,7 @@ class Hub:
         self.asked: list[str] = []
         self.lies: dict[str, list[bytes]] = {}
         self.status: int | None = None
+        self.headers: dict[str, str] = {}
         self.url = ""
 
     def commit(self, repository: str) -> str:
@@ -44,15 +45,17 @@ class Hub:
     def answer(self, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body for a path."""
         if self.status is not None:
-            return self.status, {}, b"{}"
+            return self.status, self.headers, b"{}"
         parts = path.split("?")[0].strip("/").split("/")
-        if parts[:2] == ["api", "datasets"]:
+        if parts[0] == "api" and parts[1] in ("datasets", "models"):
             return self._api("/".join(parts[2:4]), parts[4:], body)
         if parts[0] == PLAIN:
             found = self.files[PLAIN].get(parts[-1])
             return (404, {}, b"") if found is None else (200, {}, found)
         if parts[0] == "datasets" and parts[3] == "resolve":
             return self._file("/".join(parts[1:3]), "/".join(parts[5:]))
+        if parts[2:3] == ["resolve"]:
+            return self._file("/".join(parts[:2]), "/".join(parts[4:]))
         return 404, {}, b"{}"
 
     def _api(
@@ -89,6 +92,8 @@ class Hub:
         return 200, {"Content-Type": "application/json"}, json.dumps(found).encode()
 
     def _file(self, repository: str, name: str) -> tuple[int, dict[str, str], bytes]:
+        if repository not in self.files:
+            return 404, {"X-Error-Code": "RepoNotFound"}, b"{}"
         commit = {"X-Repo-Commit": self.commit(repository)}
         if name not in self.files[repository]:
             return 404, {**commit, "X-Error-Code": "EntryNotFound"}, b""
@@ -168,6 +173,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with serving(found):
         for module in (constants, datasets.config):
             monkeypatch.setattr(module, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("time.sleep", lambda _: None)  # between a client's attempts
         for switch in SWITCHES:
             monkeypatch.delenv(switch, raising=False)
         monkeypatch.setattr(constants, "ENDPOINT", found.url)

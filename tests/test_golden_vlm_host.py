@@ -14,7 +14,7 @@ from torch import Tensor
 
 import asap_eval
 from asap_eval.matching import match, removable
-from asap_eval.models import LoadedVlm, load_vlm
+from asap_eval.models import LoadedVlm, ModelSpec, load_vlm
 from asap_eval.tokens import Reduction, Tokens
 
 TOME = sorted(path.stem for path in SHARED.glob("golden/vlm/tome/*.safetensors")) or ["fn"]
@@ -51,18 +51,18 @@ def same_with_none(model: Any, **given: Tensor) -> Tensor:
 
 @pytest.mark.golden("golden/vlm/tiny_host/llava/*")
 def test_tiny_llava_with_its_processor(shared: Path) -> None:
-    _folder(shared / "golden/vlm/tiny_host/llava", [16, 16])
+    _folder("llava", shared / "golden/vlm/tiny_host/llava", [16, 16])
 
 
 @pytest.mark.golden("golden/vlm/tiny_host/llava_next/*")
 def test_tiny_llava_next_with_its_processor(shared: Path) -> None:
-    _folder(shared / "golden/vlm/tiny_host/llava_next", [70, 70])
+    _folder("llava_next", shared / "golden/vlm/tiny_host/llava_next", [70, 70])
 
 
-def _folder(path: Path, counts: list[int]) -> None:
+def _folder(family: str, path: Path, counts: list[int]) -> None:
     from PIL import Image
 
-    loaded = load_vlm("llava_tiny", weights=path)
+    loaded = load_vlm(ModelSpec("golden", family=family), weights=path)
     pictures = [
         Image.effect_mandelbrot((130, 90), (-2, -1.5, 1, 1.5), q).convert("RGB") for q in (5, 9)
     ]

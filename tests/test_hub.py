@@ -44,7 +44,7 @@ KINDS: dict[str, tuple[BaseException, str]] = {
     ),
     "private": (_http(401, errors.RepositoryNotFoundError), "no such repository.*hf auth login"),
     "revision": (_http(404, errors.RevisionNotFoundError), "no such revision"),
-    "file": (_http(404, errors.RemoteEntryNotFoundError), "no such file"),
+    "file": (_http(404, errors.RemoteEntryNotFoundError), "no file of that name"),
     "token": (_http(401), "401 .unauthorized.*hf auth login"),
     "rate": (_http(429), "429 .too many requests.*Wait"),
     "server": (_http(500), "500 .internal server error.*later"),

@@ -424,9 +424,11 @@ def test_heads_that_do_not_fit(data: Path, tmp_path: Path) -> None:
         run(job_of(data), results=tmp_path / "r")
     with pytest.raises(WeightsError, match="does not exist"):
         run(evaluation(data, tmp_path / "none"), results=tmp_path / "r")
-    save_file({"weight": torch.zeros(3)}, path)
-    with pytest.raises(WeightsError, match="a head is weight"):
-        run(evaluation(data, path), results=tmp_path / "r")
+    whole = {"weight": torch.zeros(3, 64), "bias": torch.zeros(3)}
+    for tensors in ({"weight": torch.zeros(3)}, {**whole, "norm.weight": torch.ones(64)}):
+        save_file(tensors, path)
+        with pytest.raises(WeightsError, match="a head is weight"):
+            run(evaluation(data, path), results=tmp_path / "r")
     path.write_bytes(b"junk")
     with pytest.raises(WeightsError, match="not a whole"):
         run(evaluation(data, path), results=tmp_path / "r")

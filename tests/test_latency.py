@@ -260,10 +260,11 @@ def test_stages_stand_in_the_papers_order(command: Run, folder: Path) -> None:
 
 @pytest.fixture
 def nothing_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A hub's cache without anything."""
+    """The cache of a hub's mirror, without anything."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://mirror")
 
 
 def test_a_plan_of_a_model_that_is_not_here(
@@ -277,7 +278,7 @@ def test_a_plan_of_a_model_that_is_not_here(
     assert "pope 9000" in text
     assert "576 image tokens of 1 crop unpruned, 64 handed to the language model" in text
     assert "weights 14.13, cache 0.34 unpruned (0.07 with the method)" in text
-    assert "about 14.1 GB of weights in fp16" in text
+    assert "14.1 GB of weights in fp16 (by their shapes) from http://mirror/llava-hf/" in text
     assert "missing: weights: llava-hf/llava-1.5-7b-hf" in text
     assert "missing: data: not in the local cache: pope, gqa" in text
     code, out, _ = command(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import socket
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
-import huggingface_hub
 import pytest
 import timm
 import torch
+from hub_stand_in import Hub
+from hub_stand_in import hub as hub  # a fixture
+from huggingface_hub import constants
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save
 from timm.data import create_transform, resolve_model_data_config
+from torch import Tensor
 
 import asap_eval
 from asap_eval.bench.images import image_batches, open_images
@@ -141,40 +145,119 @@ def test_other_devices_are_refused(device: str) -> None:
         load_model("test_vit", pretrained=False, device=device)
 
 
-def _offline(*_: Any, **__: Any) -> Any:
-    raise huggingface_hub.errors.LocalEntryNotFoundError("No network\nlong story")
+TEST_VIT = "timm/test_vit.r160_in1k"
 
 
-def test_offline_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", _offline)
-    with pytest.raises(WeightsError, match=r"test_vit\.r160_in1k.*No network\).*weights=<file>"):
+@pytest.fixture
+def published(hub: Hub) -> dict[str, Tensor]:
+    """Weights of test_vit, which the local hub has."""
+    state = timm.create_model("test_vit").state_dict()
+    hub.files[TEST_VIT] = {"model.safetensors": save(state)}
+    return state
+
+
+def test_hub_weights_carry_the_files_hash_and_the_commit(
+    hub: Hub, published: dict[str, Tensor]
+) -> None:
+    loaded = load_model("test_vit")
+    content = hub.files[TEST_VIT]["model.safetensors"]
+    assert loaded.weights.name == f"hub:{TEST_VIT}/model.safetensors"
+    assert loaded.weights.sha256 == hashlib.sha256(content).hexdigest()
+    assert loaded.weights.commit == hub.commit(TEST_VIT)
+    assert loaded.weights.trained
+    assert torch.equal(loaded.model.head.weight, published["head.weight"])
+
+
+@pytest.mark.usefixtures("published")
+def test_the_cache_needs_no_network(hub: Hub) -> None:
+    first = load_model("test_vit")
+    hub.asked.clear()
+    hub.status = 500
+    assert load_model("test_vit").weights == first.weights
+    assert not hub.asked
+
+
+def altered(hub: Hub) -> bytes:
+    """The weights with one bit turned."""
+    content = hub.files[TEST_VIT]["model.safetensors"]
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+@pytest.mark.usefixtures("published")
+def test_damage_on_the_way_is_fetched_again_once(hub: Hub) -> None:
+    hub.lies["model.safetensors"] = [altered(hub)]
+    assert load_model("test_vit").weights.trained
+
+
+@pytest.mark.usefixtures("published")
+def test_damage_twice_is_said(hub: Hub) -> None:
+    hub.lies["model.safetensors"] = [altered(hub)] * 2
+    said = f"test_vit.r160_in1k could not be fetched from {hub.url}/{TEST_VIT}: .*hash.*twice"
+    with pytest.raises(WeightsError, match=said):
         load_model("test_vit")
 
 
-@pytest.mark.parametrize("cached", [True, False])
-def test_hub_weights_carry_the_files_hash(
-    cached: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("published")
+@pytest.mark.parametrize("cut", [True, False])
+def test_damage_in_the_cache_is_mended_or_said(hub: Hub, cut: bool) -> None:
+    load_model("test_vit")
+    (blob,) = Path(constants.HF_HUB_CACHE).rglob("blobs/*")
+    content = blob.read_bytes()
+    blob.write_bytes(content[:-4] if cut else altered(hub))
+    hub.status = 500
+    with pytest.raises(WeightsError, match=r"are damaged in the local cache, and .*500.*later"):
+        load_model("test_vit")
+    hub.status = None
+    load_model("test_vit")
+    assert blob.read_bytes() == content
+
+
+@pytest.mark.usefixtures("published")
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (401, "401 .unauthorized.*hf auth login"),
+        (429, "429 .too many requests.*Wait"),
+        (500, "500 .internal server error.*later"),
+    ],
+)
+def test_each_fault_of_the_hub_is_said(hub: Hub, status: int, said: str) -> None:
+    hub.status = status
+    with pytest.raises(WeightsError, match=f"test_vit.r160_in1k.*{hub.url}.*{said}"):
+        load_model("test_vit")
+
+
+@pytest.mark.usefixtures("published")
+def test_gated_weights_say_how_to_log_in(hub: Hub) -> None:
+    hub.status, hub.headers = 403, {"X-Error-Code": "GatedRepo"}
+    with pytest.raises(WeightsError, match=f"gated.*{hub.url}/{TEST_VIT}.*hf auth login"):
+        load_model("test_vit")
+
+
+def test_a_repository_that_is_not_there(hub: Hub) -> None:
+    with pytest.raises(WeightsError, match=r"no such repository.*weights=<file>"):
+        load_model("test_vit")
+
+
+def test_a_refused_connection_is_no_matter_of_names(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cache is enough without a network; without a cached file the hub is asked."""
-    file = tmp_path / "model.safetensors"
-    trained = timm.create_model("test_vit")
-    save_file(trained.state_dict(), file)
-    asked: list[tuple[str, str]] = []
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        elsewhere = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    monkeypatch.setattr(constants, "ENDPOINT", elsewhere)
+    url = f"{elsewhere}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
+    with pytest.raises(WeightsError, match=rf"{elsewhere}.*refused.*HF_ENDPOINT"):
+        load_model("test_vit")
 
-    def fetch(repository: str, name: str) -> str:
-        asked.append((repository, name))
-        return str(file)
 
-    cache = fetch if cached else lambda *_: None
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", cache)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", _offline if cached else fetch)
-    loaded = load_model("test_vit")
-    assert asked == [("timm/test_vit.r160_in1k", "model.safetensors")]
-    assert loaded.weights.name == "hub:timm/test_vit.r160_in1k/model.safetensors"
-    assert loaded.weights.sha256 == file_sha256(file)
-    assert loaded.weights.trained
-    assert torch.equal(loaded.model.head.weight, trained.head.weight)
+def test_offline_hub_says_what_to_do(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    said = r"test_vit\.r160_in1k.*HF_HUB_OFFLINE=1 forbids the network.*weights=<file>"
+    with pytest.raises(WeightsError, match=said):
+        load_model("test_vit")
+    assert not hub.asked
 
 
 def test_a_model_without_published_weights_is_never_random_in_silence() -> None:

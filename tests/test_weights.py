@@ -113,6 +113,15 @@ def test_the_first_keys_that_do_not_fit_are_named(state: dict[str, Tensor], tmp_
     assert "1 of another shape: head.weight [10, 64] instead of [1000, 64]" in text
 
 
+def test_integers_are_no_weights(state: dict[str, Tensor], tmp_path: Path) -> None:
+    """Cast to floats they would be right in shape alone: quantised weights need their scales."""
+    key = next(key for key in state if key.endswith("qkv.weight"))
+    file = tmp_path / "w.safetensors"
+    save_file(state | {key: state[key].to(torch.int8)}, file)
+    with pytest.raises(WeightsError, match=r"1 of another type: .*qkv.weight torch.int8 instead"):
+        load_model("test_vit", weights=file)
+
+
 def test_a_misfit_leaves_the_model_as_it_was() -> None:
     model = nn.Linear(2, 2)
     before = tensors_sha256(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from flops import counting
 from pictures import picture_folder
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from timm.data import ImageNetInfo
 from timm.layers import QuickGELU
 from timm.models.vision_transformer import VisionTransformer
@@ -201,6 +202,25 @@ def test_weights_of_a_whole_clip_file_fit(folder: Path) -> None:
         load_model(ModelSpec("t", hf="nobody/nothing", kwargs={"hiden": 1}), weights="random")
 
 
+def test_nothing_of_a_tower_is_left_out(folder: Path, tmp_path: Path) -> None:
+    """The text model is; another part of the tower would be missing in its features."""
+    state = load_file(folder / "model.safetensors") | {"vision_adapter.weight": torch.ones(2)}
+    file = saved(tmp_path / "more.safetensors", **state)
+    with pytest.raises(WeightsError, match=r"1 unexpected: vision_adapter\.weight"):
+        load_model(ModelSpec("t", hf="nobody/nothing", kwargs=VISION), weights=file)
+    more = Path(shutil.copytree(folder, tmp_path / "more"))
+    shutil.copy(file, more / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"1 unexpected: vision_adapter\.weight"):
+        load_model(ModelSpec("t", hf=str(more), kwargs=VISION))
+
+
+@pytest.mark.parametrize("name", ["num_attention_heads", "hidden_act", "layer_norm_eps"])
+def test_what_no_shape_tells_is_compared(name: str, folder: Path) -> None:
+    other = {"num_attention_heads": 4, "hidden_act": "gelu", "layer_norm_eps": 1e-6}[name]
+    with pytest.raises(WeightsError, match=rf"{name}=.*, not {other}: give model\.kwargs\.{name}="):
+        load_model(ModelSpec("t", hf=str(folder), kwargs={**VISION, name: other}))
+
+
 def test_the_file_says_what_it_is(head: Path, folder: Path, clip: Any) -> None:
     with safe_open(head, "pt") as archive:
         metadata = archive.metadata()
@@ -243,12 +263,14 @@ def test_length_and_scale_of_a_hand_made_file(tmp_path: Path) -> None:
 def test_bad_files_are_refused(tmp_path: Path, head: Path) -> None:
     with pytest.raises(WeightsError, match=r"does not exist.*asap-eval-head"):
         read_head(tmp_path / "no.safetensors")
-    broken = tmp_path / "broken.safetensors"
+    broken, embeds = tmp_path / "broken.safetensors", torch.ones(2, 3)
     broken.write_bytes(b"no")
     with pytest.raises(WeightsError, match="not a safetensors file"):
         read_head(broken)
     with pytest.raises(WeightsError, match=r"other.*needs text_embeds"):
         read_head(saved(tmp_path / "a.safetensors", other=torch.ones(2)))
+    with pytest.raises(WeightsError, match=r"logit_bias.*nothing else"):
+        read_head(saved(tmp_path / "e.safetensors", text_embeds=embeds, logit_bias=torch.ones(1)))
     with pytest.raises(WeightsError, match="no row zero"):
         read_head(saved(tmp_path / "b.safetensors", text_embeds=torch.zeros(2, 3)))
     tensors = {"text_embeds": torch.ones(2, 3), "logit_scale": torch.tensor(1e9)}
@@ -302,7 +324,7 @@ def test_a_model_that_is_not_there_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert make_head(["--clip", str(tmp_path), "--out", str(tmp_path / "h")]) == 1
-    assert "could not be loaded" in capsys.readouterr().err
+    assert "is no folder with a config.json" in capsys.readouterr().err
     assert not (tmp_path / "h").exists()
 
 

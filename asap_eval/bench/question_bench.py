@@ -54,6 +54,9 @@ class QuestionBench(Bench[QuestionSet, QuestionBatch]):
     def geometry(self, loaded: LoadedVlm) -> LlavaGeometry:
         return llava_geometry(loaded.model)
 
+    def check(self, loaded: LoadedVlm) -> None:
+        loaded.check_prompts()
+
     def check_convention(self, loaded: LoadedVlm, name: str) -> None:
         if name != "full":
             raise BadValueError(

@@ -15,6 +15,7 @@ import torch
 from asap_eval.bench.outlook import Outlook, lacking_memory
 from asap_eval.bench.vlm_macs import unpruned_prefill
 from asap_eval.hosts import LlavaGeometry, llava_geometry
+from asap_eval.hub import address
 from asap_eval.method import Need, Reducer
 from asap_eval.models import ModelSpec
 from asap_eval.models.vlm import shape_of
@@ -62,7 +63,7 @@ def outlook_of(
             (
                 "fetch",
                 f"about {size:.1f} GB of weights in fp16 (by their shapes) from "
-                f"huggingface.co/{spec.hf}; sizes of the data sets are not known here",
+                f"{address(spec.hf)}; sizes of the data sets are not known here",
             )
         )
         if not _cached(spec.hf, "model"):

@@ -11,17 +11,16 @@ from torch import Tensor, nn
 
 from asap_eval.digests import file_sha256
 from asap_eval.errors import BadValueError, WeightsError
-from asap_eval.models.weights import (
-    WeightsInfo,
-    fit,
-    read_checkpoint,
-    tensors_sha256,
-)
+from asap_eval.models.pretrained import load_beside, open_pretrained
+from asap_eval.models.weights import WeightsInfo, fit, read_checkpoint
 
-_VISION = ("vision_model.", "visual_projection.")
-"""Keys of a whole CLIP checkpoint that belong to the tower; the rest is its text model."""
+_TEXT = ("text_model.", "text_projection.", "logit_scale")
+"""Keys of a whole CLIP checkpoint that do not belong to the tower."""
 _NO_WEIGHTS = "vision_model.embeddings.position_ids"
 """A constant that older checkpoints hold."""
+
+_COMPUTED = ("num_attention_heads", "hidden_act", "layer_norm_eps")
+"""What of a configuration changes features, and no tensor's shape."""
 
 
 class ClipTower(nn.Module):
@@ -43,6 +42,7 @@ class ClipTower(nn.Module):
             raise BadValueError(f"model.kwargs.{strange[0]} is no option of CLIPVisionConfig.")
         built = CLIPVisionModelWithProjection(CLIPVisionConfig(**config))
         self.tower, self.head = built.vision_model, built.visual_projection
+        self.config = built.config
         self.num_classes = built.config.projection_dim
         side = built.config.image_size
         self.pretrained_cfg = self.default_cfg = {
@@ -74,30 +74,26 @@ def load_published(net: ClipTower, repository: str) -> WeightsInfo:
     """Fill a tower with a Hugging Face repository's weights (or those of a local folder).
 
     Raises:
-        WeightsError: they cannot be fetched, are incomplete or do not fit.
+        WeightsError: they cannot be fetched, are incomplete, do not fit, or are of a tower that
+            computes something else.
     """
-    from transformers import CLIPModel
+    from transformers import CLIPConfig
 
-    try:
-        # The whole model: of its tower alone the library prints a page on the keys left over.
-        loaded: Any = CLIPModel.from_pretrained(repository, output_loading_info=True)
-    except Exception as error:  # its HTTP clients raise many kinds: offline, refused, not found
-        first = str(error).strip().split("\n")[0]
-        raise WeightsError(
-            f"The weights of {repository} are not in the local cache and could not be fetched "
-            f"({type(error).__name__}: {first}). Check the connection, or fetch the checkpoint "
-            "elsewhere and give it as weights=<file>."
-        ) from error
-    built, report = loaded
-    if report["missing_keys"]:
-        raise WeightsError(f"{repository} lacks {sorted(report['missing_keys'])[0]} and others.")
-    name = f"hub:{repository}"
-    _fill(net, built.state_dict(), name)
-    return WeightsInfo(name, tensors_sha256(net), trained=True)
+    given = open_pretrained(repository, repository, "give its file as weights=<file>")
+    config = load_beside(CLIPConfig, given, "configuration of CLIP")
+    _fill(net, given.state(), given.name)
+    for name in _COMPUTED:
+        found, stated = getattr(config.vision_config, name), getattr(net.config, name)
+        if found != stated:
+            raise WeightsError(
+                f"{given.name} is of a tower with {name}={found}, not {stated}: give "
+                f"model.kwargs.{name}={found}."
+            )
+    return given.info(setup=False)
 
 
 def _fill(net: ClipTower, state: Mapping[str, Tensor], name: str) -> None:
-    own = {key: value for key, value in state.items() if key.startswith(_VISION)}
+    own = {key: value for key, value in state.items() if not key.startswith(_TEXT)}
     own.pop(_NO_WEIGHTS, None)
     renamed = {
         key.replace("vision_model.", "tower.", 1).replace("visual_projection.", "head.", 1): value

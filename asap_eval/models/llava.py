@@ -26,6 +26,12 @@ CHAT = (
 )
 """The question as LLaVA's own prompt has it, without its system sentence."""
 
+SHAPE = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("num_key_value_heads", "vocab_size", "image_size", "patch_size"),
+)
+"""What of a configuration decides shapes and work, of the tower or of the language model."""
+
 
 def configuration(
     family: str, vision: Mapping[str, Any], text: Mapping[str, Any], **options: Any
@@ -51,7 +57,7 @@ def configuration(
     )
 
 
-def model_of(config: Any) -> Any:
+def model_of(config: Any, dtype: torch.dtype = torch.float32) -> Any:
     """The untrained model of a configuration, attention fused."""
     from transformers import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
 
@@ -59,7 +65,7 @@ def model_of(config: Any) -> Any:
         "llava": LlavaForConditionalGeneration,
         "llava_next": LlavaNextForConditionalGeneration,
     }
-    return kinds[config.model_type]._from_config(config, attn_implementation="sdpa")
+    return kinds[config.model_type]._from_config(config, dtype=dtype, attn_implementation="sdpa")
 
 
 def fill(model: nn.Module, seed: int, peak: float, device: torch.device | str = "cpu") -> None:

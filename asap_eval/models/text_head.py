@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from asap_eval.errors import AsapEvalError, BadValueError, WeightsError
+from asap_eval.errors import AsapEvalError, BadValueError
+from asap_eval.models.pretrained import load_beside, load_whole, open_pretrained
 
 TEMPLATES = ("a photo of a {}.",)
 """Prompts where none are given; the class name takes the place of the braces."""
@@ -121,15 +122,9 @@ def write_head(
 def _load(source: str) -> tuple[Any, Tokenizer]:
     from transformers import AutoTokenizer, CLIPModel
 
-    try:
-        clip = CLIPModel.from_pretrained(source, dtype=torch.float32).eval()
-        return clip, AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise WeightsError(
-            f"--clip {source} could not be loaded ({type(error).__name__}: {first}). Give a "
-            "repository of Hugging Face, or a folder with a CLIP model and its tokenizer."
-        ) from error
+    given = open_pretrained(source, f"--clip {source}", "give its folder as --clip <folder>")
+    clip = load_whole(CLIPModel, given, dtype=torch.float32).eval()
+    return clip, load_beside(AutoTokenizer, given, "tokenizer", words=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from torch import nn
 
 from asap_eval.errors import BadValueError, UnsupportedModelError, WeightsError
 from asap_eval.models import llava
+from asap_eval.models.pretrained import COPY, Pretrained, load_beside, load_whole, open_pretrained
 from asap_eval.models.weights import WeightsInfo, tensors_sha256
 from asap_eval.models.zoo import ModelSpec, check_device, check_dtype, find, model_specs
 
@@ -19,6 +20,10 @@ SEED = 0
 """Of the small models and of ``weights=random``."""
 PEAK = 2.5
 """How much larger queries and keys of seeded models are than attention near uniform needs."""
+
+TRIED = ((5, 18), (6, 0))
+"""Releases of transformers: the first, whose models take encoded images, and the first not tried.
+pyproject.toml says the same."""
 
 
 @dataclass
@@ -55,9 +60,13 @@ class LoadedVlm:
 
         Args:
             pictures: RGB pictures (PIL). questions: texts, put into the model's chat template.
+
+        Raises:
+            BadValueError: not one question for each picture. WeightsError: no chat template.
         """
         if len(pictures) != len(questions):
             raise BadValueError(f"{len(pictures)} pictures for {len(questions)} questions.")
+        self.check_prompts()
         prompts = [self._prompt(question) for question in questions]
         made = self.processor(
             images=list(pictures),
@@ -69,6 +78,11 @@ class LoadedVlm:
         made = made.to(self.model.device, self.model.dtype)  # floating-point tensors alone
         keep = ("input_ids", "attention_mask", "pixel_values", "image_sizes")
         return {key: made[key] for key in keep if key in made}
+
+    def check_prompts(self) -> None:
+        """Raise `WeightsError` where a question cannot be put into the model's words."""
+        if self.processor.chat_template is None:
+            raise WeightsError(f"{self.weights.name} has no chat template. {COPY}")
 
     def _prompt(self, question: str) -> str:
         content = [{"type": "image"}, {"type": "text", "text": question}]
@@ -91,15 +105,17 @@ def load_vlm(
 ) -> LoadedVlm:
     """Build a vision-language model and fill it.
 
+    It is built in its dtype, not cast: what upstream keeps in fp32 (rotary frequencies) stays so.
+
     Args:
         model: a name of ``conf/model`` whose family is not ``image``, or its spec.
-        weights: a folder that ``save_pretrained`` wrote, with its processor; ``"random"`` = from a
-            seed, in the shape of the spec; ``None`` = the published weights, which for the small
-            models are those of the seed.
+        weights: a folder that ``save_pretrained`` wrote, with its processor, in the shape of the
+            spec; ``"random"`` = from a seed, in that shape; ``None`` = the published weights, which
+            for the small models are those of the seed.
 
     Raises:
         UnknownNameError: no such model or dtype. BadValueError: not a vision-language model, or no
-            such device. WeightsError: weights that are missing or cannot be fetched.
+            such device. WeightsError: weights that are missing, cannot be fetched or do not fit.
         UnsupportedModelError: transformers is missing or of a release that was not tried.
     """
     check_transformers()
@@ -110,29 +126,28 @@ def load_vlm(
             f"model '{spec.name}' is an image model; this takes vision-language models: "
             f"{', '.join(name for name, one in model_specs().items() if one.vlm)}."
         )
-    if weights is None and spec.hf is not None:
-        net, processor, info = _published(spec, spec.hf, precision)
-    elif weights is None or weights == "random":
-        net, processor, info = _seeded(spec)
+    if weights == "random" or (weights is None and spec.hf is None):
+        net, processor, info = _seeded(spec, precision)
     else:
-        net, processor, info = _folder(Path(weights).expanduser(), precision)
-    net.eval().requires_grad_(False).to(target, precision)
+        net, processor, info = _saved(spec, weights or str(spec.hf), precision)
+    net.eval().requires_grad_(False).to(target)
     return LoadedVlm(net, processor, spec.name, info, spec)
 
 
 def check_transformers() -> None:
-    """Only releases whose `generate` takes encoded images can be entered."""
+    """Only releases whose models take encoded images can be entered."""
     try:
         import transformers
     except ImportError as error:
         raise UnsupportedModelError(
             "Vision-language models need transformers: pip install 'asap-eval[vlm]'."
         ) from error
-    major = transformers.__version__.split(".")[0]
-    if major != "5":
+    major, minor = transformers.__version__.split(".")[:2]
+    first, end = TRIED
+    if not first <= (int(major), int(minor)) < end:
         raise UnsupportedModelError(
             f"transformers {transformers.__version__} is installed; vision-language models need "
-            "release 5 (>=5,<6): pip install 'asap-eval[vlm]'."
+            f">={first[0]}.{first[1]},<{end[0]}: pip install 'asap-eval[vlm]'."
         )
 
 
@@ -142,48 +157,73 @@ def shape_of(spec: ModelSpec) -> nn.Module:
         return llava.model_of(llava.configuration(spec.family, **spec.kwargs)).eval()
 
 
-def _seeded(spec: ModelSpec) -> tuple[nn.Module, Any, WeightsInfo]:
+def _seeded(spec: ModelSpec, dtype: torch.dtype) -> tuple[nn.Module, Any, WeightsInfo]:
     config = llava.configuration(spec.family, **spec.kwargs)
-    net = llava.model_of(config)
+    net = llava.model_of(config, dtype)
     llava.fill(net, SEED, PEAK)
     info = WeightsInfo(f"random:seed={SEED}", tensors_sha256(net), trained=False)
     return net, llava.small_processor(config), info
 
 
-def _published(spec: ModelSpec, hf: str, dtype: torch.dtype) -> tuple[nn.Module, Any, WeightsInfo]:
-    try:
-        net, processor = _from_pretrained(hf, dtype)
-    except OSError as error:
-        first = str(error).strip().split("\n")[0]
-        raise WeightsError(
-            f"{spec.name} is not in the local cache and could not be fetched from "
-            f"{spec.source} ({first}). Check the connection, or give a folder (weights=<folder>)."
-        ) from error
-    return net, processor, WeightsInfo(f"hub:{hf}", tensors_sha256(net), trained=True)
+def _saved(
+    spec: ModelSpec, place: str | Path, dtype: torch.dtype
+) -> tuple[nn.Module, Any, WeightsInfo]:
+    """Model and processor of a folder or of the hub, which have to be what the spec says."""
+    from transformers import AutoModelForImageTextToText
+
+    given = open_pretrained(place, spec.name, "give its folder as weights=<folder>")
+    _check_family(spec, given)
+    _check_shape(spec, given)
+    net = load_whole(AutoModelForImageTextToText, given, dtype=dtype, attn_implementation="sdpa")
+    return net, _processor(given, net.config), given.info(setup=True)
 
 
-def _folder(path: Path, dtype: torch.dtype) -> tuple[nn.Module, Any, WeightsInfo]:
-    if not (path / "config.json").is_file():
+def _check_family(spec: ModelSpec, given: Pretrained) -> None:
+    found = given.config.get("model_type")
+    if found != spec.family:
+        fitting = [name for name, one in model_specs().items() if one.family == found]
+        known = f"Give model={' or model='.join(fitting)}." if fitting else "No host runs that."
         raise WeightsError(
-            f"weights={path} is no folder with a config.json. Give what save_pretrained wrote: "
-            "configuration, safetensors and processor."
+            f"{given.name} is of family {found}, and model={spec.name} of {spec.family}. {known}"
         )
-    net, processor = _from_pretrained(str(path), dtype)
-    return net, processor, WeightsInfo(str(path), tensors_sha256(net), trained=True)
 
 
-def _from_pretrained(place: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Model and processor, with what old checkpoints left unsaid in the processor."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+def _check_shape(spec: ModelSpec, given: Pretrained) -> None:
+    """A record says what the spec says, and a plan counts with it: they have to be the weights'."""
+    from transformers import AutoConfig
 
-    net = AutoModelForImageTextToText.from_pretrained(
-        place, dtype=dtype, attn_implementation="sdpa"
-    )
-    processor = AutoProcessor.from_pretrained(place)
-    processor.patch_size = net.config.vision_config.patch_size
-    processor.vision_feature_select_strategy = net.config.vision_feature_select_strategy
+    config = load_beside(AutoConfig, given, "configuration")
+    other = {
+        f"{part}.{name}": (found, stated[name])
+        for part, of in (("vision", config.vision_config), ("text", config.text_config))
+        for stated in [spec.kwargs.get(part, {})]
+        for name in llava.SHAPE
+        if name in stated and (found := getattr(of, name, None)) != stated[name]
+    }
+    if other:
+        listed = ", ".join(f"{name} {found}, not {said}" for name, (found, said) in other.items())
+        options = " ".join(f"model.kwargs.{name}={found}" for name, (found, _) in other.items())
+        raise WeightsError(
+            f"{given.name} is another model than model={spec.name}: {listed}. Name it as what it "
+            f"is: model.name=<name> {options}."
+        )
+
+
+def _processor(given: Pretrained, config: Any) -> Any:
+    """The processor beside the weights, with what old checkpoints left unsaid in it."""
+    from transformers import AutoProcessor
+
+    processor = load_beside(AutoProcessor, given, "processor with its tokenizer", words=True)
+    parts = {
+        "tokenizer": getattr(processor, "tokenizer", None),
+        "image processor": getattr(processor, "image_processor", None),
+    }
+    if lacking := [noun for noun, part in parts.items() if part is None]:
+        raise WeightsError(f"{given.name} has no {' and no '.join(lacking)}. {COPY}")
+    processor.patch_size = config.vision_config.patch_size
+    processor.vision_feature_select_strategy = config.vision_feature_select_strategy
     processor.num_additional_image_tokens = 1  # CLIP's class token
     processor.tokenizer.padding_side = "left"
-    if net.config.model_type == "llava":
+    if config.model_type == "llava":
         processor.image_processor = llava.squared(processor.image_processor)
-    return net, processor
+    return processor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +28,13 @@ class WeightsInfo:
 
     Attributes:
         name: path of the file, ``hub:<repo>/<file>``, ``bundled:<file>`` or ``random:seed=0``.
-        sha256: of the file; of the tensors (`tensors_sha256`) where there is none.
+        sha256: of the file, or of all files of a folder that are read; of the tensors
+            (`tensors_sha256`) where there is none.
         trained: False for random initialisation.
         entry: key of the checkpoint the weights were nested under, "" = none.
         head_sha256: of the file of a zero-shot head, "" = none.
         left_out: what of the file is knowingly not loaded into the model, "" = nothing.
+        commit: of the hub's repository, "" = not from a hub.
     """
 
     name: str
@@ -41,6 +43,7 @@ class WeightsInfo:
     entry: str = ""
     head_sha256: str = ""
     left_out: str = ""
+    commit: str = ""
 
 
 def load_weights(model: nn.Module, path: Path, name: str) -> WeightsInfo:
@@ -59,25 +62,49 @@ def load_weights(model: nn.Module, path: Path, name: str) -> WeightsInfo:
 def fit(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     """Load a state dict strictly; the error names the first keys that do not fit."""
     own = model.state_dict()
-    faults = {
-        "missing": [key for key in own if key not in state],
-        "unexpected": [key for key in state if key not in own],
-        "of another shape": [
-            f"{key} {list(state[key].shape)} instead of {list(own[key].shape)}"
-            for key in own
-            if key in state and state[key].shape != own[key].shape
-        ],
-    }
-    found = [f"{len(keys)} {kind}: {_first(keys)}" for kind, keys in faults.items() if keys]
-    if found:
-        raise WeightsError(
-            f"The weights {name} do not fit the model. Keys {'; '.join(found)}. "
-            "Check that `model=` names the architecture these weights were trained for."
-        )
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    shapes = [
+        f"{key} {list(state[key].shape)} instead of {list(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    kinds = [
+        f"{key} {state[key].dtype} instead of {own[key].dtype}"
+        for key in own
+        if key in state and state[key].is_floating_point() != own[key].is_floating_point()
+    ]
+    if missing or unexpected or shapes or kinds:
+        raise misfit(name, missing, unexpected, shapes, kinds)
     model.load_state_dict(dict(state), strict=True)
 
 
-def _first(keys: list[str]) -> str:
+def misfit(
+    name: str,
+    missing: Sequence[str],
+    unexpected: Sequence[str],
+    shapes: Sequence[str] = (),
+    kinds: Sequence[str] = (),
+) -> WeightsError:
+    """The error for weights that leave a gap in a model or have no place in it.
+
+    Args:
+        missing, unexpected: keys. shapes, kinds: keys with both shapes, or types, in words.
+    """
+    faults = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "of another shape": shapes,
+        "of another type": kinds,
+    }
+    found = [f"{len(keys)} {fault}: {_first(keys)}" for fault, keys in faults.items() if keys]
+    return WeightsError(
+        f"The weights {name} do not fit the model. Keys {'; '.join(found)}. "
+        "Check that `model=` names the architecture these weights were trained for."
+    )
+
+
+def _first(keys: Sequence[str]) -> str:
     rest = len(keys) - _SHOWN
     return ", ".join(keys[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 

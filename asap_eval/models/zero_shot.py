@@ -81,11 +81,12 @@ def read_head(path: str | Path) -> TextHead:
             metadata = archive.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"model.head={path} is not a safetensors file ({error}).") from error
-    embeds = tensors.get("text_embeds")
-    if embeds is None or embeds.dim() != 2 or not bool((embeds.norm(dim=1) > 0).all()):
+    embeds, others = tensors.get("text_embeds"), set(tensors) - {"text_embeds", "logit_scale"}
+    if others or embeds is None or embeds.dim() != 2 or not bool((embeds.norm(dim=1) > 0).all()):
         found = {key: list(value.shape) for key, value in tensors.items()}
         raise WeightsError(
-            f"model.head={path} holds {found}; it needs text_embeds [classes, width], no row zero."
+            f"model.head={path} holds {found}; it needs text_embeds [classes, width], no row zero, "
+            "and may have logit_scale, nothing else."
         )
     scale = float(tensors["logit_scale"].exp()) if "logit_scale" in tensors else SCALE
     if not (math.isfinite(scale) and scale > 0):

@@ -11,16 +11,11 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from asap_eval.checkpoint import read_checkpoint
-from asap_eval.digests import file_sha256
 from asap_eval.errors import BadValueError, UnknownNameError, WeightsError, unknown
+from asap_eval.hub import address
 from asap_eval.models.class_names import class_names
-from asap_eval.models.weights import (
-    WeightsInfo,
-    fit,
-    load_weights,
-    tensors_sha256,
-)
+from asap_eval.models.published import published_file
+from asap_eval.models.weights import WeightsInfo, load_weights, tensors_sha256
 from asap_eval.models.zero_shot import TextHead, attach, read_head
 from asap_eval.paths import conf_dir
 
@@ -145,10 +140,13 @@ def model_names() -> dict[str, str]:
 def spec_from(config: Mapping[str, Any]) -> ModelSpec:
     """The spec that a ``model`` config group means, after overrides.
 
-    With ``model.timm=`` overridden the name is timm's, so that no record carries a wrong one.
+    With ``model.timm=`` overridden the name is timm's, with ``model.hf=`` the repository's, so that
+    no record carries a wrong one.
     """
     spec = _spec(config)
     declared = model_specs().get(spec.name)
+    if declared is not None and spec.hf not in (None, declared.hf):
+        return replace(spec, name=spec.hf, source=address(str(spec.hf)))
     if declared is None or declared.timm == spec.timm or spec.timm is None:
         return spec
     labels = "auto" if spec.labels == declared.labels else spec.labels
@@ -378,28 +376,10 @@ def _load_published(spec: ModelSpec, net: nn.Module) -> WeightsInfo:
             "weights=random for a run that only tries the plumbing."
         )
     file = config.get("hf_hub_filename") or _HUB_FILE
-    path = _fetch(str(repository), str(file), _full_name(net))
-    state, entry = read_checkpoint(path)
-    fit(net, state, f"hub:{repository}/{file}")
-    return WeightsInfo(f"hub:{repository}/{file}", file_sha256(path), trained=True, entry=entry)
-
-
-def _fetch(repository: str, file: str, name: str) -> Path:
-    """The hub's file, from the local cache where it is there (no network needed then)."""
-    import huggingface_hub
-
-    cached = huggingface_hub.try_to_load_from_cache(repository, file)
-    if isinstance(cached, str):
-        return Path(cached)
-    try:
-        return Path(huggingface_hub.hf_hub_download(repository, file))
-    except Exception as error:  # its HTTP clients raise many kinds: offline, refused, not found
-        first = str(error).strip().split("\n")[0]
-        raise WeightsError(
-            f"The weights of {name} are not in the local cache and could not be fetched from "
-            f"https://huggingface.co/{repository} ({type(error).__name__}: {first}). Check the "
-            f"connection, or fetch {file} elsewhere and give it as weights=<file>."
-        ) from error
+    what, instead = f"The weights of {_full_name(net)}", "give it as weights=<file>"
+    found = published_file(str(repository), str(file), what, instead)
+    info = load_weights(net, found.path, f"hub:{repository}/{file}")
+    return replace(info, commit=found.commit)
 
 
 def _full_name(net: nn.Module) -> str:

@@ -67,11 +67,17 @@ def load_head(path: Path) -> Head:
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"bench.head={path} is not a whole safetensors file: {error}") from error
     weight, bias = given.get("weight"), given.get("bias")
-    if weight is None or bias is None or weight.dim() != 2 or bias.shape != weight.shape[:1]:
+    if (
+        weight is None
+        or bias is None
+        or len(given) > 2
+        or weight.dim() != 2
+        or bias.shape != weight.shape[:1]
+    ):
         shapes = {name: list(tensor.shape) for name, tensor in given.items()}
         raise WeightsError(
             f"bench.head={path} holds {shapes}; a head is weight [classes, features] and bias "
-            "[classes]."
+            "[classes], nothing else."
         )
     return Head(
         weight,

@@ -1,0 +1,75 @@
+"""Weights on Hugging Face's hub: whole, and of one commit; what to do where they cannot be had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from asap_eval.errors import WeightsError
+from asap_eval.hub import address, explained
+from asap_eval.hub_file import HubFile, fetch
+
+
+def published_file(repository: str, file: str, what: str, instead: str) -> HubFile:
+    """One file of a repository; where the cache has it whole no network is needed.
+
+    Args:
+        what: for errors, at the beginning of a sentence, such as "The weights of deit_tiny".
+        instead: what to do with a file fetched elsewhere, such as "give it as weights=<file>".
+
+    Raises:
+        WeightsError: it cannot be fetched, or comes damaged twice.
+    """
+    import huggingface_hub
+
+    cached = huggingface_hub.try_to_load_from_cache(repository, file)
+    commit = Path(cached).parent.name if isinstance(cached, str) else None
+    if commit is not None:  # then only a copy that is not whole asks the hub
+        what = f"{what} are damaged in the local cache, and"
+    with _explaining(repository, what, instead):
+        return fetch(repository, file, revision=commit)
+
+
+def published_folder(
+    repository: str, wanted: Callable[[Sequence[str]], list[str]], what: str, instead: str
+) -> HubFile:
+    """A folder with files of a repository, all of the newest commit; where the hub cannot be asked,
+    of the one in the cache.
+
+    Args:
+        wanted: picks from the names of all files, without those in folders.
+        what, instead: as for `published_file`.
+
+    Raises:
+        WeightsError: they cannot be fetched, or come damaged twice.
+    """
+    with _explaining(repository, what, instead):
+        first = fetch(repository, "config.json")
+        folder = first.path.parent
+        for name in wanted(_names(repository, first.commit, folder)):
+            fetch(repository, name, revision=first.commit)
+    return HubFile(folder, first.commit)
+
+
+def _names(repository: str, commit: str, folder: Path) -> list[str]:
+    """Of all files of a commit, or of those in the cache where the hub cannot be asked."""
+    from huggingface_hub import HfApi, constants
+
+    try:
+        listed = HfApi(endpoint=constants.ENDPOINT).list_repo_files(repository, revision=commit)
+    except Exception:  # clients of the hub share no base class
+        return [path.name for path in folder.iterdir() if path.is_file()]
+    return [name for name in listed if "/" not in name]
+
+
+@contextmanager
+def _explaining(repository: str, what: str, instead: str) -> Iterator[None]:
+    """Errors of the hub's clients in our words."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # clients of the hub share no base class
+        said = explained(error, what, address(repository))
+        raise WeightsError(f"{said} Or fetch it elsewhere and {instead}.") from error
