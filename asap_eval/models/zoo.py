@@ -202,7 +202,9 @@ def load_model(
     _check_head(spec, head, labels)
     classes = 0 if labels == "none" else int(net.num_classes)  # type: ignore[arg-type]
     timm_name = _full_name(net) if spec.timm else None
-    return LoadedModel(net, _transform(net), classes, spec.name, timm_name, info, labels, spec)
+    return LoadedModel(
+        net, _transform(net, spec.kwargs), classes, spec.name, timm_name, info, labels, spec
+    )
 
 
 def check_device(device: str | torch.device) -> torch.device:
@@ -401,9 +403,11 @@ def _check_head(spec: ModelSpec, head: TextHead | None, labels: Labels) -> None:
         )
 
 
-def _transform(net: nn.Module) -> Callable[[Any], Tensor]:
-    """timm's evaluation transform for these weights."""
+def _transform(net: nn.Module, kwargs: Mapping[str, Any]) -> Callable[[Any], Tensor]:
+    """timm's evaluation transform for these weights, at the size of the model."""
     from timm.data import create_transform, resolve_model_data_config
 
     config = resolve_model_data_config(net)
+    if (side := kwargs.get("img_size")) is not None:
+        config["input_size"] = (3, *([side] * 2 if isinstance(side, int) else side))
     return cast(Callable[[Any], Tensor], create_transform(**config, is_training=False))
