@@ -23,13 +23,13 @@ from asap_eval.bench.bench import bench_class
 from asap_eval.cli.experiment import Row, check_files, rows_of, rows_of_methods
 from asap_eval.cli.groups import GROUPS, TIMM, register_choices
 from asap_eval.cli.output import Result, show
-from asap_eval.cli.overrides import check, keys_of, names_a_run, parsed, values_of
-from asap_eval.cli.planning import plan_of
+from asap_eval.cli.overrides import check, keys_of, names_a_run, opened, parsed, values_of
+from asap_eval.cli.planning import plan_of, training_plan_of
 from asap_eval.cli.settings import settings_of
 from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError, UnreachableError
 from asap_eval.paths import conf_dir
 from asap_eval.runner import run
-from asap_eval.runner.head import head_summary, train, training_plan
+from asap_eval.runner.head import head_summary, train
 from asap_eval.runner.progress import say
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -71,6 +71,9 @@ def _complete(given: list[str], stack: ExitStack) -> None:
         AsapEvalError: a key, choice or option that does not exist, or a sweep without ``-m``.
     """
     args = get_args_parser().parse_args(given)
+    known = [opened(text) for text in args.overrides]
+    given[:] = _replaced(given, args.overrides, known)
+    args.overrides = known
     overrides = parsed(args.overrides)
     extra = [Path(args.config_dir)] if args.config_dir else []
     check(overrides, extra)
@@ -194,8 +197,9 @@ def _train(rows: Sequence[Row]) -> int:
         )
     job, recipe, results = settings.job, settings.recipe, settings.results
     if settings.plan:
-        print("\n".join(training_plan(job, recipe, results)))
-        return 0
+        lines, possible = training_plan_of(job, recipe, results)
+        print("\n".join(lines))
+        return 0 if possible else FAILED
     path = train(
         job,
         recipe,

@@ -224,7 +224,7 @@ def load_model(
     _check_order(spec, head, names, labels)
     return LoadedModel(
         net,
-        _transform(net),
+        _transform(net, spec.kwargs),
         0 if labels == "none" else count,
         spec.name,
         _full_name(net) if spec.timm else None,
@@ -425,9 +425,11 @@ def _check_order(
         )
 
 
-def _transform(net: nn.Module) -> Callable[[Any], Tensor]:
-    """timm's evaluation transform for these weights."""
+def _transform(net: nn.Module, kwargs: Mapping[str, Any]) -> Callable[[Any], Tensor]:
+    """timm's evaluation transform for these weights, at the size of the model."""
     from timm.data import create_transform, resolve_model_data_config
 
     config = resolve_model_data_config(net)
+    if (side := kwargs.get("img_size")) is not None:
+        config["input_size"] = (3, *([side] * 2 if isinstance(side, int) else side))
     return cast(Callable[[Any], Tensor], create_transform(**config, is_training=False))
