@@ -173,6 +173,10 @@ class Bench(ABC, Generic[S, B]):
     def open(self, data: str, loaded: Any, *, limit: int | None, sample: Any) -> S:
         """The samples of an address: the first ``limit``, or as many spread over all."""
 
+    def notes(self, samples: S) -> Sequence[str]:
+        """What a reader has to know of the samples, a line each: said, and kept in the record."""
+        return ()
+
     @abstractmethod
     def batches(
         self,

@@ -125,6 +125,7 @@ class LooseStore:
         files = (f for f in self.root.rglob("*") if f.suffix.lower() in EXTENSIONS)
         self.ids = sorted(f.relative_to(self.root).as_posix() for f in files if f.is_file())
         self.labels = [None] * len(self.ids)
+        self.notes: list[str] = []
         if not self.ids:
             raise DataError(f"data={data}: there is no image ({', '.join(EXTENSIONS)}) in it.")
 

@@ -69,6 +69,7 @@ class MaskStore:
         self.masks = [masks[image.stem] for image in images]
         self.ids = [image.relative_to(self.root).as_posix() for image in images]
         self.labels = [None] * len(images)
+        self.notes: list[str] = []
         if other := list(filter(None, map(_other_size, images, self.masks))):
             raise DataError(
                 f"data={data}: {len(other)} masks do not have the size of their images: "

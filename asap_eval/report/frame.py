@@ -147,6 +147,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "tasks": None if record.tasks is None else json.dumps(record.tasks),
         "analysis": None if record.analysis is None else json.dumps(record.analysis),
         "options": json.dumps(changed, sort_keys=True),
+        "data_notes": " ".join(record.provenance.data.get("notes", ())),
     }
 
 

@@ -65,7 +65,10 @@ def run(
     with readable(job):
         made = set() if made is None else made
         how = _How(results, workers, force, made, dict(config or {}), overrides)
-        return _run(prepare(job), how)
+        ready = prepare(job)
+        for note in ready.bench.notes(ready.samples):
+            say(f"note: {note}")
+        return _run(ready, how)
 
 
 @dataclass(frozen=True)
@@ -262,6 +265,7 @@ def _started(ready: Prepared, earlier: RunRecord | None, samples: str, how: _How
                 "content": ready.content,
                 "n": len(ready.samples),
                 "commits": dict(ready.samples.commits),
+                "notes": list(ready.bench.notes(ready.samples)),
             },
             started=earlier.provenance.started if earlier else provenance.now(),
             calibration=earlier.provenance.calibration if earlier else None,

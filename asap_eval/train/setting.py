@@ -98,6 +98,7 @@ def prepared(job: TrainJob) -> Setting:
         job.data,
         classes=loaded.classes,
         labels=loaded.labels,
+        names=loaded.class_names,
         limit=job.limit,
         sample=job.sample,  # type: ignore[arg-type]
     )

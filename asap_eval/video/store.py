@@ -34,6 +34,7 @@ class VideoStore:
         self.ids = listing.ids
         self.paths = listing.paths
         self.labels: list[int | None] = [place[name] for name in listing.names]
+        self.notes: list[str] = []
 
     def read(self, place: int) -> bytes:
         """The encoded video."""
