@@ -124,15 +124,15 @@ def _unreadable(path: Path, option: str, error: Exception) -> WeightsError:
 def read_classes(path: Path) -> tuple[str, ...] | None:
     """What the classes of a checkpoint are called, in the order of their numbers; None = not said.
 
-    A safetensors file says it in its metadata (``classes``, a JSON list), a torch file beside its
-    weights: ``classes`` or ``class_names``, a list, or ``class_to_idx``, a number for each name.
+    A safetensors file says it in its metadata (``classes``, a JSON list; prose is none), a torch
+    file beside its weights: ``classes`` or ``class_names``, a list, or ``class_to_idx``, a number
+    for each name.
 
     Raises:
         WeightsError: what stands there is something else.
     """
     if path.suffix == ".safetensors":
-        text = read_metadata(path).get("classes")
-        found = None if text is None else json.loads(text)
+        found = _stated(read_metadata(path).get("classes", ""))
     else:
         raw = _read_torch(path, "weights", mmap=zipfile.is_zipfile(path))
         found = next((raw[key] for key in _CLASSES if key in raw), None)
@@ -146,6 +146,14 @@ def read_classes(path: Path) -> tuple[str, ...] | None:
             "list of names nor a number for each. Give them as model.classes=<file, one a line>."
         )
     return tuple(found)
+
+
+def _stated(text: str) -> Any:
+    """What the metadata's text holds; None where it is no JSON: people write sentences there."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return None
 
 
 def read_metadata(path: Path) -> dict[str, str]:

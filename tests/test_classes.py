@@ -148,7 +148,9 @@ def test_names_that_come_with_a_checkpoint(tmp_path: Path) -> None:
     for name in ("a.safetensors", "a.pth", "b.pth"):
         loaded = load_model(spec, weights=tmp_path / name)
         assert (loaded.class_names, loaded.labels) == (NAMES, "folders")
-    assert load_model(spec, weights=tmp_path / "bare.pth").labels == "none"
+    save_file(state, tmp_path / "prose.safetensors", {"classes": "as in the paper"})
+    for name in ("bare.pth", "prose.safetensors"):
+        assert load_model(spec, weights=tmp_path / name).labels == "none"
     with pytest.raises(WeightsError, match=r"c\.pth says its classes .*model\.classes="):
         load_model(spec, weights=tmp_path / "c.pth")
 
