@@ -247,15 +247,16 @@ def test_a_class_that_pools_by_itself_is_refused() -> None:
 
 
 def test_counting_touches_nothing() -> None:
-    """No hook is called, instances keep what replaced their methods, weights stay."""
+    """No hook is called, no counter sees it, instances keep what replaced their methods."""
     model, called = tiny.vit(1), []
     model.blocks[0].register_forward_hook(lambda *_: called.append("hook"))
     model.blocks[1].forward = lambda x: called.append("replaced") or x
     before = {name: value.clone() for name, value in model.state_dict().items()}
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast("cpu"), counting() as counter:
         assert backbone_of(model.train()).geometry.depth == 5
+    assert counter.get_total_flops() == 0
     assert not called
     assert model.training
     assert torch.equal(state, torch.get_rng_state())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from inspect import isfunction
 from typing import Any
@@ -80,7 +81,10 @@ def operator_macs(
     known = _counted.setdefault(module, {})
     if key not in known:
         try:
-            known[key] = _run(module, shape, dtype, ready)
+            # In a thread of its own, where the caller's modes (counters, inference, a default
+            # device, autocast) neither see this pass nor change it.
+            with ThreadPoolExecutor(1) as thread:
+                known[key] = thread.submit(_run, module, shape, dtype, ready).result()
         except Exception as error:  # whatever a model's own code raises where it has no data
             first = str(error).strip().split("\n")[0]
             raise UnsupportedModelError(
@@ -91,13 +95,11 @@ def operator_macs(
 
 
 def _run(module: nn.Module, shape: Shape, dtype: torch.dtype | None, ready: Ready) -> int:
-    # Composite operators reach a counter in their parts only outside inference mode.
-    with torch.inference_mode(False), torch.no_grad():
-        twin = _twin(module, {})
-        weight = next(module.parameters())
-        given = torch.empty(shape, dtype=dtype or weight.dtype, device="meta")
-        with ready(twin), _Products(), _Operations() as operations:
-            twin(given)
+    twin = _twin(module, {})
+    weight = next(module.parameters())
+    given = torch.empty(shape, dtype=dtype or weight.dtype, device="meta")
+    with torch.no_grad(), ready(twin), _Products(), _Operations() as operations:
+        twin(given)
     return operations.total // 2
 
 
