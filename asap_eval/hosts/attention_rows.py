@@ -35,7 +35,7 @@ def attention_rows(
     Args:
         queries: ``[b, R]`` positions, -1 = none, and its row is 0; ``None`` = token 0 alone.
     """
-    exact = queries is None and q.dtype in HALF and q.device.type != "mps"  # which has no fp64
+    exact = queries is None and q.dtype in HALF
     dtype = torch.float64 if exact else map_dtype(q)
     keys = heads_first(k, layout, watched)
     lengths = to_device([layout.lengths[i] for i in watched], q.device)
