@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ from asap_eval.errors import WeightsError
 
 _NESTS = ("state_dict_ema", "model_ema", "state_dict", "model")
 """Keys under which training scripts keep the weights; averaged weights first, as timm does."""
+
+_CLASSES = ("classes", "class_names", "class_to_idx")
+"""Keys under which training scripts keep what the classes are called."""
 
 _PREFIXES = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before every key."""
@@ -82,11 +87,11 @@ def _cut(path: Path, option: str, error: Exception) -> WeightsError:
     )
 
 
-def _read_torch(path: Path, option: str) -> Mapping[str, Any]:
+def _read_torch(path: Path, option: str, mmap: bool = False) -> Mapping[str, Any]:
     # Training scripts keep their arguments in a Namespace: plain data, safe to restore.
     with torch.serialization.safe_globals([argparse.Namespace]):
         try:
-            raw = torch.load(path, map_location="cpu", weights_only=True)
+            raw = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         except MemoryError:
             raise
         except Exception as error:  # a damaged file can fail anywhere in the unpickler
@@ -114,6 +119,41 @@ def _unreadable(path: Path, option: str, error: Exception) -> WeightsError:
         f"{option}={path} cannot be read as a torch file ({type(error).__name__}: {first}). "
         "Give a .safetensors file or a torch file (.pt, .pth, .bin)."
     )
+
+
+def read_classes(path: Path) -> tuple[str, ...] | None:
+    """What the classes of a checkpoint are called, in the order of their numbers; None = not said.
+
+    A safetensors file says it in its metadata (``classes``, a JSON list; prose is none), a torch
+    file beside its weights: ``classes`` or ``class_names``, a list, or ``class_to_idx``, a number
+    for each name.
+
+    Raises:
+        WeightsError: what stands there is something else.
+    """
+    if path.suffix == ".safetensors":
+        found = _stated(read_metadata(path).get("classes", ""))
+    else:
+        raw = _read_torch(path, "weights", mmap=zipfile.is_zipfile(path))
+        found = next((raw[key] for key in _CLASSES if key in raw), None)
+    if isinstance(found, Mapping) and sorted(found.values()) == list(range(len(found))):
+        found = sorted(found, key=found.__getitem__)
+    if found is None:
+        return None
+    if not isinstance(found, (list, tuple)) or not all(isinstance(name, str) for name in found):
+        raise WeightsError(
+            f"weights={path} says its classes ({', '.join(_CLASSES)}) in a form that is neither a "
+            "list of names nor a number for each. Give them as model.classes=<file, one a line>."
+        )
+    return tuple(found)
+
+
+def _stated(text: str) -> Any:
+    """What the metadata's text holds; None where it is no JSON: people write sentences there."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return None
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -42,6 +42,10 @@ class KernelError(AsapEvalError):
     """A compiled kernel that cannot be had on this machine."""
 
 
+class SetUpError(AsapEvalError):
+    """Something that lets every sample fail: data, model or installation."""
+
+
 class RecordError(AsapEvalError):
     """A record or per-sample file that cannot be read or written."""
 

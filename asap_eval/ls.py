@@ -73,6 +73,25 @@ def _option_rows(classes: Mapping[str, type[Any]]) -> list[list[str]]:
     ]
 
 
+def hosts_table() -> Table:
+    """timm's Vision Transformers: those that run, by stem and head, and why the others do not."""
+    import timm
+
+    from asap_eval.models import timm_names
+
+    rows: dict[tuple[str, str], list[str]] = {}
+    for name in timm_names.names():
+        reason = timm_names.refusal(name)
+        row = ("yes", timm_names.kind(name)) if reason is None else ("no", reason)
+        rows.setdefault(row, []).append(name)
+    return Table(
+        "Hosts",
+        ["runs", "what it is, or why not", "models"],
+        [[*row, ", ".join(found)] for row, found in sorted(rows.items())],
+        [f"All architectures that timm {timm.__version__} builds with its VisionTransformer."],
+    )
+
+
 def type_name(hint: Any) -> str:
     """A type as a person would write the choices: ``pool | prune``, ``int | none``."""
     arms = typing.get_args(hint)
@@ -105,7 +124,10 @@ TABLES: dict[str, Callable[[], Table]] = {
     "methods": methods_table,
     "benchmarks": benchmarks_table,
     "settings": settings_table,
+    "hosts": hosts_table,
 }
+SLOW = ("hosts",)
+"""Lists for which hundreds of models are built: half a minute, where they are asked for."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -114,7 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.into and not args.what:
         parser.error("--into needs the name of one list")
-    tables = [TABLES[name]() for name in ([args.what] if args.what else TABLES)]
+    chosen = [args.what] if args.what else [name for name in TABLES if name not in SLOW]
+    tables = [TABLES[name]() for name in chosen]
     if args.options:
         tables += [options_table(), bench_options_table()]
     if args.into is not None:
@@ -150,10 +173,13 @@ def filled(file: Path, name: str, tables: Sequence[Table]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "asap-eval-ls",
-        description="What there is to run: models, methods, benchmarks, and the settings that "
-        "methods' authors used. Without an argument all four lists.",
+        description="What there is to run: models, methods, benchmarks, the settings that "
+        "methods' authors used, and which of timm's models the hosts run. Without an argument all "
+        "lists but the last.",
     )
-    parser.add_argument("what", nargs="?", choices=tuple(TABLES), help="one list; all if left out")
+    parser.add_argument(
+        "what", nargs="?", choices=tuple(TABLES), help="one list; all but hosts if left out"
+    )
     parser.add_argument(
         "--options", action="store_true", help="the options of methods and benchmarks too"
     )

@@ -22,6 +22,12 @@ def match_macs(tokens: int, width: int) -> int:
     return (tokens + 1) // 2 * (tokens // 2) * width
 
 
+def mean_over_heads(keys: Tensor) -> Tensor:
+    """``[b, N, d]`` from ``[b, H, N, d]``, in fp32 (fp64 stays): a mean rounded to 16 bits is moved
+    by the last bit of its keys, and near-ties with it."""
+    return keys.to(torch.promote_types(keys.dtype, torch.float32)).mean(1)
+
+
 def match(metric: Tensor, r: int, prefix: int) -> Tensor:
     """Where tokens go when the ``r`` most similar pairs are merged.
 

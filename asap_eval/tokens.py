@@ -156,10 +156,11 @@ def combine(x: Tensor, slot: Tensor, weight: Tensor, slots: int) -> Tensor:
     starts = torch.searchsorted(ordered, torch.arange(slots, device=x.device))
     dropped = int(starts[0])
     token = token[dropped:]
-    # One call that gathers and sums: many small ones take longer than the work itself.
+    # One call that gathers and sums: many small ones take longer than the work itself. Another
+    # layout in memory (a batch of one image may have one) would round the sums in another way.
     out = F.embedding_bag(
         token,
-        x.to(wide),
+        x.to(wide).contiguous(),
         starts - dropped,
         mode="sum",
         per_sample_weights=weight.index_select(0, token).to(wide),

@@ -21,6 +21,20 @@ def to_device(values: Sequence[Any] | Tensor, device: torch.device) -> Tensor:
     return made.to(device)
 
 
+def mark(device: torch.device, *, timed: bool = False) -> torch.cuda.Event:
+    """A mark behind what is queued on this GPU, whichever GPU is the current one.
+
+    An event that is recorded without a stream goes into the queue of the current device: there it
+    passes at once, whatever another one has still to do.
+
+    Args:
+        device: of the work. timed: `elapsed_time` between two such marks will be asked.
+    """
+    event = torch.cuda.Event(enable_timing=timed)
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
 class Arriving:
     """A small tensor on its way to the CPU; work queued after this is not waited for.
 
@@ -29,12 +43,12 @@ class Arriving:
     """
 
     def __init__(self, values: Tensor) -> None:
-        self._values, self._event = values, None
+        self._values = values
+        self._event: torch.cuda.Event | None = None
         if values.device.type == "cuda":
             self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             self._values.copy_(values, non_blocking=True)
-            self._event = torch.cuda.Event()
-            self._event.record()
+            self._event = mark(values.device)
 
     def list(self) -> Any:
         """The values as nested lists, once they are here."""

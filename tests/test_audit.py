@@ -10,6 +10,7 @@ import torch
 
 import asap_eval
 from asap_eval.audit import Check, Finding, arithmetic, audit, crossings, ledger, work
+from asap_eval.bench.macs import macs_of, model_macs
 from asap_eval.hosts import geometry_of
 from asap_eval.paper import paper_table
 from asap_eval.report.audit import audit_sheet
@@ -39,6 +40,10 @@ KNOWN = [
     ("Table 7", "ClipViT-L: ClipViT-L", "flops_g", "191.0"),
     ("Table 7", "ClipViT-L: + Lazy Random Walk", "flops_g", "195.6 (+4.61)"),
     ("Table 9", "+ Lazy Random Walk (All layers)", "flops_t", "+0.046"),
+    ("Table 1", "DeiT-Base: Ours (prun.)", "flops_delta_pct", "-32.95"),
+    ("Table 1", "DeiT-Base: Ours (pool.)", "flops_delta_pct", "-32.95"),
+    ("Table 1", "DeiT-Base: Ours (w/o accumulation)", "flops_delta_pct", "-32.95"),
+    ("Figure 6", "DeiT-Base: FLOPs at the default point", "flops_delta_pct", "-32.95"),
     # figures printed twice
     ("Table 4", "VisionZip", "pope_acc", "77.1"),
     ("Table 9", "LLaVA-NeXT", "cuda_ms", "268"),
@@ -90,7 +95,9 @@ def test_what_can_be_right_is_not_accused(findings: list[Finding]) -> None:
     """Finer quotients than one decimal, and Rel of the cells instead of the printed averages."""
     accused = {(f.table, f.row, f.column) for f in findings}
     assert ("Table 1", "ViT-AugReg: Ours", "flops_delta_pct") not in accused
-    assert ("Table 1", "DeiT-Base: Ours (w/o accumulation)", "flops_delta_pct") not in accused
+    rounded = {f.row for f in findings if f.table == "Table 1" and f.kind == "last digit"}
+    assert not any("w/o accumulation" in row for row in rounded)  # a finer quotient
+    assert ("Table 1", "DeiT-Base: ToMe", "flops_delta_pct") not in accused  # acts in every block
     assert ("Table 6", "320 tokens: ASAP (Ours)", "rel_pct") not in accused
     assert ("Table 6", "160 tokens: PruneSID", "rel_pct") not in accused
     assert ("Table 10", "+ VisPruner", "rel_pct") not in accused
@@ -117,6 +124,9 @@ def test_a_change_to_a_cell_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     printed("7", "+ Lazy Random Walk", "ClipViT-L", flops_g="179.2")
     kinds = {f.row: f.kind for f in work.walk().findings}
     assert kinds["ClipViT-L: + Lazy Random Walk"] == "last digit"
+    printed("1", "Ours (pool.)", "DeiT-Base", flops_delta_pct="-32.39")
+    rows = [f.row for f in work.late().findings]
+    assert rows[:2] == ["DeiT-Base: Ours (prun.)", "DeiT-Base: Ours (w/o accumulation)"]
     printed("4", "VisionZip", "", pope_acc="77.1")
     assert crossings.same_figures().findings == ()
 
@@ -128,6 +138,21 @@ def test_the_walk_is_what_the_method_counts_as_its_own() -> None:
         model(tiny.images(1))
     geometry = geometry_of(model)
     assert float(trace.method_macs[0]) == geometry.depth * geometry.tokens**3
+
+
+def test_nothing_saves_more_than_dropping_every_patch() -> None:
+    """The bound against a run that keeps the class token alone, block by block."""
+    model = tiny.vit()
+    geometry = geometry_of(model)
+    for block in range(1, geometry.depth):
+        with asap_eval.reduce(model, "random", k=1e-9, layer=block) as trace, torch.no_grad():
+            model(tiny.images(1))
+        left = float(model_macs(geometry, trace)[0])
+        kept = [geometry.tokens] * block + [geometry.prefix] * (geometry.depth - block)
+        assert macs_of(geometry, kept) <= left
+    assert ledger.most_saved("deit_base", 12) == 0
+    assert ledger.most_saved("deit_base", 8) < 100 * 4 / 12
+    assert ledger.most_saved("deit_base", 7) > 36.36 > ledger.most_saved("deit_base", 8)
 
 
 @pytest.mark.parametrize(
@@ -143,5 +168,5 @@ def test_the_sheet_lists_tables_in_order(checks: list[Check]) -> None:
     sections = list(dict.fromkeys(line.section for line in sheet.rows))
     numbers = [int(s.split()[1]) for s in sections if s.startswith("Table")]
     assert numbers == sorted(numbers)
-    assert sections[-2:] == ["Appendix E.2", "Appendix J"]
+    assert sections[-3:] == ["Appendix E.2", "Appendix J", "Figure 6"]
     assert len(sheet.rows) == sum(len(check.findings) for check in checks)

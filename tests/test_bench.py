@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 from pictures import picture_folder
 from torch import Tensor
 
 from asap_eval.bench import bench as registry
+from asap_eval.bench import speed
 from asap_eval.bench.bench import benches, build_bench
 from asap_eval.bench.image_bench import ImageBench
 from asap_eval.bench.images import ImageBatch, ImageSet, Sample, open_images
@@ -134,6 +136,30 @@ def test_a_jobs_sources_hold_no_other_benchmark(budget: Budget | None) -> None:
 def test_the_key_follows_the_options_of_the_benchmark() -> None:
     def key(**params: Any) -> str:
         job = Job("deit_tiny", bench_params=params)
-        return job_key(job, weights_sha256="w", data_digest="d", sources="s")
+        return job_key(
+            job,
+            weights_sha256="w",
+            data_digest="d",
+            content="c",
+            searched=None,
+            sources="s",
+            versions={},
+        )
 
     assert len({key(), key(scale=1.0), key(scale=2.0)}) == 3
+
+
+@pytest.mark.parametrize("error", [ModuleNotFoundError, RuntimeError, AssertionError, Exception])
+def test_a_clock_that_is_not_told_ends_no_run(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pynvml's errors (no permission, MIG) derive from `Exception` alone."""
+
+    class NVMLError(error):  # type: ignore[valid-type, misc]
+        pass
+
+    def failing(_: Any) -> int:
+        raise NVMLError("Insufficient Permissions")
+
+    monkeypatch.setattr(torch.cuda, "clock_rate", failing)
+    assert speed._clock(torch.device("cuda")) is None

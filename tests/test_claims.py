@@ -96,13 +96,22 @@ def test_both_readings_of_the_sink_have_to_agree() -> None:
     [
         ((70, 75, 79), 2, "supported"),
         ((70, 68.5, 79), 2, "mixed"),  # a step falls by more than a point
-        ((70, 72, 73), 2, "mixed"),  # intervals overlap
+        ((70, 71, 72.5), 2, "mixed"),  # 2.5 points, 2.83 of noise
+        ((70, 72, 73), 2, "supported"),  # though both intervals overlap
         ((79, 75, 70), 2, "contradicted"),
+        ((73, 72, 70), 2, "contradicted"),
     ],
 )
 def test_accuracy_over_tau(top1: tuple[float, ...], half: float, verdict: str) -> None:
     rows = [
-        {"tau": tau, "top1": value, "low": value - 80 - half, "high": value - 80 + half, "n": 9}
+        {
+            "tau": tau,
+            "top1": value,
+            "delta": value - 80,
+            "low": value - 80 - half,
+            "high": value - 80 + half,
+            "n": 9,
+        }
         for tau, value in enumerate(top1)
     ]
     assert rules.rising_accuracy(rows).verdict == verdict
@@ -170,7 +179,8 @@ def test_everything_at_hand_gives_a_verdict_on_everything() -> None:
     assert {row.verdict for row in found.values()} == {"supported", "contradicted"}
     assert found["clustering takes 0.01 ms"].verdict == "contradicted"
     accuracy = found["accuracy rises with tau"]
-    assert accuracy.measured == "tau=1.4: 60.00 %; tau=1.7: 70.00 %; tau=2: 78.00 %"
+    grid = "tau=1.4: 60.00 %; tau=1.7: 70.00 %; tau=2: 78.00 %"
+    assert accuracy.measured == f"{grid}; last less first +18.00 [+16.59, +19.41]"
 
 
 def test_what_was_not_run_is_said_and_how_to_run_it() -> None:

@@ -7,20 +7,23 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pictures import CLASSES, TINY, picture_folder
 
-from asap_eval.cli import main
+from asap_eval.cli import main, planning
 from asap_eval.cli.experiment import rows_of
-from asap_eval.cli.groups import register_choices
+from asap_eval.cli.groups import choices, register_choices
+from asap_eval.cli.overrides import check, parsed
 from asap_eval.experiment import load
 from asap_eval.method import methods
 from asap_eval.models import model_names
 from asap_eval.paths import PACKAGE, conf_dir
-from asap_eval.record import read_record, read_records
+from asap_eval.record import Job, read_record, read_records
 from asap_eval.report.cli import main as report
 
 Run = Callable[..., tuple[int, list[str], str]]
@@ -475,6 +478,91 @@ def test_a_plan_says_all_and_runs_nothing(command: Run, pictures: Path, tmp_path
     code, out, _ = command(*given[:2], "data=nowhere", "plan=true")
     assert code == 1
     assert "missing: data=nowhere does not exist" in "\n".join(out)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["model=deit_tiny"],
+        ["model=deit_tiny", "bench=kinetics", "stage=train"],
+        ["model=clip_vit_l14_336_hf", "bench=kinetics", "stage=train"],
+    ],
+    ids=["eval", "train", "clip"],
+)
+def test_a_plan_fetches_no_weights(
+    more: list[str], command: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("hf_hub_download", "snapshot_download"):
+        monkeypatch.setattr(huggingface_hub, name, lambda *_, **__: pytest.fail("fetched"))
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr("asap_eval.bench.outlook.cached", lambda *_: False)
+    monkeypatch.setattr("asap_eval.models.clip_tower.load_published", lambda *_: pytest.fail("is"))
+    code, out, err = command(*more, f"data={pictures}", "plan=true")
+    text = "\n".join(out)
+    assert code == 1, err
+    assert "missing: weights: " in text
+    assert "is not in the local cache. A run fetches it" in text
+    assert ("1.254 GMACs per image" in text) == (len(more) == 1)
+    assert "will be written" not in text
+
+
+@pytest.mark.parametrize("data", ["hfds/owner/name@val", "wds/https://host/{0..9}.tar"])
+def test_a_plan_fetches_no_data(data: str, command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asap_eval.bench.outlook.cached", lambda *_: False)
+    monkeypatch.setattr("asap_eval.bench.imagenet.open_images", lambda *_, **__: pytest.fail("is"))
+    code, out, _ = command(*TINY, f"data='{data}'", "plan=true")
+    assert code == 1
+    assert f"missing: data: {data} is not in the local cache" in "\n".join(out)
+
+
+def test_a_plan_keeps_the_hubs_libraries_from_the_network(
+    command: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a model or data set asks for, only what is here already is found."""
+    import datasets
+
+    places = (huggingface_hub.constants, datasets.config)
+    for place in places:
+        monkeypatch.setattr(place, "HF_HUB_OFFLINE", False)
+    seen: list[bool] = []
+    prepare = planning.prepare
+
+    def watched(job: Job) -> Any:
+        seen.extend(place.HF_HUB_OFFLINE for place in places)
+        return prepare(job)
+
+    monkeypatch.setattr(planning, "prepare", watched)
+    command(*TINY, f"data={pictures}", "plan=true")
+    assert seen == [True, True]
+    assert [place.HF_HUB_OFFLINE for place in places] == [False, False]
+
+
+# Options of a model's constructor
+
+
+@pytest.mark.parametrize("model", [name for name in choices("model") if name != "timm"])
+def test_every_model_hands_keys_to_its_constructor(model: str) -> None:
+    check(parsed([f"model={model}", "model.kwargs.img_size=96"]))
+
+
+@pytest.mark.parametrize("more", [["method=random"], ["methods=[random]"], []], ids=str)
+def test_a_model_of_another_size_sees_pictures_of_its_size(
+    more: list[str], command: Run, pictures: Path
+) -> None:
+    given = (f"data={pictures}", "limit=2", "weights=random", "model.kwargs.img_size=[96,64]")
+    code, out, err = command("model.timm=test_vit", *given, *more)
+    assert code == 0, err
+    record = read_record(Path(out[-1]))
+    assert record.job.model_params["kwargs"] == {"img_size": [96, 64]}
+    assert record.macs is not None
+    assert 0 < record.macs.baseline_g < 0.5 * 0.0376
+
+
+def test_keys_that_a_constructor_does_not_have_are_said(command: Run, pictures: Path) -> None:
+    given = (f"data={pictures}", "weights=random")
+    code, _, err = command("model=deit_tiny", *given, "model.kwargs.im_size=96")
+    assert code == 2
+    assert "unexpected keyword argument 'im_size'" in " ".join(err.split())
 
 
 def test_help_lists_groups_and_keys(command: Run) -> None:

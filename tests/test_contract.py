@@ -16,6 +16,7 @@ import torch
 from cases import CASES, VISION, Case, batch, pairs, run
 from timm.models import vision_transformer
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend
 
 import asap_eval
 from asap_eval.bench.speed import Unpruned
@@ -544,7 +545,7 @@ def test_one_padded_call_attends_like_image_by_image(
     bias = torch.randn(layout.total, generator=g) if with_bias else None
     on_cpu = attention.attend(q, k, v, layout, bias)
     flat, sums, packed = gpu_attention.attend_packed(
-        *map(attention.by_token, (q, k, v)), layout, bias
+        *map(attention.by_token, (q, k, v)), layout, bias, SDPBackend.EFFICIENT_ATTENTION
     )
     padded = layout.shaped(flat).transpose(1, 2)
     assert not packed

@@ -40,7 +40,8 @@ def resolved(method: str, **params: Any) -> dict[str, Any]:
 def asap(**changes: Any) -> RunRecord:
     given = {"params": resolved("asap", tau=1.7), "budget": AT_35, **changes}
     whole = rec.Baseline("none", 79.2, None, 500, 0)
-    return replace(make("asap", **given), baseline=whole)
+    telling = rec.Paired(-9.2, [-10.9, -7.5], 1e-7)
+    return replace(make("asap", **given), baseline=whole, paired=telling)
 
 
 def random(seed: int, top1: float, delta: float) -> RunRecord:
@@ -80,6 +81,12 @@ def test_on_all_images_no_mark_is_needed() -> None:
     other = replace(asap(), baseline=rec.Baseline("none", 60.0, None, 500, 0))
     (ours, _) = lines([other], experiment(samples=500))
     assert ours["verdict"] == "reproduced †"
+
+
+def test_an_interval_that_holds_every_loss_cannot_tell() -> None:
+    wide = replace(asap(), paired=rec.Paired(-9.2, [-11.6, -6.8], 1e-7))
+    (_, ours, _) = lines([wide, baseline()])
+    assert ours["verdict"] == "cannot tell: an interval of 4.8 points †"
 
 
 def test_seeds_are_a_mean_and_a_spread() -> None:

@@ -14,6 +14,7 @@ from asap_eval.hosts import install
 from asap_eval.hosts.attention import attend, attend_with_maps
 from asap_eval.hosts.layout import Layout
 from asap_eval.method import build
+from asap_eval.transfer import Arriving
 
 pytestmark = [
     pytest.mark.gpu,
@@ -104,6 +105,46 @@ def test_a_batch_equals_its_images(case: Case) -> None:
         alone, own = run(on_gpu("plain"), case, x[i : i + 1])
         assert torch.equal(own.lengths[:, 0], trace.lengths[:, i])
         torch.testing.assert_close(alone[0], got[i], rtol=0, atol=1e-4)
+
+
+@pytest.fixture
+def second() -> torch.device:
+    """A GPU that is not the current one."""
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one GPU")
+    assert torch.cuda.current_device() == 0
+    return torch.device("cuda:1")
+
+
+@pytest.mark.parametrize("biased", [False, True], ids=["plain", "biased"])
+@pytest.mark.parametrize("dtype", ATOL, ids=str)
+def test_maps_on_a_gpu_that_is_not_current(
+    second: torch.device, dtype: torch.dtype, biased: bool
+) -> None:
+    layout = Layout((197, 12, 130))
+    given = qkv(layout, 3, 64, dtype)
+    bias = (torch.arange(layout.total, device=DEVICE) % 5 + 1).log() if biased else None
+    wanted, maps = attend_with_maps(*given, layout, bias, [0, 2], heads=False)
+    bias = None if bias is None else bias.to(second)
+    there = [t.to(second) for t in given]
+    got, found = attend_with_maps(*there, Layout(layout.lengths), bias, [0, 2], heads=False)
+    torch.testing.assert_close(got.to(DEVICE), wanted, rtol=0, atol=ATOL[dtype])
+    torch.testing.assert_close(found.to(DEVICE), maps, rtol=0, atol=ATOL[dtype] / 4)
+
+
+@pytest.mark.parametrize("case", [c for c in VISION if c.effect == "tokens"], ids=str)
+def test_a_method_on_a_gpu_that_is_not_current(second: torch.device, case: Case) -> None:
+    wanted, other = run(on_gpu("plain"), case, batch().to(DEVICE))
+    got, trace = run(tiny.HOSTS["plain"]().to(second), case, batch().to(second))
+    assert torch.equal(trace.lengths.cpu(), other.lengths.cpu())
+    torch.testing.assert_close(got.cpu(), wanted.cpu(), rtol=0, atol=2e-4)
+
+
+def test_counts_arrive_from_a_gpu_that_is_not_current(second: torch.device) -> None:
+    busy = torch.ones(4096, 4096, device=second)
+    for _ in range(50):
+        busy = (busy @ busy).clamp(max=1)
+    assert Arriving(busy[0, :3].long()).list() == [1, 1, 1]
 
 
 def test_nothing_waits_for_a_walk_that_never_fires() -> None:

@@ -453,6 +453,10 @@ def test_labels_of_a_data_set(dataset: Callable[..., Any], tmp_path: Path) -> No
     named.save_to_disk(tmp_path / "named")
     with pytest.raises(DataError, match="has columns photo, label; its image column"):
         wnids(f"hfds/{tmp_path}/named")
+    double = dataset(None, [1]).add_column("cls", [2])
+    double.save_to_disk(tmp_path / "double")
+    with pytest.raises(DataError, match="has the columns label and cls, and each may be its label"):
+        wnids(f"hfds/{tmp_path}/double")
 
 
 def test_a_damaged_parquet_file(dataset: Callable[..., Any], tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ LAYERS = [
     {
         "checkpoint",
         "digests",
+        "fingerprint",
         "hub",
         "tokens",
         "trace",
@@ -32,7 +33,7 @@ LAYERS = [
         "decoding",
         "transfer",
     },
-    {"fingerprint", "hub_file", "method", "predictors"},
+    {"hub_file", "method", "predictors"},
     {"rows", "scorer", "learned"},
     {"methods", "hosts"},
     {"paths", "record", "journal"},
@@ -53,8 +54,8 @@ LAYERS = [
 ONLY = {
     "kernels": {"errors"},
     "hosts": {"errors", "tokens", "trace", "packing", "transfer", "method", "kernels"},
-    "video": {"errors", "digests", "models", "hosts"},
-    "vlm": {"errors", "decoding", "splits", "fingerprint", "rows"},
+    "video": {"errors", "digests", "fingerprint", "models", "hosts"},
+    "vlm": {"errors", "fingerprint", "decoding", "splits", "rows"},
     "paper": {"errors"},
     "audit": {"errors", "paper", "bench", "hosts", "models"},
     "report": {

@@ -15,7 +15,13 @@ import torch
 from asap_eval.kernels.mean_map import mean_maps
 
 generator = torch.Generator().manual_seed(0)
-shapes = ((64, 3, (37, 37, 37)), (48, 2, (50, 70, 3)), (32, 1, (1, 130, 64)))
+shapes = (
+    (64, 3, (37, 37, 37)),
+    (72, 1, (20, 9, 66)),
+    (48, 2, (50, 70, 3)),
+    (32, 1, (1, 130, 64)),
+    (136, 1, (17, 5, 18)),
+)
 for dtype, atol in ((torch.float32, 5e-7), (torch.float16, 5e-7)):
     for width, heads, lengths in shapes:
         total, places = sum(lengths), torch.tensor(lengths)

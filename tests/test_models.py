@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -17,10 +18,17 @@ from safetensors.torch import save
 from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor
 
+import asap_eval
 from asap_eval.bench.images import image_batches, open_images
 from asap_eval.digests import file_sha256
-from asap_eval.errors import BadValueError, UnknownNameError, WeightsError
+from asap_eval.errors import (
+    BadValueError,
+    UnknownNameError,
+    UnsupportedModelError,
+    WeightsError,
+)
 from asap_eval.models import ModelSpec, load_model, model_names, model_specs, spec_from
+from asap_eval.models.zoo import check_device
 from asap_eval.paths import conf_dir
 
 
@@ -272,22 +280,51 @@ def test_bundled_model() -> None:
 
 
 @pytest.mark.golden(
-    "data/weights/deit_tiny_patch16_224.safetensors", "data/imagenet/n01440764/*.JPEG"
+    "data/weights/*.safetensors", "data/imagenet/*/*.JPEG", "data/weights/*.classes.txt"
 )
-def test_real_weights_on_real_images(shared: Path) -> None:
-    """20 photographs over all classes; the 500 are the command line's job."""
-    file = shared / "data/weights/deit_tiny_patch16_224.safetensors"
-    loaded = load_model("deit_tiny", weights=file)
-    assert loaded.weights.sha256.startswith("0af164d9")
+@pytest.mark.parametrize(
+    ("architecture", "file", "sha256", "right"),
+    [
+        ("deit_tiny", "deit_tiny_patch16_224.safetensors", "0af164d9", 18),
+        (
+            "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
+            "vit_tiny_augreg_tinyimagenet.safetensors",
+            "e519248f",
+            14,
+        ),
+    ],
+    ids=["deit", "augreg"],
+)
+def test_real_weights_on_real_images(
+    architecture: str, file: str, sha256: str, right: int, shared: Path, tmp_path: Path
+) -> None:
+    """20 photographs over all classes that the weights know; the 500 are the command line's job."""
+    loaded = load_model(architecture, weights=shared / "data/weights" / file)
+    assert loaded.weights.sha256.startswith(sha256)
+    known = (shared / "data/weights" / file).with_suffix(".classes.txt")
+    classes = known.read_text().split() if known.is_file() else None
+    for folder in (shared / "data/imagenet").glob("n*"):
+        if classes is None or folder.name in classes:
+            (tmp_path / folder.name).symlink_to(folder)
     images = open_images(
-        str(shared / "data/imagenet"),
-        classes=loaded.classes,
-        labels=loaded.labels,
-        limit=20,
-        sample="spread",
+        str(tmp_path), classes=loaded.classes, labels=loaded.labels, limit=20, sample="spread"
     )
-    right = 0
+    found = 0
     with torch.inference_mode():
         for batch in image_batches(images, loaded.transform, 10):
-            right += int((loaded.model(batch.pixels).argmax(1) == torch.tensor(batch.labels)).sum())
-    assert right == 18
+            found += int((loaded.model(batch.pixels).argmax(1) == torch.tensor(batch.labels)).sum())
+    assert found == right
+
+
+@pytest.mark.parametrize("device", ["mps", "mps:0", "xpu", "meta"])
+def test_devices_that_were_never_tried_are_refused_by_name(device: str) -> None:
+    with pytest.raises(BadValueError, match=f"device={device} is not supported.*float64"):
+        check_device(device)
+
+
+def test_a_model_on_such_a_device_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = load_model("test_vit", weights="random").model
+    on_metal = SimpleNamespace(device=torch.device("mps"))
+    monkeypatch.setattr(net, "parameters", lambda: iter([on_metal]))
+    with pytest.raises(UnsupportedModelError, match="on mps"), asap_eval.reduce(net, "none"):
+        pass

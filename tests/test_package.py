@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -15,15 +16,18 @@ EXAMPLE_BYTES = 3_000_000
 """What the bundled example may cost in the wheel."""
 
 
+def built(kind: str, source: Path, folder: Path) -> Path:
+    """A distribution, built offline with the build backend of this environment."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(folder)]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (found,) = folder.iterdir()
+    return found
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built offline with the build backend of this environment."""
-    folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (built,) = folder.glob("*.whl")
-    return built
+    return built("wheel", ROOT, tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +102,19 @@ def test_wheel_works_from_any_folder(wheel: Path, tmp_path: Path) -> None:
     first, _, lists = done.stdout.partition("\n")
     assert Path(first) == site / "asap_eval" / "conf"
     assert "deit_tiny" in lists
+
+
+def test_sdist_builds_the_same_wheel_and_has_no_test_that_cannot_run(
+    contents: dict[str, int], tmp_path: Path
+) -> None:
+    with tarfile.open(built("sdist", ROOT, tmp_path / "sdist")) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.glob("asap_eval-*")
+    inside = {path.relative_to(source).parts[0] for path in source.rglob("*") if path.is_file()}
+    texts = {"CHANGELOG.md", "LICENSE", "README.md", "PKG-INFO", "pyproject.toml", ".gitignore"}
+    assert inside == {"asap_eval", "conf", *texts}
+    with zipfile.ZipFile(built("wheel", source, tmp_path / "wheel")) as archive:
+        assert set(archive.namelist()) == set(contents)
 
 
 def test_version_is_said_once() -> None:

@@ -16,6 +16,7 @@ from asap_eval import method
 from asap_eval.cli.groups import register_choices
 from asap_eval.cli.overrides import check, parsed
 from asap_eval.ls import filled, methods_table
+from asap_eval.report.verdict import word_of
 from asap_eval.train.job import parse
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -127,6 +128,6 @@ def test_its_findings_are_those_of_the_records() -> None:
     said = []
     for row in rows:
         top1, delta, printed, word, macs = (row[head.index(name)] for name in names)
-        short = [top1.split()[0], delta, printed.split()[0], word.split(" †")[0], macs.split()[0]]
+        short = [top1.split()[0], delta, printed.split()[0], word_of(word), macs.split()[0]]
         said.append(short)
     assert [cells(line)[1:] for line in first] == said

@@ -33,8 +33,16 @@ from asap_eval.runner.sources import sources_digest
 JOB = Job(model="deit_tiny", method="asap", data="x", k=2.0, params={"tau": 1.7})
 
 
-def key_of(job: Job, weights: str = "w", data: str = "d", sources: str = "s") -> str:
-    return job_key(job, weights_sha256=weights, data_digest=data, sources=sources)
+def key_of(job: Job, **changes: Any) -> str:
+    given: dict[str, Any] = {
+        "weights_sha256": "w",
+        "data_digest": "d",
+        "content": "c",
+        "searched": None,
+        "sources": "s",
+        "versions": {"torch": "2"},
+    }
+    return job_key(job, **{**given, **changes})
 
 
 def record_of(job: Job = JOB, **changes: Any) -> RunRecord:
@@ -94,7 +102,6 @@ def full_record() -> RunRecord:
         {"seed": 1},
         {"speed": True},
         {"model_params": {"labels": "none"}},
-        {"data": "y"},
     ],
     ids=str,
 )
@@ -102,18 +109,26 @@ def test_the_key_follows_every_field_of_the_job(change: dict[str, Any]) -> None:
     assert key_of(dataclasses.replace(JOB, **change)) != key_of(JOB)
 
 
-def test_the_key_follows_content_not_addresses(tmp_path: Path) -> None:
-    elsewhere = dataclasses.replace(JOB, weights="/another/place.safetensors")
+def test_the_key_follows_content_not_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = dataclasses.replace(JOB, weights="/another/place.safetensors", data="y")
     assert key_of(elsewhere) == key_of(JOB)
-    assert len({key_of(JOB), key_of(JOB, weights="v"), key_of(JOB, data="e")}) == 3
-    assert key_of(JOB, sources="t") != key_of(JOB)
-    # One folder by two names is one job; two folders with equal names and labels are two.
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    keys = [
-        key_of(dataclasses.replace(JOB, data=str(tmp_path / name))) for name in ("a", "b/../a", "b")
+    changes: list[dict[str, Any]] = [
+        {"weights_sha256": "v"},
+        {"data_digest": "e"},
+        {"content": "b"},
+        {"searched": "b"},
+        {"sources": "t"},
+        {"versions": {"torch": "3"}},
     ]
-    assert keys[0] == keys[1] != keys[2]
+    assert len({key_of(JOB), *(key_of(JOB, **change) for change in changes)}) == 7
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = dataclasses.replace(JOB, params={"checkpoint": "~/predictors"})
+    (tmp_path / "predictors").write_text("one")
+    before = key_of(file)
+    (tmp_path / "predictors").write_text("two")
+    assert key_of(file) != before
 
 
 def test_a_matched_record_counts_by_its_samples(tmp_path: Path) -> None:

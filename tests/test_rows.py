@@ -92,7 +92,7 @@ def test_without_the_hub_the_last_state_is_read(mini: Hub) -> None:
     new = opened(f"hfds/{NAME}")
     assert new.labels == [5, 6, 7]
     assert new.commits == {NAME: mini.commit(NAME)}
-    assert new.store.content(new.places) != first.store.content(first.places)
+    assert new.content() != first.content()
 
 
 def test_what_datasets_prepared_serves_without_the_hub(
@@ -248,14 +248,14 @@ def test_a_file_rewritten_under_its_name_is_read_again(
     file = Path(data.removeprefix("hfds/")) / "validation-0.parquet"
     parquet([1, 2], "#ff0000", file)
     first = opened(data)
-    before = first.store.content(first.places)
-    assert before == first.store.content(first.places)
+    before = first.content()
+    assert before == first.content()
     new = parquet([1, 2], "#fe0000")
     assert len(new) == file.stat().st_size
     _rewrite(file, new)
     again = opened(data)
     assert again.load(0).getpixel((0, 0)) == (254, 0, 0)
-    assert again.store.content(again.places) != before
+    assert again.content() != before
 
 
 def test_a_folder_of_files_gives_the_split_alone(tmp_path: Path, hub: Hub) -> None:
@@ -280,3 +280,26 @@ def test_a_saved_split_says_what_it_is(tmp_path: Path, hub: Hub) -> None:
     for address in ("saved", "saved@validation"):
         with pytest.raises(DataError, match=r"it holds the split test. Say hfds/.*saved@test"):
             opened(f"hfds/{tmp_path}/{address}")
+
+
+# What a record's key sees
+
+
+def test_rows_of_equal_labels_are_told_apart(hub: Hub, tmp_path: Path) -> None:
+    """By config, split and slice: ids, labels and even files may be the same."""
+    same = {f"{name}/v.parquet": parquet([1, 1]) for name in ("en", "cn")}
+    hub.files[NAME] = {"README.md": CONFIGS, "en/t.parquet": parquet([1, 1]), **same}
+    parquet([1, 1], path=tmp_path / "mini" / "validation-0.parquet")
+    sets = [
+        opened(address)
+        for address in (
+            f"hfds/{NAME}:en",
+            f"hfds/{NAME}:cn",
+            f"hfds/{NAME}:en@train",
+            f"hfds/{NAME}:en@train[:1]",
+            f"hfds/{NAME}:en@train[1:]",
+            f"hfds/{tmp_path}/mini@validation[:1]",
+            f"hfds/{tmp_path}/mini@validation[1:]",
+        )
+    ]
+    assert len({images.content() for images in sets}) == len(sets)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -27,6 +28,7 @@ from asap_eval.bench.imagenet import ImageNet
 from asap_eval.cli import main
 from asap_eval.errors import AsapEvalError, BadValueError, DataError, UnsupportedModelError
 from asap_eval.journal import Journal, Row
+from asap_eval.models import load_model
 from asap_eval.record import Budget, Job, RunRecord, read_record, read_records
 from asap_eval.runner import Outcome, run
 from asap_eval.runner.failures import explained
@@ -336,6 +338,28 @@ def test_memory_and_disk_are_explained(pictures: Path) -> None:
     assert "disk is full" in str(explained(OSError(errno.ENOSPC, "x"), job))
     assert "denied (/x)" in str(explained(PermissionError(errno.EACCES, "denied", "/x"), job))
     assert explained(RuntimeError("shapes cannot be multiplied"), job) is None
+
+
+def test_a_model_is_let_go_before_the_next_is_loaded(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two models may not fit into memory at once, be the row before finished or failed."""
+    held: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    def loading(*args: Any, **kwargs: Any) -> Any:
+        alive.append(sum(model() is not None for model in held))
+        loaded = load_model(*args, **kwargs)
+        held.append(weakref.ref(loaded.model))
+        return loaded
+
+    monkeypatch.setattr("asap_eval.runner.prepare.load_model", loading)
+    given = [f"data={pictures}", "weights=random", "limit=2", f"results={tmp_path}", "batch_size=2"]
+    models = "model.timm=test_vit,test_vit2,test_vit3,test_vit"
+    assert main(["-m", *given, models, "method=random", "method.layer=2"]) == 0
+    assert alive == [0] * 4
+    assert main(["-m", *given, models, "method=random", "method.layer=99"]) != 0
+    assert alive == [0] * 7  # the last one was still there
 
 
 # Processes

@@ -91,6 +91,7 @@ def test_two_pictures_are_refused_until_one_is_named(tmp_path: Path) -> None:
     assert opened(f"{file}:png").load(0).size == SIZES["png"]
     assert opened(f"{tmp_path}:PNG").load(0).size == SIZES["png"]
     seg = opened(f"{file}:seg.png")
+    assert seg.content() != opened(f"{file}:png").content()
     assert seg.load(0).size == SIZES["seg.png"]
     assert len(seg) == 2, "a sample that lacks the picture keeps its place"
     with pytest.raises(DataError, match="the sample has no image file"):

@@ -212,7 +212,7 @@ ONE_WORSE: dict[str, Callable[[dict[str, Any]], bool]] = {
 
 @pytest.mark.parametrize("name", ONE_WORSE)
 def test_a_difference_is_paired_and_its_interval_around_it(name: str, questions: Path) -> None:
-    """Against all right answers one is lost; the bootstrap's mean is the difference."""
+    """Against all right answers one is lost; four samples or so say little."""
     one, task = asked(questions, name), TASKS[name]
 
     said = "no" if name == "pope" else "maybe"  # its F1 leaves out what is neither
@@ -226,12 +226,12 @@ def test_a_difference_is_paired_and_its_interval_around_it(name: str, questions:
     expected = {"pope": -100 * (1 - 6 / 7) / 3, "mme": -150.0}.get(name, -25.0)
     assert found["delta"] == pytest.approx(expected)
     low, high = found["delta_ci95"]
-    assert low <= found["delta"] <= high <= 0
-    assert (low < high) == (name != "mme")  # one picture in each of its categories
+    assert low < found["delta"] < 0 < high  # one that is lost of a few proves nothing
     assert found["baseline"] == blocks[1]["score"]
     assert found["mcnemar_p"] == (None if task.soft else 1.0)
     same = difference(task, blocks[1], blocks[1], before, before)
-    assert same["delta_ci95"] == [0, 0]
+    assert same["delta_ci95"][0] == pytest.approx(-same["delta_ci95"][1])
+    assert same["delta_ci95"][0] < -10  # equal answers to so few questions prove nothing either
 
 
 def test_an_answer_is_cut_where_its_task_ends_it(questions: Path) -> None:

@@ -22,6 +22,7 @@ RULES: tuple[Callable[[], Check], ...] = (
     work.kinetics,
     work.walk,
     work.stages,
+    work.late,
     crossings.same_figures,
     crossings.throughputs,
     crossings.timers,

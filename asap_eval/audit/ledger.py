@@ -8,7 +8,7 @@ from functools import cache
 import timm
 import torch
 
-from asap_eval.bench.macs import unpruned_macs
+from asap_eval.bench.macs import macs_of, unpruned_macs
 from asap_eval.bench.vlm_macs import VlmMacs, unpruned_prefill
 from asap_eval.hosts import Geometry, geometry_of, llava_geometry
 from asap_eval.models import model_specs
@@ -47,6 +47,14 @@ def gmacs_without_products(model: str) -> float:
     whole = geometry(model)
     blocks = tuple(replace(block, attention_pair=0) for block in whole.blocks)
     return unpruned_macs(replace(whole, blocks=blocks)) / 1e9
+
+
+def most_saved(model: str, block: int) -> float:
+    """Percent of the model's work that is left out where every patch goes after a block, from 1,
+    and nothing is done in their place: no reduction there can save more."""
+    whole = geometry(model)
+    counts = [whole.tokens] * block + [whole.prefix] * (whole.depth - block)
+    return 100 * (1 - macs_of(whole, counts) / unpruned_macs(whole))
 
 
 def walk_gmacs(model: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asap_eval.audit import ledger
 from asap_eval.audit.finding import Check, Finding, Kind, figure, finding
-from asap_eval.paper import PaperRow, paper_table
+from asap_eval.paper import PaperRow, claims, paper_table
 
 OPERATIONS = 2
 """Of one multiply-accumulate: what Table 9 counts, where Table 7 counts MACs."""
@@ -98,6 +98,45 @@ def walk() -> Check:
                 finding(table, walked, "flops_g", f"{whole + extra:.1f} (+{extra:.2f})", how, kind)
             )
     return Check("work with and without the walk", len(table.rows), tuple(found))
+
+
+def late() -> Check:
+    """Savings of ASAP on DeiT-Base against what is left to save after its transition (Figure 7).
+
+    Block, threshold and savings cannot all be as printed; which is not, nothing says.
+    """
+    said, model = claims(), ledger.MODELS["DeiT-Base"]
+    block, depth = int(said["fig7_transition"].value), ledger.geometry(model).depth
+    most = ledger.most_saved(model, block)
+    how = (
+        f"the most after block {block} of {depth}, where {said['fig7_transition'].source} has the "
+        f"transition that the threshold is to catch: every patch dropped, {depth - block}/{depth} "
+        "of the blocks' work"
+    )
+    slack = 100 * 0.1 / ledger.gmacs(model)  # both GMACs of a quotient have one decimal
+    table, text = paper_table("1"), said["fig6_default_macs"]
+    rows = [r for r in table.rows if r.section == "DeiT-Base" and r.row.startswith("Ours")]
+    found = [
+        finding(table, row, "flops_delta_pct", f"{-most:.2f}", how, "contradicts")
+        for row in rows
+        if -figure(row, "flops_delta_pct") > most + slack
+    ]
+    if -text.value > most + slack:
+        printed = f"{text.value:g}"
+        found.append(
+            Finding(
+                text.source,
+                text.about,
+                "flops_delta_pct",
+                printed,
+                f"{-most:.2f}",
+                how,
+                "contradicts",
+            )
+        )
+    return Check(
+        "no reduction saves more than the blocks after it cost", len(rows) + 1, tuple(found)
+    )
 
 
 def stages() -> Check:

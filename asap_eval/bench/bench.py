@@ -44,6 +44,10 @@ class Samples(Protocol):
         """Commits of the hub's data sets that they are from, by their names."""
         ...
 
+    def content(self) -> str:
+        """Hash of what is stored of them (pixels), read from the disk whenever it is asked for."""
+        ...
+
     def __len__(self) -> int: ...
 
     def calibration(self, count: int) -> tuple[Any, bool]:
@@ -106,6 +110,11 @@ class Bench(ABC, Generic[S, B]):
         return loaded
 
     @property
+    def packages(self) -> Sequence[str]:
+        """Packages that compute here, beside those of the model: their versions are in the key."""
+        return ()
+
+    @property
     def images_per_sample(self) -> int:
         """Images that go through the model for one sample; ``batch_size`` counts images."""
         return 1
@@ -163,6 +172,10 @@ class Bench(ABC, Generic[S, B]):
     @abstractmethod
     def open(self, data: str, loaded: Any, *, limit: int | None, sample: Any) -> S:
         """The samples of an address: the first ``limit``, or as many spread over all."""
+
+    def notes(self, samples: S) -> Sequence[str]:
+        """What a reader has to know of the samples, a line each: said, and kept in the record."""
+        return ()
 
     @abstractmethod
     def batches(

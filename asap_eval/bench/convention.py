@@ -30,7 +30,11 @@ class Convention:
 
     def counted(self, geometry: Geometry, macs: float, attention: float) -> float:
         """MACs that count, of ``macs`` whose ``attention`` are the two products."""
-        return macs if self.clip_attention or not geometry.clip else macs - attention
+        return macs - attention if self.leaves_out_products(geometry) else macs
+
+    def leaves_out_products(self, geometry: Geometry) -> bool:
+        """Whether the products of attention do not count."""
+        return geometry.clip and not self.clip_attention
 
     def change(self, macs: float, whole: float) -> float | None:
         """Percent from ``whole`` MACs to ``macs``; None where the decimals leave nothing of it."""

@@ -1,20 +1,18 @@
 """Figures over images: distributions, and shares with their intervals.
 
-Shares run from 0 to 1; ``<name>_ci95`` is the 95 % interval of ``<name>`` over images: Wilson's for
-a share of images (a share of 0 or 1 still has a width), a bootstrap for a mean over images.
+Shares run from 0 to 1; ``<name>_ci95`` is the 95 % interval of ``<name>`` over images: exact for a
+share of images, that of a bounded mean for a mean over images (`statistics`).
 """
 
 from __future__ import annotations
 
-import math
+import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from asap_eval.bench.statistics import mean_interval
-
-NORMAL_95 = 1.959963984540054
-"""Half the width of a 95 % interval in standard deviations."""
+from asap_eval.bench.statistics import mean_interval, share_interval
 
 QUANTILES = (5, 25, 50, 75, 95)
 
@@ -39,21 +37,12 @@ def over(values: np.ndarray) -> list[dict[str, float | int | None]]:
     return [distribution(column) for column in values.T]
 
 
-def share_interval(hits: int, count: int) -> list[float]:
-    """Wilson's 95 % interval of a share of ``count`` images."""
-    share, z2 = hits / count, NORMAL_95**2
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    spread = share * (1 - share) / count + z2 / (4 * count**2)
-    half = NORMAL_95 * math.sqrt(spread) / (1 + z2 / count)
-    return [max(0.0, middle - half), min(1.0, middle + half)]
-
-
 def shares(name: str, flags: np.ndarray) -> dict[str, list[Any]]:
     """``name`` and ``name_ci95``: the share of images in each column of ``[n, L]`` bool."""
     hits = flags.sum(0).tolist()
     return {
         name: [hit / len(flags) for hit in hits],
-        f"{name}_ci95": [share_interval(hit, len(flags)) for hit in hits],
+        f"{name}_ci95": [list(share_interval(hit, len(flags))) for hit in hits],
     }
 
 
@@ -63,4 +52,13 @@ def pooled(name: str, flags: np.ndarray) -> dict[str, Any]:
     Its interval is over images: the steps of one image are not independent.
     """
     of_image = flags.mean(1)
-    return {name: float(of_image.mean()), f"{name}_ci95": list(mean_interval(of_image.tolist()))}
+    return mean(name, of_image.tolist(), (0.0, 1.0))
+
+
+def mean(name: str, values: Sequence[float], within: tuple[float, float]) -> dict[str, Any]:
+    """``name`` and ``name_ci95``: a mean over images of a bounded value; None of no images."""
+    if not values:
+        return {name: None, f"{name}_ci95": None}
+    bounds = mean_interval(values, within)
+    assert bounds is not None
+    return {name: statistics.fmean(values), f"{name}_ci95": list(bounds)}

@@ -68,6 +68,10 @@ class ImageBench(Bench[ImageSet, ImageBatch]):
         """The record's ``analysis`` from the rows of readable images."""
         return None
 
+    def notes(self, samples: ImageSet) -> Sequence[str]:
+        """How class numbers were found where no names decide, and files that are left out."""
+        return samples.notes
+
     def batches(
         self,
         loaded: LoadedModel,

@@ -29,7 +29,12 @@ class ImageNet(ImageBench):
     ) -> ImageSet:
         """The images of an address with the model's class numbers."""
         return open_images(
-            data, classes=loaded.classes, labels=loaded.labels, limit=limit, sample=sample
+            data,
+            classes=loaded.classes,
+            labels=loaded.labels,
+            names=loaded.class_names,
+            limit=limit,
+            sample=sample,
         )
 
     def measure(self, batch: ImageBatch, output: Tensor, trace: Trace) -> list[dict[str, Any]]:

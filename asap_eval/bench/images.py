@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from asap_eval.bench.stores import Classes, Store, open_store
+from asap_eval.bench.classes import Classes
+from asap_eval.bench.stores import Store, open_store
 from asap_eval.decoding import decode
 from asap_eval.errors import BadValueError, DataError, unknown
 from asap_eval.models.zoo import Labels
@@ -55,6 +56,11 @@ class ImageSet:
         """Class numbers of the model; None = no label."""
         return [self.store.labels[place] for place in self.places]
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader has to know of them, a line each."""
+        return self.store.notes
+
     @cached_property
     def digest(self) -> str:
         """sha256 over ids and labels, in order."""
@@ -67,6 +73,10 @@ class ImageSet:
     def commits(self) -> Mapping[str, str]:
         """Commits of the hub's repositories that the images are from, by their names."""
         return getattr(self.store, "commits", {})
+
+    def content(self) -> str:
+        """Hash of the encoded images, in order; see `Store.content`."""
+        return self.store.content(self.places)
 
     def load(self, index: int) -> Image.Image:
         """Decode one image of this set to RGB.
@@ -113,6 +123,7 @@ def open_images(
     *,
     classes: int,
     labels: Labels,
+    names: Sequence[str] | None = None,
     limit: int | None = None,
     sample: Sample = "first",
 ) -> ImageSet:
@@ -121,7 +132,7 @@ def open_images(
     Args:
         data: a folder (class folders; ``val`` inside it), a parquet file or folder,
             ``hfds/<data set>[@split]``, or ``wds/<folder or pattern of shards>[@split]``.
-        classes, labels: of the `LoadedModel`.
+        classes, labels, names: of the `LoadedModel` (names: its ``class_names``).
         limit: number of images, ``None`` = all. sample: the first ones, or evenly over all.
 
     Raises:
@@ -135,7 +146,7 @@ def open_images(
             "tower becomes a classifier with model.head=<file> (asap-eval-head makes it)."
         )
     return chosen_images(
-        lambda: open_store(data, Classes(classes, labels)), data, limit=limit, sample=sample
+        lambda: open_store(data, Classes(classes, labels, names)), data, limit=limit, sample=sample
     )
 
 

@@ -33,6 +33,7 @@ from asap_eval.bench.images import ImageBatch, ImageSet, Sample, chosen_images
 from asap_eval.bench.seen import seen
 from asap_eval.decoding import EXTENSIONS
 from asap_eval.errors import DataError
+from asap_eval.fingerprint import content_of
 from asap_eval.hosts import Geometry
 from asap_eval.journal import Row
 from asap_eval.models import LoadedModel
@@ -124,11 +125,16 @@ class LooseStore:
         files = (f for f in self.root.rglob("*") if f.suffix.lower() in EXTENSIONS)
         self.ids = sorted(f.relative_to(self.root).as_posix() for f in files if f.is_file())
         self.labels = [None] * len(self.ids)
+        self.notes: list[str] = []
         if not self.ids:
             raise DataError(f"data={data}: there is no image ({', '.join(EXTENSIONS)}) in it.")
 
     def read(self, place: int) -> bytes:
         return (self.root / self.ids[place]).read_bytes()
+
+    def content(self, places: Sequence[int]) -> str:
+        """Hash of the files."""
+        return content_of(self.root / self.ids[place] for place in places)
 
 
 def _short(value: Any) -> Any:

@@ -140,6 +140,10 @@ class Kinetics(Bench[ImageSet, VideoBatch]):
         return whole(train), whole(val), classes
 
     @property
+    def packages(self) -> Sequence[str]:
+        return ("av",)
+
+    @property
     def images_per_sample(self) -> int:
         return self.sampling.per_video
 
@@ -169,7 +173,8 @@ class Kinetics(Bench[ImageSet, VideoBatch]):
                 found = [features(loaded.model, x, ids) for x, ids in batch.passes()]
             values = torch.zeros(len(batch.ids), self.sampling.inputs, cast(int, width))
             read = [at not in batch.failures for at in batch.indices]
-            values[torch.tensor(read)] = self._means(found)
+            if found:  # else none of the batch can be read
+                values[torch.tensor(read)] = self._means(found)
             yield values, {batch.indices.index(at): why for at, why in batch.failures.items()}
 
     def _means(self, found: Sequence[Tensor]) -> Tensor:

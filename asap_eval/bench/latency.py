@@ -28,6 +28,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from asap_eval.bench.alike import FirstSamples
 from asap_eval.bench.answers import answers_from
 from asap_eval.bench.bench import Summary, register
 from asap_eval.bench.memory import peak_gb
@@ -147,9 +148,11 @@ class Latency(QuestionBench):
         """Answer `warmup` questions, the first ones, as often as that takes; they are given back
         to be timed."""
         head: list[Asked] = []
+        first = FirstSamples()  # here no row is seen before the warm-up is done
         while sum(len(asked.ready) for asked in head) < max(self.warmup, 1):
             if (asked := next(rest, None)) is None:
                 break
+            first.see((q.id, asked.errors.get(q.id)) for q in asked.batch.questions)
             head.append(asked)
         usable = [asked for asked in head if asked.given is not None]
         if usable:

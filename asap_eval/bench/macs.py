@@ -6,6 +6,8 @@ activations, sorting and gathering. One multiply-accumulate is one MAC.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -15,9 +17,13 @@ from asap_eval.trace import Trace
 
 def unpruned_macs(geometry: Geometry) -> float:
     """MACs of one image through the whole model."""
-    counts = torch.full((geometry.depth, 1), geometry.tokens, dtype=torch.float64)
-    patches = counts[-1] - geometry.prefix
-    return float(_macs(geometry, patches, counts, counts, counts[-1]))
+    return float(geometry.whole_macs)
+
+
+def macs_of(geometry: Geometry, tokens: Sequence[int]) -> float:
+    """MACs of one image with so many ``tokens`` in each block, prefix included; the stem makes all
+    patches."""
+    return float(geometry.macs(geometry.patches, tokens, tokens, tokens[-1]))
 
 
 def model_macs(geometry: Geometry, trace: Trace) -> Tensor:
@@ -25,11 +31,10 @@ def model_macs(geometry: Geometry, trace: Trace) -> Tensor:
 
     The method's own products are ``trace.method_macs``, a column of their own.
     """
-    return _macs(
-        geometry,
+    return geometry.macs(
         trace.patches.double(),
-        trace.attention_tokens.double(),
-        trace.mlp_tokens.double(),
+        trace.attention_tokens.double().unbind(),
+        trace.mlp_tokens.double().unbind(),
         trace.lengths[-1].double(),
     )
 
@@ -44,16 +49,3 @@ def attention_macs(geometry: Geometry, trace: Trace) -> Tensor:
     pairs = trace.attention_tokens.double() ** 2
     each = torch.tensor([block.attention_pair for block in geometry.blocks], dtype=torch.float64)
     return each @ pairs.cpu()
-
-
-def _macs(
-    geometry: Geometry, patches: Tensor, attention: Tensor, mlp: Tensor, left: Tensor
-) -> Tensor:
-    """``[B]`` from patches ``[B]`` made by the stem, tokens ``[L, B]`` at each attention and MLP,
-    and ``[B]`` left at the end."""
-    work = geometry.stem_patch_macs * patches + geometry.head_macs
-    for block, seen, kept in zip(geometry.blocks, attention, mlp, strict=True):
-        work += block.attention_token * seen + block.attention_pair * seen**2
-        work += block.mlp_token * kept
-    pooled = left - geometry.prefix if geometry.head_skips_prefix else left
-    return work + geometry.head_token_macs * pooled

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from torchvision.transforms import CenterCrop, InterpolationMode, Normalize, Res
 
 from asap_eval.decoding import EXTENSIONS, decode, upright_size
 from asap_eval.errors import BadValueError, DataError
+from asap_eval.fingerprint import content_of
 
 MASK_FOLDERS = ("masks", "ground_truth_mask")
 COLOUR = 64
@@ -68,6 +69,7 @@ class MaskStore:
         self.masks = [masks[image.stem] for image in images]
         self.ids = [image.relative_to(self.root).as_posix() for image in images]
         self.labels = [None] * len(images)
+        self.notes: list[str] = []
         if other := list(filter(None, map(_other_size, images, self.masks))):
             raise DataError(
                 f"data={data}: {len(other)} masks do not have the size of their images: "
@@ -77,6 +79,11 @@ class MaskStore:
 
     def read(self, place: int) -> bytes:
         return (self.root / self.ids[place]).read_bytes()
+
+    def content(self, places: Sequence[int]) -> str:
+        """Hash of the images and of their masks."""
+        images = (self.root / self.ids[place] for place in places)
+        return content_of([*images, *(self.masks[place] for place in places)])
 
     def mask(self, place: int) -> Image.Image:
         """The mask of an image, ``L``, upright: 255 = foreground, 0 = background; grey is split in

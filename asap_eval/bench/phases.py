@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from asap_eval.transfer import mark
+
 
 class Phases(NamedTuple):
     """Milliseconds.
@@ -40,8 +42,7 @@ class _Marks:
         if name in self._at:
             return
         if self._gpu:
-            self._at[name] = torch.cuda.Event(enable_timing=True)
-            self._at[name].record()
+            self._at[name] = mark(self._device, timed=True)
         else:
             self._at[name] = time.perf_counter()
 

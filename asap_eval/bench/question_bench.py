@@ -113,6 +113,10 @@ class QuestionBench(Bench[QuestionSet, QuestionBatch]):
         return outlook_of(job, spec, reducer, self.asked, self.newline != "none")
 
     @property
+    def packages(self) -> Sequence[str]:
+        return ("lmms-eval",) if self.asked else ()
+
+    @property
     def asked(self) -> list[Task]:
         """Tasks whose questions are asked."""
         return chosen(self.tasks)

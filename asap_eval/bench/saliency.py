@@ -32,12 +32,12 @@ from typing import Any, cast
 from torch import Tensor
 
 from asap_eval.bench.bench import register
+from asap_eval.bench.distribution import mean
 from asap_eval.bench.fates import FATES, fates_of
 from asap_eval.bench.image_bench import ImageBench
 from asap_eval.bench.images import ImageBatch, ImageSet, Sample, chosen_images
 from asap_eval.bench.masks import Coverage, MaskStore, geometry_only
 from asap_eval.bench.sink_watch import SinkWatch, watched
-from asap_eval.bench.statistics import mean_interval
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import Geometry, geometry_of
 from asap_eval.journal import Row
@@ -47,6 +47,8 @@ from asap_eval.trace import Trace
 
 SIDES = ("foreground", "background")
 """Columns of a row: patches of that side by fate."""
+SHARE = (0.0, 1.0)
+"""What a share of one image's patches can be."""
 
 
 @register(
@@ -132,10 +134,10 @@ class Saliency(ImageBench):
             "images_of_one_kind": len(read) - len(both),
             "base_rate": statistics.fmean(map(_base, read)),
             "keep_rate": statistics.fmean(map(_kept, read)),
-            **_mean("foreground_recall", recall),
-            **_mean("background_removal", removal),
+            **mean("foreground_recall", recall, SHARE),
+            **mean("background_removal", removal, SHARE),
             **parts,
-            **_mean("youden_j", balanced),
+            **mean("youden_j", balanced, (-1.0, 1.0)),
             **_sinks(read),
             **_blocks(read, geometry.depth),
         }
@@ -178,13 +180,6 @@ def _kept(row: Row) -> float:
     return sum(row[side]["kept"] for side in SIDES) / sum(_size(row, side) for side in SIDES)
 
 
-def _mean(name: str, values: Sequence[float]) -> dict[str, Any]:
-    """A mean over images with its interval; None of no images."""
-    if not values:
-        return {name: None, f"{name}_ci95": None}
-    return {name: statistics.fmean(values), f"{name}_ci95": list(mean_interval(values))}
-
-
 def _sinks(read: Sequence[Row]) -> dict[str, Any]:
     """Of a method that notes its sink; nothing for the others."""
     if not any("sink_on_foreground" in row for row in read):
@@ -192,7 +187,7 @@ def _sinks(read: Sequence[Row]) -> dict[str, Any]:
     rows = [row for row in read if row.get("sink_on_foreground") is not None]
     return {
         "sink_images": len(rows),
-        **_mean("sink_on_foreground", [float(row["sink_on_foreground"]) for row in rows]),
+        **mean("sink_on_foreground", [float(row["sink_on_foreground"]) for row in rows], SHARE),
         "sink_base_rate": statistics.fmean(map(_base, rows)) if rows else None,
     }
 
@@ -210,7 +205,9 @@ def _blocks(read: Sequence[Row], depth: int) -> dict[str, Any]:
                 **{
                     key: value
                     for name in here
-                    for key, value in _mean(name, [float(row[name][block]) for row in read]).items()
+                    for key, value in mean(
+                        name, [float(row[name][block]) for row in read], SHARE
+                    ).items()
                 },
             }
             for block in range(depth)

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from asap_eval.transfer import mark
+
 
 class Sections:
     """Own time of named sections, in milliseconds.
@@ -28,7 +30,7 @@ class Sections:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._gpu = device.type == "cuda"
+        self._gpu, self._device = device.type == "cuda", device
         self._open: list[str] = []
         self.calls: Counter[str] = Counter()
         self._marks: list[tuple[str | None, Any]] = []
@@ -36,9 +38,7 @@ class Sections:
     def _now(self) -> Any:
         if not self._gpu:
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
+        return mark(self._device, timed=True)
 
     def _mark(self) -> None:
         """From here on the innermost open section runs."""
@@ -83,7 +83,7 @@ class Sections:
     def take(self) -> dict[str, float]:
         """Milliseconds of each section since the last `take`; outside every section is left out."""
         if self._gpu:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self._device)
         spent: dict[str, float] = defaultdict(float)
         for (name, begin), (_, end) in zip(self._marks, self._marks[1:], strict=False):
             if name is not None:

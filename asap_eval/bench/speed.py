@@ -26,6 +26,7 @@ from asap_eval.hosts.attention import kernel_of
 from asap_eval.kernels import takes
 from asap_eval.method import Batch, Need, Reducer, View, build
 from asap_eval.tokens import Reduction
+from asap_eval.transfer import mark
 
 
 @dataclass(frozen=True)
@@ -165,13 +166,13 @@ def _seconds(model: nn.Module, reducer: Reducer | None, pixels: Pixels, seed: in
     with ExitStack() as stack:
         if reducer is not None:
             stack.enter_context(install(model, reducer, seed=seed)).name_images(pixels.ids)
-        if pixels.images.device.type == "cuda":
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            torch.cuda.synchronize()
-            start.record()
+        device = pixels.images.device
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            start = mark(device, timed=True)
             model(pixels.images)
-            end.record()
-            torch.cuda.synchronize()
+            end = mark(device, timed=True)
+            torch.cuda.synchronize(device)
             return float(start.elapsed_time(end)) / 1e3
         begin = time.perf_counter()
         model(pixels.images)
@@ -201,8 +202,8 @@ def backend(images: Tensor) -> dict[str, Any]:
 
 
 def _clock(device: torch.device) -> int | None:
-    """The GPU's clock before the rounds; None where the driver's library is not there."""
+    """The GPU's clock before the rounds; None where the driver's library does not tell it."""
     try:
         return int(torch.cuda.clock_rate(device))
-    except (ModuleNotFoundError, RuntimeError):
+    except Exception:  # no library, no driver, no permission, MIG: its errors share no base class
         return None

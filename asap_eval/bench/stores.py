@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from asap_eval.bench.classes import SHOWN, Classes, labelled, numbered, of_numbers
 from asap_eval.bench.shard_list import Shard, list_shards
 from asap_eval.bench.shards import Part
 from asap_eval.decoding import EXTENSIONS
 from asap_eval.errors import DataError
 from asap_eval.fingerprint import content_of
-from asap_eval.models.zoo import IMAGENET_CLASSES, Labels
 from asap_eval.rows import Rows, open_files, open_split
 from asap_eval.splits import of_split
 
@@ -28,27 +27,6 @@ SPLIT = "validation"
 """Split of a data set where its address names none (``hfds/<name>@<split>``)."""
 
 _VAL_FOLDERS = ("val", "validation")
-_WNID = re.compile(r"n\d{8}")
-_SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Classes:
-    """What the model's class numbers mean, and how many there are."""
-
-    count: int
-    labels: Labels
-
-    def check(self, label: Any, where: str) -> int:
-        """A stored label as a class number."""
-        if isinstance(label, str) and self.labels == "wnid":
-            return wnid_place(label, where)
-        if not isinstance(label, int) or not 0 <= label < self.count:
-            raise DataError(
-                f"{where} has label {label!r}; the model's classes are 0 to {self.count - 1}. "
-                "Use a split with labels, and the model these labels belong to."
-            )
-        return label
 
 
 class Store(Protocol):
@@ -57,6 +35,7 @@ class Store(Protocol):
     Attributes:
         ids: path relative to the folder, or the stored index.
         labels: class numbers; None = the image has none.
+        notes: what a reader has to know of them, a line each.
     """
 
     @property
@@ -65,8 +44,15 @@ class Store(Protocol):
     @property
     def labels(self) -> Sequence[int | None]: ...
 
+    @property
+    def notes(self) -> Sequence[str]: ...
+
     def read(self, place: int) -> bytes:
         """The encoded image; raises `OSError` or `DataError` where it cannot be read."""
+        ...
+
+    def content(self, places: Sequence[int]) -> str:
+        """Hash that changes with the bytes of these images, wherever they lie (`fingerprint`)."""
         ...
 
 
@@ -126,30 +112,10 @@ def _parquet(root: Path, data: str) -> list[Path]:
     ]
 
 
-@lru_cache(maxsize=1)
-def _wnids() -> dict[str, int]:
-    from timm.data import ImageNetInfo
-
-    places = {name: place for place, name in enumerate(ImageNetInfo().label_names())}
-    assert len(places) == IMAGENET_CLASSES
-    return places
-
-
-def wnid_place(wnid: str, where: str) -> int:
-    """The class number of a WordNet id: its place among the 1000, never among those present."""
-    if wnid not in _wnids():
-        raise DataError(
-            f"{where}: class '{wnid}' is not one of the {IMAGENET_CLASSES} ImageNet ids "
-            "(n01440764 to n15075141). Remove it, or choose a model whose classes are these "
-            "folders (model.labels=folders)."
-        )
-    return _wnids()[wnid]
-
-
 class _FolderStore:
     """Class folders, or a folder whose `val` holds them; ids are relative to the given folder.
 
-    Files that are not images, and hidden files and folders, are no samples.
+    Files that are not images are no samples, and counted; hidden files and folders are neither.
     """
 
     def __init__(self, root: Path, data: str, classes: Classes) -> None:
@@ -162,12 +128,19 @@ class _FolderStore:
                 )
             top = inside[0] if inside else root
             folders = _class_folders(top, data)
-            places = _folder_places([folder.name for folder in folders], data, classes)
-            found = [
-                (file.relative_to(root).as_posix(), places[folder.name])
-                for folder in folders
-                for file in _images(folder)
+            numbers = numbered(
+                [folder.name for folder in folders],
+                classes,
+                f"data={data}",
+                what="class folders",
+                order="sorted",
+            )
+            files = [
+                (file.relative_to(root).as_posix(), number)
+                for folder, number in zip(folders, numbers.numbers, strict=True)
+                for file in _files(folder)
             ]
+            found = [(name, number) for name, number in files if _is_image(name)]
         except OSError as error:
             raise DataError(f"data={data} cannot be read: {error}.") from error
         if not found:
@@ -178,9 +151,14 @@ class _FolderStore:
         found.sort()
         self.ids = [name for name, _ in found]
         self.labels = [label for _, label in found]
+        others = [name for name, _ in files if not _is_image(name)]
+        self.notes = [*filter(None, (numbers.note, _not_images(others, data)))]
 
     def read(self, place: int) -> bytes:
         return (self.root / self.ids[place]).read_bytes()
+
+    def content(self, places: Sequence[int]) -> str:
+        return content_of(self.root / self.ids[place] for place in places)
 
 
 def _class_folders(top: Path, data: str) -> list[Path]:
@@ -202,29 +180,27 @@ def _class_folders(top: Path, data: str) -> list[Path]:
     return folders
 
 
-def _folder_places(names: Sequence[str], data: str, classes: Classes) -> dict[str, int]:
-    """Class number of each folder."""
-    if classes.labels == "wnid":
-        return {name: wnid_place(name, f"data={data}") for name in names}
-    if len(names) != classes.count:
-        shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-        raise DataError(
-            f"data={data} has {len(names)} class folders ({shown}) and the model {classes.count} "
-            "classes; folders map to classes in sorted order, so both must be equal. Choose the "
-            "model trained for this data, or the right folder."
-        )
-    return {name: place for place, name in enumerate(names)}
-
-
 def _is_image(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS)
 
 
-def _images(folder: Path) -> Iterator[Path]:
+def _not_images(names: Sequence[str], data: str) -> str | None:
+    """The note on files that are no samples, by their endings."""
+    kinds = Counter(Path(name).suffix.lower() or "without ending" for name in names)
+    shown = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(SHOWN))
+    more = f" and {len(kinds) - SHOWN} more kinds" if len(kinds) > SHOWN else ""
+    if not names:
+        return None
+    return (
+        f"data={data}: {len(names)} files are left out, no images by their ending ({shown}{more})."
+    )
+
+
+def _files(folder: Path) -> Iterator[Path]:
     for here, below, files in os.walk(folder, followlinks=True, onerror=_raise):
         below[:] = [name for name in below if not name.startswith(".")]
         for name in files:
-            if _is_image(name) and not name.startswith("."):
+            if not name.startswith("."):
                 yield Path(here, name)
 
 
@@ -244,19 +220,8 @@ class _HubStore:
         label = _column(features, ("label", "labels", "cls", "fine_label"), "label", where)
         self.dataset = rows.data.cast_column(self.image, datasets.Image(decode=False))
         names = getattr(features[label], "names", None)
-        if names is not None and not all(_WNID.fullmatch(name) for name in names):
-            if len(names) != classes.count:
-                raise DataError(
-                    f"{where} has {len(names)} classes ({', '.join(names[:_SHOWN])} ...) and the "
-                    f"model {classes.count}. Choose the model these labels belong to."
-                )
-            names = None
-        values: Iterable[Any] = self.dataset[label]
-        if names is not None and classes.labels == "wnid":
-            values = [names[at] if isinstance(at, int) and at >= 0 else at for at in values]
-        self.labels = [
-            classes.check(value, f"{where}: image {at}") for at, value in enumerate(values)
-        ]
+        found = labelled(list(self.dataset[label]), names, classes, where)
+        self.labels, self.notes = found.numbers, [found.note] if found.note else []
         self.ids = [str(at) for at in range(len(self.labels))]
         if not self.ids:
             raise DataError(f"{where} has no image.")
@@ -276,9 +241,14 @@ class _HubStore:
 
 
 def _column(features: Iterable[str], usual: Sequence[str], what: str, where: str) -> str:
-    for name in usual:
-        if name in features:
-            return name
+    found = [name for name in usual if name in features]
+    if len(found) > 1:
+        raise DataError(
+            f"{where} has the columns {' and '.join(found)}, and each may be its {what}. Keep the "
+            "one to use (`remove_columns`)."
+        )
+    if found:
+        return found[0]
     raise DataError(
         f"{where} has columns {', '.join(features)}; its {what} column should be called "
         f"{' or '.join(usual)}. Rename it (`rename_column`)."
@@ -305,9 +275,10 @@ class _ShardStore:
     """
 
     def __init__(self, shards: Sequence[Shard], classes: Classes, picture: str | None) -> None:
-        self.shards = shards
+        self.shards, self.kind = shards, picture or "picture"
         self.pictures: list[tuple[int, Part] | None] = []
         self.labels: list[int] = []
+        self.notes: list[str] = []
         kinds = [extension[1:] for extension in EXTENSIONS]
         for number, shard in enumerate(self.shards):
             samples = shard.samples(kinds, picture)
@@ -315,7 +286,10 @@ class _ShardStore:
                 for sample in samples:
                     where = f"{shard.path}: sample {sample.key}"
                     label = None if sample.label is None else sample.label.read(file)
-                    self.labels.append(classes.check(_number(label, where), where))
+                    stated = _stated(label, classes, where)
+                    if isinstance(stated, int) and not self.notes:
+                        self.notes.append(of_numbers(str(shard.path)))
+                    self.labels.append(classes.check(stated, where))
                     self.pictures.append((number, sample.picture) if sample.picture else None)
         self.ids = [str(at) for at in range(len(self.labels))]
         if not self.ids:
@@ -335,16 +309,22 @@ class _ShardStore:
             return part.read(file)
 
     def content(self, places: Sequence[int]) -> str:
-        return content_of(shard.path for shard in self.shards)
+        return f"{content_of(shard.path for shard in self.shards)} {self.kind}"
 
     @property
     def commits(self) -> Mapping[str, str]:
         return dict(pair for s in self.shards if s.copy for pair in s.copy.commits.items())
 
 
-def _number(label: bytes | None, where: str) -> int:
+def _stated(label: bytes | None, classes: Classes, where: str) -> int | str:
+    """What a ``.cls`` file says: a number, or the name of one of the model's classes."""
     text = (label or b"").decode(errors="replace").strip()
+    if classes.place(text) is not None:
+        return text
     if not re.fullmatch(r"-?\d+", text):
         what = f"its .cls reads {text!r}" if label is not None else "it has no .cls file"
-        raise DataError(f"{where}: {what}. A class number is needed for every sample.")
+        raise DataError(
+            f"{where}: {what}. Every sample needs the number of a class, or the name of one of the "
+            "model's (model.classes=<file> says them)."
+        )
     return int(text)

@@ -52,8 +52,7 @@ def prefill_ledger(geometry: LlavaGeometry, trace: Trace) -> VlmMacs:
     prefill = torch.full_like(own.method_macs, language.head_token)
     attention, mlp = own.attention_tokens.double(), own.mlp_tokens.double()
     for block, seen, kept in zip(language.blocks, attention, mlp, strict=True):
-        prefill += block.attention_token * seen + block.attention_pair * seen**2
-        prefill += block.mlp_token * kept
+        prefill += block.macs(seen, kept)
     return VlmMacs(
         tower=per_sample(model_macs(geometry.tower, trace)),
         projector=per_sample(geometry.projector_token * trace.projected),

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from asap_eval.bench.outlook import Outlook, lacking_memory
+from asap_eval.bench.outlook import Outlook, cached, lacking_memory
 from asap_eval.bench.vlm_macs import unpruned_prefill
 from asap_eval.hosts import LlavaGeometry, llava_geometry
 from asap_eval.hub import address
@@ -66,7 +66,7 @@ def outlook_of(
                 f"{address(spec.hf)}; sizes of the data sets are not known here",
             )
         )
-        if not _cached(spec.hf, "model"):
+        if not cached(spec.hf, "model"):
             found.missing.append(
                 f"weights: {spec.hf} is not in the local cache. A run fetches it, or give "
                 "weights=<folder>."
@@ -154,15 +154,6 @@ def _memory(
     return total, said
 
 
-def _cached(repository: str, kind: str) -> bool:
-    """Whether anything of a repository lies in the hub's local cache."""
-    from huggingface_hub import constants
-
-    name = f"{kind}s--{repository.replace('/', '--')}"
-    snapshots = Path(constants.HF_HUB_CACHE) / name / "snapshots"
-    return any(snapshots.glob("*/*")) if snapshots.is_dir() else False
-
-
 def _lacking_data(data: str, tasks: Sequence[Task]) -> list[str]:
     if data != HUB:
         root = Path(data).expanduser()
@@ -171,7 +162,7 @@ def _lacking_data(data: str, tasks: Sequence[Task]) -> list[str]:
         if not root.is_dir():
             return [f"data: {data} is no folder."]
         return [f"data: {data} has nothing of {', '.join(gone)}."] if gone else []
-    gone = [task.name for task in tasks if not _cached(task.hub, "dataset")]
+    gone = [task.name for task in tasks if not cached(task.hub, "dataset")]
     if not gone:
         return []
     return [f"data: not in the local cache: {', '.join(gone)}. A run fetches them, or give data=."]

@@ -7,9 +7,10 @@ percent (MME over 2000). Every metric of lmms-eval's by its name, shares in perc
 ``f1_<category>`` and ``accuracy_<category>``. ``correct_pct`` of the answers, null where one can be
 right in part. ``split scorer n failed``.
 Beside the unpruned model: ``baseline`` (its score), ``delta`` (points of the score), its paired
-bootstrap interval ``delta_ci95`` over samples (MME: pictures, MMBench: circles; parts of a task are
-drawn separately), and ``mcnemar_p`` of right and wrong samples (MMBench: circles), null where one
-can be so in part.
+interval ``delta_ci95`` over samples (MME: pictures, MMBench: circles) and ``mcnemar_p`` of right
+and wrong samples (MMBench: circles), null where one can be so in part. Where samples are right or
+wrong and the score is their share the interval is the score interval of `statistics`; else it is
+that of the mean of what each sample adds to ``delta`` (VQA accuracy, MME's points, F1).
 """
 
 from __future__ import annotations
@@ -18,9 +19,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from asap_eval.bench.statistics import DRAWS, interval, mcnemar_p
+from asap_eval.bench.statistics import mean_interval, paired
 from asap_eval.journal import Row
 from asap_eval.vlm.lmms import VERSION, Totals
 from asap_eval.vlm.tasks import Task
@@ -103,14 +102,18 @@ def difference(
     before: Sequence[Row],
 ) -> dict[str, Any]:
     """``baseline delta delta_ci95 mcnemar_p`` of a task, from both models' rows in one order."""
-    pairs = list(zip(_right(task, before), _right(task, rows), strict=True))
-    lost, won = pairs.count((True, False)), pairs.count((False, True))
-    draws = _f1_draws(before, rows) if task.kind == "f1" else _mean_draws(task, before, rows)
+    found = paired(_right(task, before), _right(task, rows))
+    if task.kind == "f1":
+        bounds = _f1_interval(before, rows)
+    elif task.soft or task.part is not None:
+        bounds = _points_interval(task, before, rows)
+    else:
+        bounds = found.ci95
     return {
         "baseline": whole["score"],
         "delta": block["score"] - whole["score"],
-        "delta_ci95": list(interval(draws)),
-        "mcnemar_p": None if task.soft else mcnemar_p(lost, won),
+        "delta_ci95": list(bounds),
+        "mcnemar_p": None if task.soft else found.mcnemar_p,
     }
 
 
@@ -125,71 +128,69 @@ def _right(task: Task, rows: Sequence[Row]) -> list[bool]:
     return list(circles.values())
 
 
-def _mean_draws(task: Task, before: Sequence[Row], rows: Sequence[Row]) -> np.ndarray:
-    """``[DRAWS]`` differences of a sum over parts of the mean over their units."""
-    points = _points(task)
+def _points_interval(task: Task, before: Sequence[Row], rows: Sequence[Row]) -> tuple[float, float]:
+    """Of the difference of a sum over parts of the mean over their units (MME: pictures)."""
+    points, most = _points(task)
     units: dict[Any, dict[Any, list[tuple[float, float]]]] = {}
     for place, (old, new) in enumerate(zip(before, rows, strict=True)):
-        # The parts of MMBench are no strata: its score is one mean.
         part = new["part"] if task.part is not None else None
         unit = place if new["group"] is None else str(new["group"])
         scores = (old["score"], new["score"])
         units.setdefault(part, {}).setdefault(unit, []).append(scores)
-    generator, total = np.random.default_rng(0), np.zeros(DRAWS)
-    for part_units in units.values():
-        changes = [
-            points([new for _, new in pairs]) - points([old for old, _ in pairs])
-            for pairs in part_units.values()
-        ]
-        total += _drawn(np.array(changes), generator)
-    return total
+    count = sum(map(len, units.values()))
+    changes = [
+        (points([new for _, new in pairs]) - points([old for old, _ in pairs]))
+        * (count / len(of_part))
+        for of_part in units.values()
+        for pairs in of_part.values()
+    ]
+    return _interval(changes, most * len(units))
 
 
-def _points(task: Task) -> Callable[[Sequence[float]], float]:
-    """What the samples of one unit add to the mean of its part."""
+def _points(task: Task) -> tuple[Callable[[Sequence[float]], float], float]:
+    """What the samples of one unit add to the mean of its part, and the most that can be."""
     if task.kind == "mean":
-        return lambda scores: PERCENT * scores[0]
-    if task.circular:
-        return lambda scores: PERCENT * min(scores)
-    return lambda scores: PERCENT * (statistics.fmean(scores) + min(scores))
+        return lambda scores: PERCENT * scores[0], PERCENT
+    return lambda scores: PERCENT * (statistics.fmean(scores) + min(scores)), 2 * PERCENT
 
 
-def _drawn(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """``[DRAWS]`` means of resampled values: only how often each value comes has to be drawn."""
-    kinds, counts = np.unique(values, return_counts=True)
-    drawn = generator.multinomial(len(values), counts / len(values), size=DRAWS)
-    return drawn @ kinds / len(values)
+def _f1_interval(before: Sequence[Row], rows: Sequence[Row]) -> tuple[float, float]:
+    """Of the difference of the mean F1 over parts.
 
-
-def _f1_draws(before: Sequence[Row], rows: Sequence[Row]) -> np.ndarray:
-    """``[DRAWS]`` differences of the mean F1 over parts."""
-    generator = np.random.default_rng(0)
+    F1 is hits over a size, ``2 TP / (2 TP + FP + FN)``. With F and S the means of both runs' F1 and
+    size, ``F1' - F1 = ((hits' - hits) - F (size' - size)) / S`` exactly: a sum over questions, to
+    which one that is answered alike adds nothing.
+    """
     parts = _parts(rows)
-    total = np.zeros(DRAWS)
+    changes = []
     for part in parts:
-        cells = [
-            (new["scored"][F1]["ground_truth"] == "yes", *(_said(row) for row in (old, new)))
-            for old, new in zip(before, rows, strict=True)
-            if new["part"] == part
+        old, new = (
+            [_f1_counts(row) for row, of in zip(run, rows, strict=True) if of["part"] == part]
+            for run in (before, rows)
+        )
+        totals = [[sum(counts) for counts in zip(*run, strict=True)] for run in (old, new)]
+        mean = statistics.fmean(hits / size if size else 0.0 for hits, size in totals)
+        size = statistics.fmean(size for _, size in totals) or 1.0
+        changes += [
+            PERCENT * len(rows) / len(parts) * ((y[0] - x[0]) - mean * (y[1] - x[1])) / size
+            for x, y in zip(old, new, strict=True)
         ]
-        kinds, counts = np.unique(np.array(cells, dtype=int), axis=0, return_counts=True)
-        drawn = generator.multinomial(len(cells), counts / len(cells), size=DRAWS)
-        truth, old, new = kinds.T
-        total += _f1(drawn, truth, new) - _f1(drawn, truth, old)
-    return PERCENT * total / len(parts)
+    return _interval(changes, PERCENT)
 
 
-def _said(row: Row) -> int:
-    """1 = yes, 0 = no, -1 = anything else."""
-    return {"yes": 1, "no": 0}.get(row["scored"][F1]["prediction"], -1)
-
-
-def _f1(drawn: np.ndarray, truth: np.ndarray, said: np.ndarray) -> np.ndarray:
-    """F1 of yes, ``[DRAWS]``; an answer that is neither yes nor no is no yes.
+def _f1_counts(row: Row) -> tuple[int, int]:
+    """What a question adds to the hits and to the size of an F1 of yes.
 
     lmms-eval's recall counts only a plain no as missed, so that other answers are in no count.
     """
-    hits = drawn @ ((truth == 1) & (said == 1))
-    false = drawn @ ((truth == 0) & (said == 1))
-    missed = drawn @ ((truth == 1) & (said == 0))
-    return 2 * hits / np.maximum(2 * hits + false + missed, 1)
+    said, truth = row["scored"][F1]["prediction"], row["scored"][F1]["ground_truth"] == "yes"
+    hit = 2 * (truth and said == "yes")
+    return hit, hit + (not truth and said == "yes") + (truth and said == "no")
+
+
+def _interval(changes: Sequence[float], most: float) -> tuple[float, float]:
+    """Of the mean of what all units add, of which an average one adds at most ``most``."""
+    most = max(most, *map(abs, changes))  # a unit of a small part weighs more than the average
+    found = mean_interval(changes, (-most, most))
+    assert found is not None
+    return found

@@ -84,7 +84,12 @@ class WalkBench(ImageBench):
     ) -> ImageSet:
         """The images of an address; their labels are not read."""
         images = open_images(
-            data, classes=loaded.classes, labels=loaded.labels, limit=limit, sample=sample
+            data,
+            classes=loaded.classes,
+            labels=loaded.labels,
+            names=loaded.class_names,
+            limit=limit,
+            sample=sample,
         )
         count = len(images)
         spread = [images.ids[at * count // MAPS] for at in range(MAPS)] if count >= MAPS else []

@@ -81,9 +81,10 @@ def macs_change(rows: Sequence[Row], geometry: Geometry, convention: str) -> lis
 
     Unrounded in every convention, because a knob is searched by it.
     """
-    counted, whole = CONVENTIONS[convention].counted, _whole(geometry, convention)
+    whole = _whole(geometry, convention)
+    less = CONVENTIONS[convention].leaves_out_products(geometry)
     spent = (
-        counted(geometry, row["model_macs"], row["attention_macs"]) + row["method_macs"]
+        row["model_macs"] - (row["attention_macs"] if less else 0) + row["method_macs"]
         for row in rows
         if row["error"] is None
     )

@@ -147,6 +147,12 @@ def _opened(record: RunRecord, given: Mapping[str, str]) -> Prepared:
             f"with: sha256 {ready.loaded.weights.sha256[:12]}, the record says {weights[:12]}. "
             "Give theirs as weights=<folder>, or run the job again."
         )
+    pictures = record.provenance.data.get("content", ready.content)
+    if ready.samples.digest == data and ready.content != pictures:
+        raise DataError(
+            f"data={job.data} has the questions that {record.stem} was made with, but other "
+            "pictures. Give theirs as data=<folder>, or run the job again."
+        )
     if ready.samples.digest != data:
         raise DataError(
             f"data={job.data} has other questions than those {record.stem} was made with: sha256 "

@@ -23,13 +23,13 @@ from asap_eval.bench.bench import bench_class
 from asap_eval.cli.experiment import Row, check_files, rows_of, rows_of_methods
 from asap_eval.cli.groups import GROUPS, TIMM, register_choices
 from asap_eval.cli.output import Result, show
-from asap_eval.cli.overrides import check, keys_of, names_a_run, parsed, values_of
-from asap_eval.cli.planning import plan_of
+from asap_eval.cli.overrides import check, keys_of, names_a_run, opened, parsed, values_of
+from asap_eval.cli.planning import plan_of, training_plan_of
 from asap_eval.cli.settings import settings_of
 from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError, UnreachableError
 from asap_eval.paths import conf_dir
 from asap_eval.runner import run
-from asap_eval.runner.head import head_summary, train, training_plan
+from asap_eval.runner.head import head_summary, train
 from asap_eval.runner.progress import say
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -44,9 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if argv is None else argv)
     codes: list[int] = []
+    made: set[Path] = set()
 
     def task(config: DictConfig) -> None:
-        codes.append(_guarded(lambda: _jobs(config), debug=config.debug is True))
+        codes.append(_guarded(lambda: _jobs(config, made), debug=config.debug is True))
 
     register_choices()
     with ExitStack() as stack:
@@ -70,6 +71,9 @@ def _complete(given: list[str], stack: ExitStack) -> None:
         AsapEvalError: a key, choice or option that does not exist, or a sweep without ``-m``.
     """
     args = get_args_parser().parse_args(given)
+    known = [opened(text) for text in args.overrides]
+    given[:] = _replaced(given, args.overrides, known)
+    args.overrides = known
     overrides = parsed(args.overrides)
     extra = [Path(args.config_dir)] if args.config_dir else []
     check(overrides, extra)
@@ -119,8 +123,12 @@ def _runs(args: argparse.Namespace) -> bool:
     return not any(shows)
 
 
-def _jobs(config: DictConfig) -> int:
-    """Everything that one composed configuration asks for."""
+def _jobs(config: DictConfig, made: set[Path]) -> int:
+    """Everything that one composed configuration asks for.
+
+    Args:
+        made: records that this command has made; ``force=true`` makes none of them twice.
+    """
     context = HydraConfig.get()
     given = list(context.overrides.task)
     if context.mode == RunMode.MULTIRUN:
@@ -141,14 +149,14 @@ def _jobs(config: DictConfig) -> int:
     for number, (row, result) in enumerate(zip(rows, results, strict=True), 1):
         if len(rows) > 1:
             say(f"[{number}/{len(rows)}] {' '.join(row.overrides)}", style="bold")
-        codes.append(_guarded(partial(_one, row, result), debug=config.debug is True))
+        codes.append(_guarded(partial(_one, row, result, made), debug=config.debug is True))
     show(results, experiment)
     if len(rows) > 1 and any(codes):
         say(f"{sum(map(bool, codes))} of {len(rows)} rows failed; see above.", style="red")
     return max(codes)
 
 
-def _one(row: Row, result: Result) -> int:
+def _one(row: Row, result: Result, made: set[Path]) -> int:
     """Run one row and fill in its result; what the row itself rules out is no failure.
 
     Samples that failed are one where the benchmark says so; the record is whole all the same.
@@ -162,6 +170,7 @@ def _one(row: Row, result: Result) -> int:
             settings.job,
             results=settings.results,
             force=settings.force,
+            made=made,
             workers=settings.workers,
             config=settings.config,
             overrides=row.overrides,
@@ -188,8 +197,9 @@ def _train(rows: Sequence[Row]) -> int:
         )
     job, recipe, results = settings.job, settings.recipe, settings.results
     if settings.plan:
-        print("\n".join(training_plan(job, recipe, results)))
-        return 0
+        lines, possible = training_plan_of(job, recipe, results)
+        print("\n".join(lines))
+        return 0 if possible else FAILED
     path = train(
         job,
         recipe,

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from asap_eval.cli.groups import GROUPS, subkeys
-from asap_eval.cli.overrides import check, keys_of, parsed
+from asap_eval.cli.overrides import check, keys_of, opened, parsed
 from asap_eval.cli.settings import Settings, settings_of
 from asap_eval.errors import BadValueError, UnknownNameError, unknown
 from asap_eval.experiment import Entry, Experiment, load, parse
@@ -152,11 +152,11 @@ def _fits(key: str, entry: Entry, user: Mapping[str, Override]) -> bool:
 
 
 def _row(entry: Entry, user: Mapping[str, Override]) -> Row:
-    merged = {key: f"{key}={_text(value)}" for key, value in entry.overrides.items()}
+    merged = {key: opened(f"{key}={_text(value)}") for key, value in entry.overrides.items()}
     for key, override in user.items():
         # A swept key has its values from the command line already.
         if key not in entry.swept and _fits(key, entry, user):
-            merged[key] = str(override.input_line).lstrip("+")
+            merged[key] = opened(str(override.input_line).lstrip("+"))
     overrides = list(merged.values())
     check(parsed(overrides))
     if reason := entry.lacks(user):

@@ -26,6 +26,7 @@ _ANYTHING: dict[str, Any] = {
     "name": TIMM,
     "timm": None,
     "labels": "auto",
+    "classes": None,
     "kwargs": {},
     "head": None,
 }

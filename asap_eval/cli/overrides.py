@@ -15,6 +15,9 @@ from asap_eval.errors import BadValueError, UnknownNameError, unknown
 WHAT = ("model", "method", "methods", "bench", "data", "images", "experiment")
 """Keys that say what to run; without any of them the bundled example runs."""
 
+OPEN = ("model.kwargs.",)
+"""Blocks that hand their keys on, here to the constructor of a model."""
+
 
 def parsed(overrides: Sequence[str]) -> list[Override]:
     """The overrides of a command line.
@@ -34,6 +37,12 @@ def parsed(overrides: Sequence[str]) -> list[Override]:
                 "one of ,=(){}[]: data=\"'my folder'\"."
             ) from error
     return found
+
+
+def opened(text: str) -> str:
+    """An override below a block whose keys are not ours (`OPEN`), as Hydra takes it: a new key."""
+    plain = text.lstrip("+")
+    return f"++{plain}" if plain.startswith(OPEN) else text
 
 
 def keys_of(overrides: Sequence[str]) -> set[str]:
@@ -72,7 +81,8 @@ def check(overrides: Sequence[Override], extra: Sequence[Path] = ()) -> None:
                 where = f" of {head} {' and '.join(chosen[head])}" if chosen.get(head) else ""
                 raise unknown(f"option{where}", key, [f"{head}.{name}" for name in known])
             # A sweep composes every choice with every option, also where it lacks it.
-            without = [n for n in chosen.get(head, ()) if option not in subkeys(head, [n])]
+            first = option.split(".")[0]
+            without = [n for n in chosen.get(head, ()) if first not in subkeys(head, [n])]
             if without:
                 raise BadValueError(
                     f"{key}: {' and '.join(without)} has no such option. Sweep the choices that "

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub
+
+from asap_eval.bench.outlook import lacking_data, lacking_weights
 from asap_eval.cli.settings import Settings
 from asap_eval.errors import DataError, RecordError, UnsupportedModelError, WeightsError
 from asap_eval.record import Job, read_record, record_stem
 from asap_eval.runner import finished
+from asap_eval.runner.head import training_plan
 from asap_eval.runner.prepare import Prepared, checked, prepare, spec_of
+from asap_eval.video.training import Recipe
 
 
 def plan_of(settings: Settings) -> tuple[list[str], bool]:
@@ -17,23 +28,29 @@ def plan_of(settings: Settings) -> tuple[list[str], bool]:
     bench, reducer = checked(job)
     outlook = bench.outlook(job, spec_of(job), reducer)
     ahead = [f"  {head + ':':<9}{text}" for head, text in outlook.lines]
-    if outlook.missing:
-        return [_title(job), *ahead, *(f"  missing: {what}" for what in outlook.missing)], False
+    unfetched = None if bench.vlm else lacking_weights(spec_of(job), job.weights)
+    missing = [*outlook.missing, *filter(None, (unfetched, lacking_data(job.data)))]
+    # The cost of a model of this shape can be said without its weights, of unseen data not.
+    if missing != [unfetched] and missing:
+        return [_title(job), *ahead, *map(_missing, missing)], False
     try:
-        ready = prepare(job)
+        with nothing_fetched():
+            ready = prepare(dataclasses.replace(job, weights="random") if unfetched else job)
     except (DataError, WeightsError, UnsupportedModelError) as error:
-        return [_title(job), *ahead, f"  missing: {error}"], False
+        return [_title(job), *ahead, *map(_missing, [*missing, error])], False
     options, measured = (
         ", ".join(f"{name}={value}" for name, value in sorted(params.items()))
         for params in (ready.job.params, ready.job.bench_params)
     )
     weights = ready.loaded.weights
+    found = f"{weights.name} {'' if weights.trained else '(random: not comparable)'}"
     lines = [
         _title(ready.job),
         f"  options: {options or 'none'}",
         *([f"  bench:   {measured}"] if measured else []),
         f"  data:    {job.data}, {len(ready.samples)} samples ({job.sample})",
-        f"  weights: {weights.name} {'' if weights.trained else '(random: not comparable)'}",
+        *(f"  note:    {note}" for note in ready.bench.notes(ready.samples)),
+        *([] if unfetched else [f"  weights: {found}"]),
         f"  forward: batch_size={job.batch_size} device={job.device} dtype={job.dtype} "
         f"seed={job.seed}{', then speed' if job.speed else ''}",
         f"  work:    {ready.bench.planned(ready.loaded, ready.geometry, ready.samples)}",
@@ -45,10 +62,40 @@ def plan_of(settings: Settings) -> tuple[list[str], bool]:
             f"  budget:  {job.budget.kind} {job.budget.target:g}, searched on up to "
             f"{job.budget.samples} images, about 10 to 20 passes over them"
         )
+    if unfetched:
+        return [*lines, _missing(unfetched)], False  # records are named by their weights' content
     lines.append(f"  record:  {_state(ready, settings.results)}")
     if ready.bench.accuracy and ready.job.method != "none":
         lines.append(f"  compare: {_state(ready.for_baseline(), settings.results)}")
     return lines, True
+
+
+def training_plan_of(job: Job, recipe: Recipe, results: Path) -> tuple[list[str], bool]:
+    """`plan_of` for ``stage=train``."""
+    if unfetched := lacking_weights(spec_of(job), job.weights):
+        return [f"{job.model}: a head on {job.bench}", _missing(unfetched)], False
+    with nothing_fetched():
+        return training_plan(job, recipe, results), True
+
+
+def _missing(what: object) -> str:
+    return f"  missing: {what}"
+
+
+@contextmanager
+def nothing_fetched() -> Iterator[None]:
+    """Hugging Face's libraries read their local caches alone, as with HF_HUB_OFFLINE=1."""
+    places: list[Any] = [huggingface_hub.constants]
+    if importlib.util.find_spec("datasets") is not None:
+        places.append(importlib.import_module("datasets.config"))
+    before = [place.HF_HUB_OFFLINE for place in places]
+    try:
+        for place in places:
+            place.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        for place, offline in zip(places, before, strict=True):
+            place.HF_HUB_OFFLINE = offline
 
 
 def _title(job: Job) -> str:

@@ -115,6 +115,7 @@ def settings_of(
                 "head": spec.head,
                 "family": spec.family,
                 "labels": spec.labels,
+                "classes": spec.classes,
                 "kwargs": dict(spec.kwargs),
             },
             method=name,

@@ -10,6 +10,7 @@ from asap_eval.errors import UnsupportedModelError
 from asap_eval.hosts import hf_clip, llava, lv_vit, timm_vit
 from asap_eval.hosts.backbone import Backbone
 from asap_eval.hosts.geometry import Geometry, LlavaGeometry
+from asap_eval.hosts.operators import check_work
 from asap_eval.hosts.seam import Seam
 from asap_eval.method import Reducer
 from asap_eval.packing import Newline
@@ -19,15 +20,26 @@ __all__ = ["Geometry", "LlavaGeometry", "backbone_of", "geometry_of", "install",
 
 HOSTS = (timm_vit, hf_clip, lv_vit)
 
+DEVICES = ("cpu", "cuda")
+"""Kinds of device that methods run on."""
+
 
 def backbone_of(model: nn.Module) -> Backbone:
-    """The model as its host describes it; refuses by name what no host can run faithfully."""
+    """The model as its host describes it; refuses by name what no host can run faithfully.
+
+    Its ledger is compared with its operators, on the meta device, the first time it is seen.
+
+    Raises:
+        UnsupportedModelError: no host runs it, or it does other work than the ledger knows.
+    """
     for host in HOSTS:
         if host.recognises(model):
-            return host.backbone(model)
+            found = host.backbone(model)
+            check_work(found, host.backbone)
+            return found
     raise UnsupportedModelError(
         f"No host for {type(model).__name__}. Supported: timm VisionTransformer "
-        "(plain, distilled, LayerScale, registers, token/avg/map pooling), "
+        "(plain, distilled, LayerScale, registers, CNN stems, token/avg/map pooling), "
         "Hugging Face CLIPVisionModel, LLaVA-1.5 and LLaVA-NeXT (transformers 5), and LV-ViT "
         "(asap_eval.models.lvvit)."
     )
@@ -42,14 +54,16 @@ def llava_geometry(model: nn.Module) -> LlavaGeometry:
     """What of a vision-language model decides its work.
 
     Raises:
-        UnsupportedModelError: it is none, or one that cannot be run faithfully.
+        UnsupportedModelError: it is none, or one that cannot be run or counted faithfully.
     """
     if not llava.recognises(model):
         raise UnsupportedModelError(
             f"{type(model).__name__} is no supported vision-language model; supported: "
             f"{', '.join(llava.FAMILIES)}."
         )
-    return llava.geometry(model)
+    found = llava.geometry(model)
+    llava.check_work(model, found)
+    return found
 
 
 def install(
@@ -66,6 +80,18 @@ def install(
     Raises:
         UnsupportedModelError: the model, or the method on this model, cannot be run.
     """
+    _check_device(model)
     if llava.recognises(model):
+        llava_geometry(model)  # refuses what cannot be counted
         return llava.LlavaSeam(model, reducer, seed, newline)
     return Seam(backbone_of(model), reducer, seed)
+
+
+def _check_device(model: nn.Module) -> None:
+    """Refuse a device on which nothing here was tested, such as Apple's Metal without float64."""
+    first = next(model.parameters(), None)
+    if first is not None and first.device.type not in (*DEVICES, "meta"):
+        raise UnsupportedModelError(
+            f"The model is on {first.device}; methods need float64 and run on "
+            f"{' and '.join(DEVICES)}. Move it: model.to('cpu')."
+        )

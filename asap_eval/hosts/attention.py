@@ -20,7 +20,7 @@ products; on a GPU enough images to keep it busy."""
 def kernel_of(like: Tensor) -> str:
     """What computes attention for tensors like this one, and its maps, as a record names it."""
     if like.device.type == "cuda":
-        return f"torch; head-mean maps: {gpu_attention.map_kernel()}"
+        return f"torch; head-mean maps: {gpu_attention.map_kernel(like.device)}"
     return attention_kernel(like.device, like.dtype)
 
 
@@ -46,8 +46,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Tensor | None)
         if bias is not None:
             mask = bias.view(len(layout.lengths), 1, 1, -1).to(q.dtype)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    if q.device.type != "cpu":
-        out, _, _ = gpu_attention.attend_packed(by_token(q), by_token(k), by_token(v), layout, bias)
+    kernel = gpu_attention.fused(q, k, v, layout, bias) if q.device.type == "cuda" else None
+    if kernel is not None:
+        queries, keys, values = map(by_token, (q, k, v))
+        out, _, _ = gpu_attention.attend_packed(queries, keys, values, layout, bias, kernel)
         return _by_head(out, layout)
     pieces = _pieces(q, k, v, layout, bias, layout.runs())
     return _by_head(torch.cat([_fused(*piece) for piece in pieces]), layout)
@@ -143,8 +145,10 @@ def attend_with_maps(
         ``heads``; N is the longest watched image, rows and columns beyond an image's own are 0.
         The maps are the caller's: nothing else reads them.
     """
-    if q.device.type == "cuda" and not heads and gpu_attention.maps_itself(q):
-        return gpu_attention.attend_with_mean_maps(q, k, v, layout, bias, watched)
+    if q.device.type == "cuda" and not heads:
+        kernel = gpu_attention.mapped_by(q, k, v, layout, bias)
+        if kernel is not None:
+            return gpu_attention.attend_with_mean_maps(q, k, v, layout, bias, watched, kernel)
     if takes(q, k, v):
         out, found = _attend_natively(q, k, v, layout, bias, watched, heads)
         assert found is not None

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from torch import nn
+from torch import Tensor, nn
+
+Count = TypeVar("Count", int, Tensor)
+"""A count of tokens, or of each image ``[B]``."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,10 @@ class BlockGeometry:
     attention_token: int
     attention_pair: int
     mlp_token: int
+
+    def macs(self, seen: Count, kept: Count) -> Count:
+        """MACs with so many tokens at the attention and at the MLP."""
+        return self.attention_token * seen + self.attention_pair * seen**2 + self.mlp_token * kept
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,27 @@ class Geometry:
     def tokens(self) -> int:
         """Tokens of one unpruned image, prefix included."""
         return self.patches + self.prefix
+
+    @property
+    def whole_macs(self) -> int:
+        """MACs of one unpruned image through the whole model."""
+        counts = [self.tokens] * self.depth
+        return self.macs(self.patches, counts, counts, self.tokens)
+
+    def macs(
+        self, patches: Count, attention: Sequence[Count], mlp: Sequence[Count], left: Count
+    ) -> Count:
+        """MACs of an image, or of each image ``[B]``: the closed form of the ledger.
+
+        Args:
+            patches: made by the stem. attention, mlp: tokens at each block's attention and MLP.
+            left: tokens at the end, prefix included.
+        """
+        work = self.stem_patch_macs * patches + self.head_macs
+        for block, seen, kept in zip(self.blocks, attention, mlp, strict=True):
+            work = work + block.macs(seen, kept)
+        pooled = left - self.prefix if self.head_skips_prefix else left
+        return work + self.head_token_macs * pooled
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from asap_eval.errors import UnsupportedModelError
 from asap_eval.hosts.backbone import Backbone, Half
-from asap_eval.hosts.forward import Pass
 from asap_eval.hosts.geometry import BlockGeometry, Geometry, convolution_macs, linear_macs
 
 TOWERS = ("CLIPVisionModel", "CLIPVisionModelWithProjection", "CLIPVisionTransformer")
@@ -44,7 +43,7 @@ def backbone(model: Any) -> Backbone:
         blocks=list(tower.encoder.layers),
         halves=_halves,
         geometry=_geometry(model, tower),
-        patched=lambda current: _patched(outer, current),
+        patched=lambda _: fused(outer),
         image_size=(tower.config.image_size, tower.config.image_size),
         resizable=lambda: _resizable(tower.embeddings),
     )
@@ -87,7 +86,7 @@ def _geometry(model: Any, tower: Any) -> Geometry:
 
 
 @contextmanager
-def _patched(model: Any, current: Callable[[], Pass | None]) -> Iterator[None]:
+def fused(model: Any) -> Iterator[None]:
     """Fused attention for the time of the ``with``: eager attention cannot be intercepted."""
     before = model.config._attn_implementation
     if before != "sdpa":

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError
-from asap_eval.hosts import hf_clip
+from asap_eval.hosts import hf_clip, operators
 from asap_eval.hosts.backbone import Backbone
 from asap_eval.hosts.geometry import LanguageGeometry, LlavaGeometry, linear_macs
 from asap_eval.hosts.llama import LanguageSeam, language_blocks
@@ -30,6 +30,9 @@ from asap_eval.method import Reducer, View
 from asap_eval.packing import Newline, spatial
 from asap_eval.tokens import Reduction
 from asap_eval.trace import Trace
+
+_WORDS = 3
+"""Tokens of the prompt whose work is counted: enough for products of pairs."""
 
 FAMILIES = ("LlavaForConditionalGeneration", "LlavaNextForConditionalGeneration")
 
@@ -76,6 +79,22 @@ def geometry(model: Any) -> LlavaGeometry:
             head_token=linear_macs(model.lm_head),
         ),
     )
+
+
+def check_work(model: Any, geometry: LlavaGeometry) -> None:
+    """Refuse a model of which a part does other work than its closed form says.
+
+    Raises:
+        UnsupportedModelError: it does, or its operators cannot be counted.
+    """
+    inner = model.model
+    operators.check_work(hf_clip.backbone(inner.vision_tower), hf_clip.backbone)
+    projector, text = inner.multi_modal_projector, inner.language_model
+    macs = operators.operator_macs(projector, (1, 1, geometry.tower.width))
+    operators.check("For an image token the projector", geometry.projector_token, macs)
+    macs = operators.operator_macs(text, (1, _WORDS), torch.long, hf_clip.fused)
+    ledger = sum(block.macs(_WORDS, _WORDS) for block in geometry.language.blocks)
+    operators.check(f"For {_WORDS} tokens this {type(text).__name__}", ledger, macs)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""timm's VisionTransformer: DeiT, distilled DeiT, DeiT-3, AugReg, DINOv2, SigLIP, CLIP."""
+"""timm's VisionTransformer: DeiT, DeiT-3, AugReg, DINOv2, SigLIP, CLIP, with a CNN as stem, …"""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from timm.layers import Format
+from timm.layers import Attention, AttentionPoolLatent, Format, HybridEmbed, PatchEmbed
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
@@ -17,9 +18,13 @@ from asap_eval.hosts.backbone import Backbone, Half
 from asap_eval.hosts.forward import Pass
 from asap_eval.hosts.geometry import BlockGeometry, Geometry, convolution_macs, linear_macs
 from asap_eval.hosts.layout import Layout
+from asap_eval.hosts.operators import stem_patch_macs
 from asap_eval.hosts.probe import Probe
 
 POOLS = ("token", "avg", "map")
+
+FORWARD = ("forward", "forward_features", "pool", "forward_head")
+"""Methods whose code is known: where blocks run, and what reads the tokens that are left."""
 
 
 def recognises(model: nn.Module) -> bool:
@@ -29,16 +34,14 @@ def recognises(model: nn.Module) -> bool:
 
 def backbone(model: Any) -> Backbone:
     """The model as the seam needs it; `UnsupportedModelError` names what cannot be run."""
+    _check_class(type(model))
     for number, block in enumerate(model.blocks, 1):
         _check_block(block, number)
-    if model.global_pool not in POOLS:
+    _check_pool(model)
+    if type(model.patch_embed) not in (PatchEmbed, HybridEmbed):
         raise UnsupportedModelError(
-            f"Pooling '{model.global_pool}' of {type(model).__name__} is not supported; "
-            f"supported: {', '.join(POOLS)}."
-        )
-    if not isinstance(getattr(model.patch_embed, "proj", None), nn.Conv2d):
-        raise UnsupportedModelError(
-            f"The patch embedding {type(model.patch_embed).__name__} is not one convolution."
+            f"The patch embedding is a {type(model.patch_embed).__name__}; only timm's PatchEmbed "
+            "and HybridEmbed are known to make one token of each cell of the grid."
         )
     return Backbone(
         model=model,
@@ -52,6 +55,15 @@ def backbone(model: Any) -> Backbone:
     )
 
 
+def _check_class(cls: type[Any]) -> None:
+    own = [name for name in FORWARD if getattr(cls, name) is not getattr(VisionTransformer, name)]
+    if own and cls is not VisionTransformerDistilled:
+        raise UnsupportedModelError(
+            f"{cls.__name__} has its own {', '.join(own)}; only those of timm's VisionTransformer "
+            "and distilled DeiT are known to run every block once and to pool what is left."
+        )
+
+
 def _check_block(block: Any, number: int) -> None:
     """Only the plain pre-norm block: its two residual lines are restated in `_halves`."""
     if type(block) is not Block:
@@ -59,9 +71,24 @@ def _check_block(block: Any, number: int) -> None:
             f"Block {number} is a {type(block).__name__}; only timm's plain pre-norm Block can be "
             "split between attention and MLP (parallel, post-norm and rotary blocks cannot)."
         )
-    if not hasattr(block.attn, "fused_attn"):
+    if type(block.attn) is not Attention:
         raise UnsupportedModelError(
-            f"The attention of block {number}, {type(block.attn).__name__}, has no fused path."
+            f"The attention of block {number} is a {type(block.attn).__name__}; only timm's plain "
+            "Attention makes one fused call of queries and keys that a method can read."
+        )
+
+
+def _check_pool(model: Any) -> None:
+    pool = getattr(model, "attn_pool", None)
+    if model.global_pool not in POOLS:
+        raise UnsupportedModelError(
+            f"Pooling '{model.global_pool}' of {type(model).__name__} is not supported; "
+            f"supported: {', '.join(POOLS)}."
+        )
+    if pool is not None and (type(pool) is not AttentionPoolLatent or pool.pos_embed is not None):
+        raise UnsupportedModelError(
+            f"The pooling {type(pool).__name__} is not supported; only timm's AttentionPoolLatent "
+            "without positions of its own can pool the tokens that are left."
         )
 
 
@@ -95,12 +122,19 @@ def _geometry(model: Any) -> Geometry:
         prefix=model.num_prefix_tokens,
         grid=(grid[0], grid[1]),
         has_cls=model.cls_token is not None,
-        stem_patch_macs=convolution_macs(model.patch_embed.proj),
+        stem_patch_macs=_stem_patch_macs(model.patch_embed),
         head_macs=head_macs,
         head_token_macs=head_token_macs,
         head_skips_prefix=not getattr(model, "pool_include_prefix", False),
         clip=not isinstance(model.norm_pre, nn.Identity),
     )
+
+
+def _stem_patch_macs(embed: Any) -> int:
+    """One convolution in closed form, a CNN as its operators have it."""
+    if type(embed) is PatchEmbed:
+        return convolution_macs(embed.proj)
+    return stem_patch_macs(embed, embed.img_size, embed.grid_size)
 
 
 def _block_geometry(block: Any) -> BlockGeometry:

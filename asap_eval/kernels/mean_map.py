@@ -22,10 +22,16 @@ LOG2E = tl.constexpr(math.log2(math.e))
 
 TILES: dict[int, dict[str, Any]] = {
     2: {"ROWS": 64, "COLUMNS": 64, "num_warps": 4, "num_stages": 3},
-    4: {"ROWS": 64, "COLUMNS": 128, "num_warps": 4, "num_stages": 2},
+    4: {"ROWS": 64, "COLUMNS": 128, "num_warps": 8, "num_stages": 2},
 }
-"""Shape of a tile of the map and how a program runs, by the bytes of a query's element; the best of
-those tried on an H200, before the last tiles of a map were smaller."""
+"""Shape of a tile of the map and how a program runs, by the bytes of a query's element. That of 16
+bits is the best of those tried on an H200, before the last tiles of a map were smaller; that of 32
+bits never ran: it is chosen to fit."""
+
+DEPTHS = {2: 64, 4: 16}
+"""Most of a head's width that is multiplied at once, by the bytes of a query's element. What a
+program holds on the chip grows with this and not with the width, so that one tile fits every model.
+Three TF32 products hold each operand twice, so they take little of it at a time."""
 
 EDGE = 16
 """Side of the smaller tile that runs where no more of an image is left. An image seldom fills its
@@ -49,21 +55,24 @@ def _part(  # type: ignore[no-untyped-def]
     query, key, added, sums, target = here
     q_token, q_head, k_token, k_head, lse_head, out_row = strides
     width: tl.constexpr = HOW[0]
-    WIDTH: tl.constexpr = HOW[1]
+    DEPTH: tl.constexpr = HOW[1]
     BIASED: tl.constexpr = HOW[2]
     PRECISION: tl.constexpr = HOW[3]
-    rows, columns, inner = tl.arange(0, ROWS), tl.arange(0, COLUMNS), tl.arange(0, WIDTH)
+    rows, columns, inner = tl.arange(0, ROWS), tl.arange(0, COLUMNS), tl.arange(0, DEPTH)
     has_row, has_column = rows < high, columns < wide
-    reads_q = has_row[:, None] & (inner < width)[None, :]
-    reads_k = has_column[None, :] & (inner < width)[:, None]
     query += rows[:, None] * q_token + inner[None, :]
     key += columns[None, :] * k_token + inner[:, None]
     factor = scale * LOG2E
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
     for head in range(heads):
-        queries = tl.load(query + head * q_head, mask=reads_q, other=0.0)
-        keys = tl.load(key + head * k_head, mask=reads_k, other=0.0)
-        scores = tl.dot(queries, keys, input_precision=PRECISION)
+        scores = tl.zeros([ROWS, COLUMNS], tl.float32)
+        for at in range(0, width, DEPTH):
+            left = inner < width - at
+            reads_q = has_row[:, None] & left[None, :]
+            reads_k = has_column[None, :] & left[:, None]
+            queries = tl.load(query + head * q_head + at, mask=reads_q, other=0.0)
+            keys = tl.load(key + head * k_head + at, mask=reads_k, other=0.0)
+            scores = tl.dot(queries, keys, scores, input_precision=PRECISION)
         shift = tl.load(sums + head * lse_head + rows, mask=has_row, other=0.0)[:, None]
         if BIASED:
             shift = shift - tl.load(added + columns, mask=has_column, other=0.0)[None, :]
@@ -97,12 +106,15 @@ def _tile(  # type: ignore[no-untyped-def]
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     EDGE: tl.constexpr,
+    UNIT: tl.constexpr,
     HOW: tl.constexpr,
 ):
     """One tile of one image's map: what of it the image has, and zeros beyond.
 
-    ``HOW`` is the width of a head, the power of two that holds it, whether there is a bias, and
-    the precision of products.
+    Strides of queries and keys come in units of ``UNIT`` elements: what is known to be a multiple
+    of 16 bytes is loaded so.
+    ``HOW`` is the width of a head, how much of it is multiplied at once (a power of two), whether
+    there is a bias, and the precision of products.
     """
     at = tl.program_id(2)
     image = tl.load(images + at)
@@ -117,10 +129,10 @@ def _tile(  # type: ignore[no-untyped-def]
         place = target + rows[:, None] * out_row + columns[None, :]
         tl.store(place, tl.zeros([ROWS, COLUMNS], tl.float32), mask=beyond & inside)
     if (high > 0) & (wide > 0):
-        query, key = q + (start + row) * q_token, k + (start + column) * k_token
+        strides = (q_token * UNIT, q_head * UNIT, k_token * UNIT, k_head * UNIT, lse_head, out_row)
+        query, key = q + (start + row) * strides[0], k + (start + column) * strides[2]
         sums = lse + image * lse_image + start * lse_start + row
         here = (query, key, bias + start + column, sums, target)
-        strides = (q_token, q_head, k_token, k_head, lse_head, out_row)
         if high > EDGE:
             if wide > EDGE:
                 _part(here, high, wide, strides, scale, heads, ROWS, COLUMNS, HOW)
@@ -158,29 +170,32 @@ def mean_maps(
     count, longest, _ = out.shape
     heads, width = q.shape[1:]
     tiles = TILES[q.element_size()]
+    depth = min(DEPTHS[q.element_size()], max(16, triton.next_power_of_2(width)))
     precision = "tf32x3" if q.dtype == torch.float32 else "tf32"
     grid = (triton.cdiv(longest, tiles["COLUMNS"]), triton.cdiv(longest, tiles["ROWS"]), count)
-    strides = (0, 1, lse.stride(0)) if packed_lse else (lse.stride(0), 0, lse.stride(1))
-    _tile[grid](
-        q,
-        k,
-        q if bias is None else bias,
-        lse,
-        out,
-        images,
-        starts,
-        lengths,
-        q.stride(0),
-        q.stride(1),
-        k.stride(0),
-        k.stride(1),
-        *strides,
-        out.stride(0),
-        out.stride(1),
-        longest,
-        width**-0.5,
-        heads,
-        EDGE=EDGE,
-        HOW=(width, max(16, triton.next_power_of_2(width)), bias is not None, precision),
-        **tiles,
-    )
+    steps = (q.stride(0), q.stride(1), k.stride(0), k.stride(1))
+    unit = math.gcd(8, *steps)
+    rows = (0, 1, lse.stride(0)) if packed_lse else (lse.stride(0), 0, lse.stride(1))
+    # Triton launches on the current device, which need not be the one of these tensors.
+    with torch.cuda.device_of(q):
+        _tile[grid](
+            q,
+            k,
+            q if bias is None else bias,
+            lse,
+            out,
+            images,
+            starts,
+            lengths,
+            *(step // unit for step in steps),
+            *rows,
+            out.stride(0),
+            out.stride(1),
+            longest,
+            width**-0.5,
+            heads,
+            EDGE=EDGE,
+            UNIT=unit,
+            HOW=(width, depth, bias is not None, precision),
+            **tiles,
+        )

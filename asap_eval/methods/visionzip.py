@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asap_eval.errors import BadValueError
+from asap_eval.matching import mean_over_heads
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
 from asap_eval.packing import Crops
 from asap_eval.tokens import DROPPED, Reduction
@@ -124,8 +125,7 @@ def compress(
     rest = (~kept).nonzero()[:, 1].view(images, tokens - dominant)
     step = max(1, rest.shape[1] // contextual)
     target = torch.arange(0, rest.shape[1], step, device=rest.device)[:contextual]
-    metric = keys.mean(1).to(torch.promote_types(keys.dtype, torch.float32))
-    unit = F.normalize(metric, dim=-1).take_along_dim(rest[..., None], 1)
+    unit = F.normalize(mean_over_heads(keys), dim=-1).take_along_dim(rest[..., None], 1)
     nearest = (unit @ unit[:, target].mT).argmax(2)
     nearest[:, target] = torch.arange(len(target), device=rest.device)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from asap_eval.errors import BadValueError, UnknownNameError, WeightsError, unknown
 from asap_eval.hub import address
+from asap_eval.models.class_names import class_names
 from asap_eval.models.published import published_file
 from asap_eval.models.weights import WeightsInfo, load_weights, tensors_sha256
 from asap_eval.models.zero_shot import TextHead, attach, read_head
 from asap_eval.paths import conf_dir
 
 Labels = Literal["wnid", "folders", "none"]
-"""What class numbers mean: the 1000 ImageNet ids in order, the sorted class folders of the data,
-or nothing (a model without a classifier)."""
+"""What class numbers mean: the 1000 ImageNet ids in order; the model's own names or, where nothing
+says them, the data's sorted class folders; or nothing (a model without a classifier)."""
 
 Family = Literal["image", "llava", "llava_next"]
 
@@ -39,7 +40,11 @@ class ModelSpec:
     Attributes:
         name: what ``model=`` says. timm: timm's name with its pretrained tag. hf: Hugging Face's
             repository of a CLIP model; neither = a model of this package.
-        labels: see `Labels`; ``auto`` = wnid for 1000 classes, else none.
+        labels: see `Labels`; ``auto`` = wnid for 1000 classes, folders where other classes have
+            names, else none.
+        classes: names of the classes in the order of their numbers, or a file with one a line; they
+            decide which class of the data is which, and ``labels`` is folders. None = as the
+            checkpoint or the head says, if it does.
         description: one line for the list of models. source: where the weights come from.
         kwargs: passed on to the model's constructor.
         head: file of a zero-shot classifier for a CLIP tower (`asap_eval.models.zero_shot`).
@@ -55,6 +60,7 @@ class ModelSpec:
     hf: str | None = None
     head: str | None = None
     family: str = "image"
+    classes: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.family not in get_args(Family):
@@ -79,6 +85,7 @@ class LoadedModel:
         name: of the model. timm: timm's full name, ``None`` = not a model of timm's.
         spec: what it was built from.
         weights: which weights, with their hash. labels: what class numbers mean.
+        class_names: of the classes in order, None = not known, or the ids of ``labels="wnid"``.
     """
 
     model: nn.Module
@@ -89,6 +96,7 @@ class LoadedModel:
     weights: WeightsInfo
     labels: Labels
     spec: ModelSpec
+    class_names: tuple[str, ...] | None = None
 
     @property
     def params(self) -> dict[str, Any]:
@@ -99,6 +107,7 @@ class LoadedModel:
             "head": self.spec.head,
             "family": self.spec.family,
             "labels": self.labels,
+            "classes": None if self.class_names is None else list(self.class_names),
             "kwargs": dict(self.spec.kwargs),
         }
 
@@ -141,8 +150,15 @@ def spec_from(config: Mapping[str, Any]) -> ModelSpec:
     if declared is None or declared.timm == spec.timm or spec.timm is None:
         return spec
     labels = "auto" if spec.labels == declared.labels else spec.labels
+    classes = None if spec.classes == declared.classes else spec.classes
     return ModelSpec(
-        spec.timm, spec.timm, labels, kwargs=spec.kwargs, source="timm", head=spec.head
+        spec.timm,
+        spec.timm,
+        labels,
+        kwargs=spec.kwargs,
+        source="timm",
+        head=spec.head,
+        classes=classes,
     )
 
 
@@ -197,15 +213,34 @@ def load_model(
         attach(net, head, str(spec.head))
         info = replace(info, head_sha256=head.sha256)
     net.eval().requires_grad_(False).to(target, precision)
-    labels = _labels(spec, net)
-    _check_head(spec, head, labels)
-    classes = 0 if labels == "none" else int(net.num_classes)  # type: ignore[arg-type]
-    timm_name = _full_name(net) if spec.timm else None
-    return LoadedModel(net, _transform(net), classes, spec.name, timm_name, info, labels, spec)
+    count = int(net.num_classes)  # type: ignore[arg-type]
+    names = class_names(
+        spec.classes,
+        head=None if head is None else head.classes,
+        weights=Path(weights).expanduser() if weights is not None and count else None,
+        count=count,
+    )
+    labels = _labels(spec, count, named=names is not None)
+    _check_order(spec, head, names, labels)
+    return LoadedModel(
+        net,
+        _transform(net, spec.kwargs),
+        0 if labels == "none" else count,
+        spec.name,
+        _full_name(net) if spec.timm else None,
+        info,
+        labels,
+        spec,
+        names if labels == "folders" else None,
+    )
 
 
 def check_device(device: str | torch.device) -> torch.device:
-    """The device, if this machine and this torch have it."""
+    """The device, if this machine and this torch have it.
+
+    A GPU becomes the current one of this thread: what a library launches without naming a device
+    then runs where the model is. ``cuda`` is the first GPU, whichever was used before.
+    """
     try:
         target = torch.device(device)
     except RuntimeError as error:
@@ -223,10 +258,13 @@ def check_device(device: str | torch.device) -> torch.device:
             raise BadValueError(
                 f"device={device}, but this machine has {count} GPU(s), from cuda:0."
             )
-    if target.type == "mps" and not torch.backends.mps.is_available():
-        raise BadValueError(f"device={device}, but this machine has no Metal GPU. Use device=cpu.")
-    if target.type not in ("cpu", "cuda", "mps"):
-        raise BadValueError(f"device={device} is not supported. Use cpu, cuda, cuda:<n> or mps.")
+        target = torch.device("cuda", target.index or 0)
+        torch.cuda.set_device(target)
+    if target.type not in ("cpu", "cuda"):
+        raise BadValueError(
+            f"device={device} is not supported: methods and counts need float64, which "
+            f"{target.type} may lack, and nothing was tested there. Use cpu, cuda or cuda:<n>."
+        )
     return target
 
 
@@ -351,39 +389,47 @@ def _full_name(net: nn.Module) -> str:
     return f"{config['architecture']}.{tag}" if tag else str(config["architecture"])
 
 
-def _labels(spec: ModelSpec, net: nn.Module) -> Labels:
-    classes = int(net.num_classes)  # type: ignore[arg-type]
+def _labels(spec: ModelSpec, classes: int, *, named: bool) -> Labels:
+    """What the class numbers mean; ``named``: whether anything says what the classes are called."""
+    if spec.classes is not None and spec.labels != "none":
+        return "folders"
     if spec.labels == "auto":
-        return "wnid" if classes == IMAGENET_CLASSES else "none"
+        return "wnid" if classes == IMAGENET_CLASSES else "folders" if named else "none"
     if spec.labels == "wnid" and classes != IMAGENET_CLASSES:
         raise BadValueError(
             f"model '{spec.name}' has {classes} classes, so its labels cannot be the "
-            f"{IMAGENET_CLASSES} of ImageNet. Set model.labels=folders or model.labels=none."
+            f"{IMAGENET_CLASSES} of ImageNet. Name them (model.classes=<file, one a line>), or set "
+            "model.labels=folders or model.labels=none."
         )
     if spec.labels == "folders" and classes == 0:
         raise BadValueError(f"model '{spec.name}' has no classifier: set model.labels=none.")
     return cast(Labels, spec.labels)
 
 
-def _check_head(spec: ModelSpec, head: TextHead | None, labels: Labels) -> None:
-    """A head that names its classes has to name ImageNet's where labels are WordNet ids."""
-    if head is None or head.classes is None or labels != "wnid":
+def _check_order(
+    spec: ModelSpec, head: TextHead | None, names: Sequence[str] | None, labels: Labels
+) -> None:
+    """Where labels are WordNet ids, a head that names its classes has to name ImageNet's in order,
+    and so has a checkpoint that names them by their ids."""
+    if names is None or labels != "wnid":
         return
     from timm.data import ImageNetInfo
 
-    if list(head.classes) != (ids := ImageNetInfo().label_names()):
-        at = next(
-            i for i, pair in enumerate(zip(head.classes, ids, strict=True)) if len({*pair}) > 1
-        )
+    ids = ImageNetInfo().label_names()
+    source = "the checkpoint" if head is None else f"model.head={spec.head}"
+    if list(names) != ids and (head is not None or set(names) == set(ids)):
+        at = next(i for i, pair in enumerate(zip(names, ids, strict=True)) if len({*pair}) > 1)
         raise WeightsError(
-            f"model.head={spec.head} is not of ImageNet's {IMAGENET_CLASSES} classes: class {at} "
-            f"is {head.classes[at]}, not {ids[at]}. Make it again, or set model.labels=folders."
+            f"{source} is not of ImageNet's {IMAGENET_CLASSES} classes in their order: class {at} "
+            f"is {names[at]}, not {ids[at]}. Make it again, or set model.labels=folders."
         )
 
 
-def _transform(net: nn.Module) -> Callable[[Any], Tensor]:
-    """timm's evaluation transform for these weights."""
+def _transform(net: nn.Module, kwargs: Mapping[str, Any]) -> Callable[[Any], Tensor]:
+    """timm's evaluation transform for these weights, at the size of the model."""
     from timm.data import create_transform, resolve_model_data_config
 
     config = resolve_model_data_config(net)
+    if (side := kwargs.get("img_size")) is not None:
+        config["input_size"] = (3, *([side] * 2 if isinstance(side, int) else side))
     return cast(Callable[[Any], Tensor], create_transform(**config, is_training=False))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -96,25 +96,41 @@ class Job:
         )
 
 
-def job_key(job: Job, *, weights_sha256: str, data_digest: str, sources: str) -> str:
+def job_key(
+    job: Job,
+    *,
+    weights_sha256: str,
+    data_digest: str,
+    content: str,
+    searched: str | None,
+    sources: str,
+    versions: Mapping[str, str],
+) -> str:
     """64 hex digits that change exactly when the numbers of a job can change.
 
-    The address of weights gives way to their content. A local data folder counts by its real path,
-    because its digest covers names and labels, not pixels.
+    The addresses of weights and data give way to their content.
+
+    Args:
+        data_digest: of names and labels. content: of what is stored under them. searched: of the
+            samples that a budget is searched on. sources: of our code. versions: of what computes.
     """
     resolved = dataclasses.asdict(job)
     resolved["weights"] = weights_sha256
-    kind, _, rest = job.data.partition("/")
-    address = rest if kind in ("hfds", "wds") else job.data
-    if Path(address).exists():
-        resolved["data"] = str(Path(address).resolve())
+    resolved["data"] = content
     for part, given in (("params", job.params), ("bench_params", job.bench_params)):
         for name, value in given.items():
-            if isinstance(value, str) and Path(value).is_file():
-                resolved[part][name] = hashlib.sha256(_content(Path(value))).hexdigest()
+            if isinstance(value, str) and (file := Path(value).expanduser()).is_file():
+                resolved[part][name] = hashlib.sha256(_content(file)).hexdigest()
     if head := job.model_params.get("head"):
-        resolved["model_params"]["head"] = hashlib.sha256(Path(head).read_bytes()).hexdigest()
-    resolved.update(data_digest=data_digest, sources=sources, schema=SCHEMA)
+        file = Path(head).expanduser()
+        resolved["model_params"]["head"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    resolved.update(
+        data_digest=data_digest,
+        searched=searched,
+        sources=sources,
+        versions=dict(versions),
+        schema=SCHEMA,
+    )
     return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()
 
 

@@ -45,7 +45,7 @@ class Paired:
     delta_top1: float
     """Percentage points."""
     ci95: list[float]
-    """Bounds of the 95 % interval (paired bootstrap over samples)."""
+    """Bounds of the 95 % interval over samples (`asap_eval.bench.statistics`)."""
     mcnemar_p: float
     """Exact two-sided p."""
 
@@ -123,7 +123,7 @@ class Calibration:
     evaluated: float | None = None
     """The quantity on the evaluated images."""
     evaluated_ci95: list[float] | None = None
-    """Its 95 % interval (bootstrap over images)."""
+    """Its 95 % interval over images; None of one image."""
     note: str | None = None
     """What a reader must know, such as steps too coarse for the target."""
 
@@ -157,8 +157,9 @@ class Provenance:
     weights: dict[str, Any]
     """``name``, ``sha256``, ``trained`` (False = random: not comparable)."""
     data: dict[str, Any]
-    """``source``, ``ids_digest`` (sha256 over ids and labels), ``n``; ``commits`` of the hub's data
-    sets by their names ({} = none is the hub's)."""
+    """``source``, ``ids_digest`` (sha256 over ids and labels), ``content`` (hash of what is stored
+    under them: pixels), ``n``; ``commits`` of the hub's data sets by their names ({} = none);
+    ``notes``, what a reader has to know of the samples, a line each."""
     started: str
     """Time of the first start, UTC."""
     duration_s: float | None = None
@@ -188,7 +189,7 @@ class RunRecord:
     analysis: dict[str, Any] | None = None
     """What the benchmark measures beside accuracy and work, by name: JSON numbers, lists and
     blocks. Its module says what they are; shares are 0 to 1 and ``<name>_ci95`` is the 95 %
-    interval of ``<name>`` over images, a bootstrap unless the module says otherwise."""
+    interval of ``<name>`` over images."""
     tasks: dict[str, dict[str, Any]] | None = None
     """By task: ``metric: value``, split, scorer, n, failed, and the difference to the unpruned
     model (vision-language); `asap_eval.bench.vlm_scores` says each key."""
@@ -209,6 +210,8 @@ class RunRecord:
     """Name of the per-sample file beside the record."""
     arrays: str | None = None
     """Name of a safetensors file beside the record; the benchmark's module says what is in it."""
+    files: dict[str, str] | None = None
+    """sha256 of these files by name, once the run is done."""
     schema: int = SCHEMA
 
     @property

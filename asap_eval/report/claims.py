@@ -187,6 +187,7 @@ def _tau_row(record: RunRecord) -> dict[str, Any]:
     return {
         "tau": _tau(record),
         "top1": record.metrics.top1,
+        "delta": record.paired.delta_top1,
         "low": record.paired.ci95[0],
         "high": record.paired.ci95[1],
         "reduction_pct": record.macs.reduction_pct,

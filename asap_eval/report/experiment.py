@@ -18,7 +18,7 @@ from asap_eval.report.grid import grid
 from asap_eval.report.lines import facts, images_note, line_of
 from asap_eval.report.match import Found
 from asap_eval.report.render import Table
-from asap_eval.report.table import COMPARED, LAYOUTS, layout_of, overview, title_of
+from asap_eval.report.table import COMPARED, LAYOUTS, data_notes, layout_of, overview, title_of
 from asap_eval.report.task_table import changes, notes, scores
 from asap_eval.report.tasks import task_columns, tasks_of
 from asap_eval.report.verdict import NOT_COMPARABLE
@@ -209,7 +209,7 @@ def _lines(found: Sequence[Found], key: tuple[str, ...], model: str | None) -> l
 
 
 def _blank(model: str | None) -> Row:
-    names = (*FIELDS, "model_params", "k", "options", "random_top1", "below_random")
+    names = (*FIELDS, "model_params", "k", "options", "random_top1", "below_random", "data_notes")
     return {**dict.fromkeys(names), "model": model}
 
 
@@ -267,6 +267,7 @@ def _notes(about: About, group: Group) -> list[str]:
         notes.append("random weights, not comparable")
     if any(line["below_random"] for line in group.lines):
         notes.append(f"{BELOW} below random patches at the same budget")
+    notes += data_notes(group.lines)
     if any(line["seeds"] > 1 for line in group.lines):
         notes.append(
             "Several seeds: mean (least to most); the interval of Δ is the mean of theirs, which "

@@ -22,6 +22,7 @@ FIELDS = {
     "data": "job.data",
     "n": "provenance.data.n",
     "ids_digest": "provenance.data.ids_digest",
+    "content": "provenance.data.content",
     "weights": "provenance.weights.name",
     "weights_sha256": "provenance.weights.sha256",
     "trained": "provenance.weights.trained",
@@ -103,6 +104,7 @@ GROUP = [
     "bench_params",
     "data",
     "ids_digest",
+    "content",
     "weights_sha256",
     "dtype",
     "macs_convention",
@@ -145,6 +147,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "tasks": None if record.tasks is None else json.dumps(record.tasks),
         "analysis": None if record.analysis is None else json.dumps(record.analysis),
         "options": json.dumps(changed, sort_keys=True),
+        "data_notes": " ".join(record.provenance.data.get("notes", ())),
     }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from asap_eval.experiment import Entry, Published
 from asap_eval.report.columns import Row, present
 from asap_eval.report.match import Found
-from asap_eval.report.verdict import DIFFERS, NOT_COMPARABLE, REPRODUCED, unlike, verdict
+from asap_eval.report.verdict import JUDGED, NOT_COMPARABLE, unlike, verdict, word_of
 
 MARK = "†"
 """Mark of a verdict on other images than the published figure's."""
@@ -45,7 +45,7 @@ def line_of(
     row |= {"seeds": len(ran), "seeds_asked": len(found)} | facts(entry.published)
     row["difference"] = _difference(entry, row)
     row["other_images"] = any(_other_images(f, samples) for f in ran)
-    row["verdict"] = judged(entry, row) if ran else found[0].verdict
+    row["verdict"] = judged(entry, row, samples) if ran else found[0].verdict
     return row
 
 
@@ -91,8 +91,12 @@ def facts(published: Published | None) -> Row:
     return {f"published_{name}": getattr(published, name, None) for name in FACTS}
 
 
-def judged(entry: Entry, row: Row) -> str | None:
-    """The verdict of a line that ran; None where nothing was published to compare."""
+def judged(entry: Entry, row: Row, samples: int | None) -> str | None:
+    """The verdict of a line that ran; None where nothing was published to compare.
+
+    Args:
+        samples: images behind the published figures.
+    """
     published = entry.published
     if published is not None and row["model"] != entry.model:
         return f"{NOT_COMPARABLE}: published for {entry.model}"
@@ -104,8 +108,10 @@ def judged(entry: Entry, row: Row) -> str | None:
         low=row["delta_low"],
         high=row["delta_high"],
         macs=row["reduction_pct"] if present(row["reduction_pct"]) else None,
+        n=row["n"],
+        samples=samples,
     )
-    marked = row["other_images"] and found in (REPRODUCED, DIFFERS)
+    marked = row["other_images"] and word_of(found) in JUDGED
     return f"{found} {MARK}" if marked else found
 
 

@@ -104,7 +104,12 @@ def _notes(rows: list[Row]) -> list[str]:
     for row in rows:
         if row["status"] == "failed":
             notes.append(f"{name_of(row)} failed: {text(row['error'])}")
-    return notes + _seeds(rows)
+    return notes + data_notes(rows) + _seeds(rows)
+
+
+def data_notes(rows: Sequence[Row]) -> list[str]:
+    """What the rows' records say of their samples."""
+    return sorted({row["data_notes"] for row in rows if present(row["data_notes"])} - {""})
 
 
 def _seeds(rows: list[Row]) -> list[str]:

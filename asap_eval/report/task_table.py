@@ -9,10 +9,10 @@ from asap_eval.report.columns import CHANGE, METHOD, Column, Row, number, number
 from asap_eval.report.experiment_columns import SETTINGS_OF_SEEDS
 from asap_eval.report.render import DASH, Table
 from asap_eval.report.tasks import FULL, contradiction
-from asap_eval.report.verdict import DIFFERS, REPRODUCED
+from asap_eval.report.verdict import CANNOT_TELL, DIFFERS, REPRODUCED, TELLING, word_of
 
-SIGNS = {REPRODUCED: "=", DIFFERS: "≠"}
-"""What stands behind a change that agrees with the published one, or does not."""
+SIGNS = {REPRODUCED: "=", DIFFERS: "≠", CANNOT_TELL: "?"}
+"""What stands behind a change that agrees with the published one, does not, or cannot tell."""
 
 LEFT = [
     Column("row of the paper", lambda row: text(row["published_row"])),
@@ -44,7 +44,7 @@ def changes(title: str, tasks: Sequence[str], lines: Sequence[Row]) -> Table | N
     columns = [*LEFT, *(Column(task, _change(task)) for task in tasks)]
     note = (
         "measured [95 %], published, measured − published; = the published change lies inside the "
-        "interval, ≠ outside"
+        f"interval, ? inside one of more than {TELLING:g} points of 100, ≠ outside"
     )
     table = _table(f"{title} · change from the unpruned model", columns, lines)
     return replace(table, notes=[note])
@@ -98,7 +98,8 @@ def _change(task: str) -> Callable[[Row], str]:
         printed = numbers(
             row, ", {:+.1f}, {:+.2f}", f"published_delta_{task}", f"difference_{task}"
         )
-        word, _, mark = (row[f"verdict_{task}"] or "").partition(" ")
+        verdict = row[f"verdict_{task}"] or ""
+        word, mark = word_of(verdict), verdict.partition(" †")[1].strip()
         sign = f" {SIGNS[word]}{mark}" if word in SIGNS else ""
         return own + ("" if printed == DASH else printed) + sign
 

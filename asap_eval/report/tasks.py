@@ -18,7 +18,7 @@ from asap_eval.record import RunRecord
 from asap_eval.report.columns import Row, present
 from asap_eval.report.lines import MARK
 from asap_eval.report.match import Found
-from asap_eval.report.verdict import DIFFERS, NOT_COMPARABLE, REPRODUCED, verdict
+from asap_eval.report.verdict import JUDGED, NOT_COMPARABLE, TENTH, verdict, word_of
 
 FULL = {"mme": 2000.0}
 """What makes 100 in Avg where it is not 100. MME ends at 2800; the paper divides by 2000."""
@@ -81,10 +81,9 @@ def task_columns(
         change = _published_change(published, printed, task)
         row[f"published_delta_{task}"] = change
         row[f"difference_{task}"] = None if delta is None or change is None else delta - change
-        word = _judged(published, task, row)
-        other = word in (REPRODUCED, DIFFERS) and any(
-            block.get("n") != samples.get(task) for block in blocks
-        )
+        n, there = next((b["n"] for b in blocks if "n" in b), None), samples.get(task)
+        word = _judged(published, task, row, n, there)
+        other = word_of(word) in JUDGED and any(block.get("n") != there for block in blocks)
         row[f"verdict_{task}"] = f"{word} {MARK}" if other else word
         words += [word] if word else []
     # Over all tasks of the table or not at all: a mean over some of them is another number.
@@ -98,8 +97,7 @@ def task_columns(
 def summary(words: Sequence[str]) -> str | None:
     """Verdicts of all tasks in one: how many of each."""
     counts = Counter(word.partition(":")[0] for word in words)
-    order = (REPRODUCED, DIFFERS, NOT_COMPARABLE)
-    parts = [f"{word}: {counts[word]}" for word in order if counts[word]]
+    parts = [f"{word}: {counts[word]}" for word in (*JUDGED, NOT_COMPARABLE) if counts[word]]
     return ", ".join(parts) or None
 
 
@@ -144,7 +142,9 @@ def _published_change(published: Published, printed: Published | None, task: str
     return published.tasks[task] - printed.tasks[task]
 
 
-def _judged(published: Published, task: str, row: Row) -> str | None:
+def _judged(
+    published: Published, task: str, row: Row, n: int | None, samples: int | None
+) -> str | None:
     change, low = row[f"published_delta_{task}"], row[f"low_{task}"]
     if change is None or low is None:
         return None
@@ -155,4 +155,7 @@ def _judged(published: Published, task: str, row: Row) -> str | None:
         low=low * scale,
         high=row[f"high_{task}"] * scale,
         macs=None,
+        n=n,
+        samples=samples,
+        rounding=TENTH,
     )

@@ -58,7 +58,7 @@ def open_files(files: Sequence[Path]) -> Rows:
     shown = datasets.utils.logging.is_progress_bar_enabled()
     datasets.disable_progress_bars()  # nothing is fetched
     try:
-        return Rows(recipe.rows("rows"), files)
+        return Rows(recipe.rows("rows"), files, "rows")
     except MemoryError:
         raise
     except Exception as error:  # arrow and datasets errors share no base class

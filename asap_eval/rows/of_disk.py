@@ -24,13 +24,16 @@ def saved_rows(folder: Path, split: str, said: bool, where: str) -> Rows:
     except Exception as error:  # arrow and datasets errors share no base class
         raise DataError(f"{where} cannot be opened: {first_line(error)}.") from error
     if isinstance(data, datasets.DatasetDict):
-        data = data[named_splits(split, data, where)[0]]
+        if split not in data:
+            named_splits(split, data, where)
+            raise DataError(f"{where}: slices and sums of splits are not for what was saved.")
+        data = data[split]
     elif own := re.match(r"\w+", str(data.split or "")):
         if own[0] != split:
             raise DataError(f"{where}: it holds the split {own[0]}. Say hfds/{folder}@{own[0]}.")
     elif said:
         raise DataError(f"{where}: it does not say which split it holds. Say hfds/{folder}.")
-    return Rows(data, [Path(file["filename"]) for file in data.cache_files])
+    return Rows(data, [Path(file["filename"]) for file in data.cache_files], split)
 
 
 def local_rows(folder: Path, config: str | None, split: str, where: str) -> Rows:
@@ -43,7 +46,7 @@ def local_rows(folder: Path, config: str | None, split: str, where: str) -> Rows
         builder = builder_of(str(folder), config, where)
         recipe = recipe_of(builder, named_splits(split, builder.config.data_files, where))
         files = [Path(path) for paths in recipe.files.values() for path in paths]
-        return Rows(recipe.rows(split), files)
+        return Rows(recipe.rows(split), files, split)
     except (DataError, MemoryError):
         raise
     except Exception as error:  # arrow, schema and datasets errors share no base class

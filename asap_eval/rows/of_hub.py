@@ -6,6 +6,7 @@ What a split is made of is noted beside what `datasets` prepares: later runs nee
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -50,7 +51,7 @@ def hub_rows(name: str, config: str | None, split: str, where: str) -> Rows:
     except Exception as error:
         raise DataError(hub.explained(error, where, hub.address(name, "dataset"))) from error
     note.write(recipe, commit)
-    rows = _made(recipe, name, commit, split, where)
+    rows = _made(recipe, note, commit, where)
     for part, count in expected.items():
         if (found := rows.data.info.splits[part].num_examples) != count:
             raise DataError(
@@ -88,19 +89,19 @@ def _fetched_file(url: str) -> str:
     return str(fetch(found.repository, found.file, "dataset", found.revision).path)
 
 
-def _made(recipe: Recipe, name: str, commit: str, split: str, where: str) -> Rows:
+def _made(recipe: Recipe, note: _Note, commit: str, where: str) -> Rows:
     try:
-        data = recipe.rows(split, commit)
+        data = recipe.rows(note.split, commit)
     except MemoryError:
         raise
     except Exception as error:  # arrow, schema and datasets errors share no base class
         raise DataError(f"{where} cannot be read: {first_line(error)}.") from error
-    return _rows(data, name, commit)
+    return _rows(data, note, commit)
 
 
-def _rows(data: Any, name: str, commit: str) -> Rows:
+def _rows(data: Any, note: _Note, commit: str) -> Rows:
     files = [Path(file["filename"]) for file in data.cache_files]
-    return Rows(data, files, {name: commit})
+    return Rows(data, files, f"{note.config or 'default'}@{note.split}", {note.name: commit})
 
 
 def _without_hub(note: _Note, where: str) -> Rows | None:
@@ -109,7 +110,7 @@ def _without_hub(note: _Note, where: str) -> Rows | None:
 
     if (found := note.read()) is not None:
         recipe, commit = found
-        return _made(recipe, note.name, commit, note.split, where)
+        return _made(recipe, note, commit, where)
     own = note.name.rpartition("/")[2]
     try:  # what load_dataset falls back to, without its asking the hub again
         builder = Cache(
@@ -129,7 +130,7 @@ def _without_hub(note: _Note, where: str) -> Rows | None:
         raise
     except Exception as error:  # arrow and datasets errors share no base class
         raise DataError(f"{where} cannot be read: {first_line(error)}.") from error
-    return _rows(data, note.name, str(builder.hash))
+    return _rows(data, note, str(builder.hash))
 
 
 class _Note:
@@ -147,7 +148,9 @@ class _Note:
     def write(self, recipe: Recipe, commit: str) -> None:
         text = json.dumps({"commit": commit, "recipe": asdict(recipe)}, indent=1)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(text, encoding="utf-8")
+        whole = self.path.with_suffix(f".{os.getpid()}.part")
+        whole.write_text(text, encoding="utf-8")
+        os.replace(whole, self.path)
 
     def read(self) -> tuple[Recipe, str] | None:
         """The recipe and its commit; None where nothing is noted, or its files are gone."""

@@ -21,23 +21,28 @@ class Rows:
     """Rows in stored order.
 
     Attributes:
-        data: a data set of `datasets`. files: that hold it.
+        data: a data set of `datasets`. files: that hold it. part: which rows of the files they are.
         commits: of the hub's repository it is from, by its name; {} = files of this disk.
     """
 
     data: Any
     files: Sequence[Path]
+    part: str
     commits: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def content(self, pictures: str | None = None) -> str:
-        """What changes when the files do: of the hub the commit, else a hash of what they hold.
+        """What changes with the rows: their part, and of the hub the commit, else a hash of what
+        the files hold.
 
         Args:
             pictures: a column whose pictures may lie in files of their own.
         """
         if self.commits:
-            return " ".join(f"{name}@{commit}" for name, commit in self.commits.items())
-        return content_of([*self.files, *(_pointed_to(self.data, pictures) if pictures else ())])
+            held = " ".join(f"{name}@{commit}" for name, commit in self.commits.items())
+        else:
+            apart = _pointed_to(self.data, pictures) if pictures else ()
+            held = content_of([*self.files, *apart])
+        return f"{held} {self.part}"
 
 
 def _pointed_to(data: Any, column: str) -> list[Path]:

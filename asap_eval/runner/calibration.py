@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
+from asap_eval.bench.alike import FirstSamples
+from asap_eval.bench.bench import Bench
 from asap_eval.bench.statistics import mean_interval
 from asap_eval.budget import search, whole_knob
 from asap_eval.errors import BudgetError
 from asap_eval.journal import Row
 from asap_eval.method import build
-from asap_eval.record import Calibration, ids_digest
+from asap_eval.record import Calibration, Job, ids_digest
 from asap_eval.runner.prepare import Prepared
 from asap_eval.runner.progress import bar, say, warn
 
@@ -69,14 +72,15 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
     )
 
 
-def evaluated(calibration: Calibration, ready: Prepared, rows: Sequence[Row]) -> None:
-    """Add what the knob came to on the evaluated images, with its 95 % interval."""
-    assert ready.job.budget is not None
-    values = ready.bench.spent(
-        ready.job.budget.kind, rows, ready.geometry, ready.job.macs_convention
-    )
+def evaluated(
+    calibration: Calibration, bench: Bench[Any, Any], job: Job, geometry: Any, rows: Sequence[Row]
+) -> None:
+    """Add what the knob came to on the evaluated images, with its 95 % interval; one has none."""
+    assert job.budget is not None
+    values = bench.spent(job.budget.kind, rows, geometry, job.macs_convention)
     calibration.evaluated = sum(values) / len(values)
-    calibration.evaluated_ci95 = list(mean_interval(values))
+    bounds = mean_interval(values)
+    calibration.evaluated_ci95 = None if bounds is None else list(bounds)
 
 
 def _spent(ready: Prepared, batches: Sequence[Any], knob: float) -> list[float]:
@@ -85,8 +89,15 @@ def _spent(ready: Prepared, batches: Sequence[Any], knob: float) -> list[float]:
     assert job.budget is not None
     reducer = build(job.method, k=knob, **job.params)
     rows = ready.bench.calibrating(ready.loaded, reducer, batches, seed=job.seed)
-    whole = [row for batch in rows for row in batch]
+    first, whole = FirstSamples(), []
+    with contextlib.closing(rows):
+        for batch in rows:
+            first.see((row["id"], row["error"]) for row in batch)
+            whole += batch
     values = ready.bench.spent(job.budget.kind, whole, ready.geometry, job.macs_convention)
     if not values:
-        raise BudgetError("None of the calibration images could be read.")
+        raise BudgetError(
+            f"None of the {len(whole)} calibration samples could be read; the first: "
+            f"{whole[0]['error']}."
+        )
     return values

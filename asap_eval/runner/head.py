@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from asap_eval.bench.alike import FirstSamples
 from asap_eval.bench.images import ImageSet
 from asap_eval.bench.macs import unpruned_macs
+from asap_eval.errors import DataError
 from asap_eval.hosts import geometry_of
 from asap_eval.record import Job
 from asap_eval.runner import provenance
@@ -54,7 +57,7 @@ def train(
 
 def _train(training: Training, workers: int, overrides: Sequence[str] | None) -> Path:
     job, recipe = training.job, training.recipe
-    splits = {"train": training.train, "val": training.val}
+    splits = training.splits
     found = {name: _features(training, name, split, workers) for name, split in splits.items()}
     labelled = {name: Labelled(found[name], split.labels) for name, split in splits.items()}
     checkpoint = training.path.with_name(f".{training.path.stem}.training.safetensors")
@@ -86,16 +89,27 @@ def _train(training: Training, workers: int, overrides: Sequence[str] | None) ->
 
 def _features(training: Training, name: str, split: ImageSet, workers: int) -> Features:
     job, bench, loaded = training.job, training.bench, training.loaded
-    folder = training.folder(split)
+    folder = training.folder(name)
 
     def encode(start: int) -> Iterator[Encoded]:
         batches = bench.batches(
             loaded, split, batch_size=job.batch_size, workers=workers, start=start
         )
-        return bench.encode(loaded, batches)
+        first, place = FirstSamples(), start
+        for values, failed in bench.encode(loaded, batches):
+            if start == 0:
+                first.see((split.ids[place + at], failed.get(at)) for at in range(len(values)))
+            place += len(values)
+            yield values, failed
 
     with bar(f"features of {name}", len(split)) as advance:
         found = cached_features(folder, len(split), encode, training.encoding, advance)
+    if split.content() != training.content[name]:
+        shutil.rmtree(folder)
+        raise DataError(
+            f"The {name} videos of data={job.data} changed while they were encoded. Give the same "
+            "command again once nothing writes there."
+        )
     if found.failures:
         first = "; ".join(list(found.failures.values())[:SHOWN])
         what = "are left out of the training" if name == "train" else "count as wrong"
@@ -112,7 +126,6 @@ def _about(
     """What the head's file says of where it comes from."""
     job, loaded = training.job, training.loaded
     commit, dirty = provenance.git_state()
-    splits = {"train": training.train, "val": training.val}
     return {
         "feature": training.bench.feature,
         "backbone": loaded.weights.sha256,
@@ -128,9 +141,10 @@ def _about(
                 "source": job.data,
                 "n": len(split),
                 "ids_digest": split.digest,
+                "content": training.content[name],
                 "failures": len(found[name].failures),
             }
-            for name, split in splits.items()
+            for name, split in training.splits.items()
         },
         "history": list(history),
         "command": provenance.command_line(overrides),
@@ -148,8 +162,8 @@ def training_plan(job: Job, recipe: Recipe, results: Path) -> list[str]:
     each = training.bench.sampling.per_video
     work = unpruned_macs(geometry_of(training.loaded.model)) / 1e9
     lines = [f"{job.model}: a head of {len(training.classes)} classes on {job.bench}"]
-    for name, split in (("train", training.train), ("val", training.val)):
-        left = len(split) - count_cached(training.folder(split))
+    for name, split in training.splits.items():
+        left = len(split) - count_cached(training.folder(name))
         lines.append(
             f"  {name + ':':9}{len(split)} videos, {left} of them to encode: {each} frames each, "
             f"{left * each * work:.0f} GMACs"

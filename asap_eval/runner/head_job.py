@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,7 @@ from asap_eval.models import LoadedModel
 from asap_eval.record import Job
 from asap_eval.runner.prepare import load
 from asap_eval.runner.sources import sources_digest
+from asap_eval.runner.versions import computing
 from asap_eval.video.training import Recipe
 
 ENCODING = ("asap_eval.video.loader", "asap_eval.video.encoder")
@@ -31,7 +33,8 @@ class Training:
 
     Attributes:
         job, recipe, bench, loaded: as asked for. train, val: its videos. classes: their names.
-        results: folder that heads and cached features go to.
+        content: hash of the videos of a split by its name, as they were opened. results: folder
+            that heads and cached features go to.
     """
 
     job: Job
@@ -41,6 +44,7 @@ class Training:
     train: ImageSet
     val: ImageSet
     classes: list[str]
+    content: Mapping[str, str]
     results: Path
 
     @property
@@ -55,17 +59,22 @@ class Training:
             "dtype": self.job.dtype,
             "device": self.job.device.partition(":")[0],
             "sources": sources_digest(ENCODING),
+            "versions": computing(self.job, self.bench, self.loaded.spec),
         }
 
-    def folder(self, split: ImageSet) -> Path:
+    @property
+    def splits(self) -> dict[str, ImageSet]:
+        return {"train": self.train, "val": self.val}
+
+    def folder(self, name: str) -> Path:
         """Of the cached features of a split."""
-        where = {"data": str(Path(self.job.data).expanduser().resolve()), "videos": split.digest}
-        return self.results / "features" / _hash({**self.encoding, **where})[:16]
+        videos = {"videos": self.splits[name].digest, "content": self.content[name]}
+        return self.results / "features" / _hash({**self.encoding, **videos})[:16]
 
     @property
     def key(self) -> str:
         """Changes exactly when the head can change."""
-        splits = [self.folder(split).name for split in (self.train, self.val)]
+        splits = [self.folder(name).name for name in self.splits]
         recipe = dataclasses.asdict(self.recipe)
         sources = sources_digest(TRAINING)
         return _hash([*splits, self.classes, recipe, self.job.seed, sources])
@@ -102,7 +111,8 @@ def ready(job: Job, recipe: Recipe, results: Path) -> Training:
     loaded = bench.adapted(load(job))
     geometry_of(loaded.model)  # raises
     train, val, classes = bench.training_sets(job.data)
-    return Training(job, recipe, bench, loaded, train, val, classes, results)
+    content = {"train": train.content(), "val": val.content()}
+    return Training(job, recipe, bench, loaded, train, val, classes, content, results)
 
 
 def _hash(value: Any) -> str:

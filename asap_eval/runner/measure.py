@@ -10,24 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asap_eval.errors import RecordError
+from asap_eval.bench.alike import FirstSamples
+from asap_eval.errors import DataError, SetUpError
 from asap_eval.journal import Journal, Row
 from asap_eval.method import Reducer, build
-from asap_eval.record import (
-    SAMPLES_SUFFIX,
-    Job,
-    Provenance,
-    RunRecord,
-    read_record,
-    record_stem,
-    write_record,
-)
+from asap_eval.record import Job, Provenance, RunRecord, record_stem, write_record
 from asap_eval.runner import provenance
 from asap_eval.runner.calibration import calibrate, evaluated
 from asap_eval.runner.failures import described, readable
+from asap_eval.runner.kept import files_of, finished, interrupted, journal_of, rows_of
 from asap_eval.runner.lock import locked
 from asap_eval.runner.prepare import Prepared, prepare
-from asap_eval.runner.progress import bar, say, warn
+from asap_eval.runner.progress import bar, say
 
 SPEED_ROUNDS = 30
 """Counted rounds of a speed measurement."""
@@ -51,6 +45,7 @@ def run(
     *,
     results: Path,
     force: bool = False,
+    made: set[Path] | None = None,
     workers: int = 0,
     config: Mapping[str, Any] | None = None,
     overrides: Sequence[str] | None = None,
@@ -59,7 +54,8 @@ def run(
 
     Args:
         job: what to run. results: folder of the records. force: run again although it is done
-            (its paired baseline is reused all the same). workers: processes that load images.
+            and so is its paired baseline. made: records that the same command has made: they are
+            reused all the same; added to. workers: processes that load images.
         config, overrides: configuration and command line it came from, for the record.
 
     Raises:
@@ -67,19 +63,12 @@ def run(
             then ``failed`` and the same command resumes it.
     """
     with readable(job):
-        how = _How(results, workers, dict(config or {}), overrides)
-        return _run(prepare(job), how, force)
-
-
-def finished(path: Path) -> RunRecord | None:
-    """The record of a job that is done and has its samples; None where there is none."""
-    if not path.exists():
-        return None
-    try:
-        record = read_record(path)
-    except RecordError:
-        return None
-    return record if record.status == "done" and _journal(path).path.exists() else None
+        made = set() if made is None else made
+        how = _How(results, workers, force, made, dict(config or {}), overrides)
+        ready = prepare(job)
+        for note in ready.bench.notes(ready.samples):
+            say(f"note: {note}")
+        return _run(ready, how)
 
 
 @dataclass(frozen=True)
@@ -88,39 +77,55 @@ class _How:
 
     results: Path
     workers: int
+    force: bool
+    made: set[Path]
     config: dict[str, Any]
     overrides: Sequence[str] | None
 
+    def anew(self, path: Path) -> bool:
+        """Whether a record is made although it is there."""
+        return self.force and path.resolve() not in self.made
 
-def _run(ready: Prepared, how: _How, force: bool) -> Outcome:
+    def of_baseline(self) -> _How:
+        """The same without anything of the method: the record serves others, too."""
+        return dataclasses.replace(
+            self,
+            config=provenance.config_of_baseline(self.config),
+            overrides=provenance.of_baseline(self.overrides),
+        )
+
+
+def _run(ready: Prepared, how: _How) -> Outcome:
     path = how.results / f"{record_stem(ready.job, ready.key)}.json"
-    if not force and (record := finished(path)):
+    anew = how.anew(path)
+    if not anew and (record := finished(path)):
         return Outcome(record, path, reused=True)
     baseline = None
     if ready.bench.accuracy and ready.job.method != "none":
         unpruned = ready.for_baseline()
         at = how.results / f"{record_stem(unpruned.job, unpruned.key)}.json"
-        if finished(at) is None:
+        if how.anew(at) or finished(at) is None:
             say(f"First the unpruned model on the same {len(ready.samples)} samples, to compare.")
-        as_typed = dataclasses.replace(how, overrides=provenance.of_baseline(how.overrides))
-        baseline = _run(unpruned, as_typed, force=False)
+        baseline = _run(unpruned, how.of_baseline())
     with locked(path):
-        if not force and (record := finished(path)):
+        if not anew and (record := finished(path)):
             return Outcome(record, path, reused=True)
-        return Outcome(_measure(ready, path, baseline, force, how), path, reused=False)
+        record = _measure(ready, path, baseline, anew, how)
+        how.made.add(path.resolve())
+        return Outcome(record, path, reused=False)
 
 
 def _measure(
     ready: Prepared,
     path: Path,
     baseline: Outcome | None,
-    force: bool,
+    anew: bool,
     how: _How,
 ) -> RunRecord:
     """Run the job under its lock, keeping the record and the journal true all the time."""
     begin = time.perf_counter()
-    journal = _journal(path)
-    earlier = None if force else _interrupted(path)
+    journal = journal_of(path)
+    earlier = None if anew else interrupted(path)
     if earlier is None:
         journal.remove()
     record = _started(ready, earlier, journal.path.name, how)
@@ -128,9 +133,11 @@ def _measure(
     write_record(record, path.parent)
     try:
         rows = _rows(ready, record, journal, how)
+        _check_content(ready, record, journal)
         _conclude(ready, record, rows, baseline)
         if ready.job.speed:
             record.speed = _speed(ready, record)
+        record.files = files_of(path, record)
         record.status = "done"
         record.provenance.duration_s = time.perf_counter() - begin
         write_record(record, path.parent)
@@ -161,11 +168,33 @@ def _rows(ready: Prepared, record: RunRecord, journal: Journal, how: _How) -> li
         contextlib.closing(batches),  # takes the method out of the model where writing fails
         bar(f"{job.model} {job.method}", len(ready.samples), len(rows)) as advance,
     ):
+        first = FirstSamples()
+        _see(first, rows, journal)
         for batch in batches:
+            _see(first, batch, journal)
             journal.append(batch)
             rows += batch
             advance(len(batch))
     return rows
+
+
+def _see(first: FirstSamples, batch: Sequence[Row], journal: Journal) -> None:
+    """Nothing is kept of samples that failed for a fault of the set-up: they are run again."""
+    try:
+        first.see((row["id"], row["error"]) for row in batch)
+    except SetUpError:
+        journal.remove()
+        raise
+
+
+def _check_content(ready: Prepared, record: RunRecord, journal: Journal) -> None:
+    """Rows of data that changed on the way are thrown away."""
+    try:
+        ready.check_content()
+    except DataError:
+        journal.remove()
+        record.provenance.calibration = None
+        raise
 
 
 def _conclude(
@@ -184,9 +213,10 @@ def _conclude(
         {"id": row["id"], "message": row["error"]} for row in rows if row["error"] is not None
     ]
     if record.provenance.calibration is not None:
-        evaluated(record.provenance.calibration, ready, rows)
+        evaluated(record.provenance.calibration, ready.bench, job, ready.geometry, rows)
     if baseline is not None:
-        ready.bench.compare(record, baseline.record, rows, _journal(baseline.path).read())
+        before = rows_of(baseline.path, baseline.record)
+        ready.bench.compare(record, baseline.record, rows, before)
 
 
 def _speed(ready: Prepared, record: RunRecord) -> dict[str, Any]:
@@ -226,34 +256,18 @@ def _started(ready: Prepared, earlier: RunRecord | None, samples: str, how: _How
             machine=provenance.machine(job.device),
             dtype=job.dtype,
             kernels=provenance.kernels(job.device),
-            seeds={"run": job.seed, "bootstrap": 0},
+            seeds={"run": job.seed},
             weights=dataclasses.asdict(loaded.weights),
             method=build(job.method, k=job.k, **job.params).origin(),
             data={
                 "source": job.data,
                 "ids_digest": ready.samples.digest,
+                "content": ready.content,
                 "n": len(ready.samples),
                 "commits": dict(ready.samples.commits),
+                "notes": list(ready.bench.notes(ready.samples)),
             },
             started=earlier.provenance.started if earlier else provenance.now(),
             calibration=earlier.provenance.calibration if earlier else None,
         ),
     )
-
-
-def _interrupted(path: Path) -> RunRecord | None:
-    """The record of a run that was begun and not finished; a useless one is said to be so."""
-    if not path.exists():
-        return None
-    try:
-        record = read_record(path)
-    except RecordError as error:
-        warn(f"{error} The job runs again.")
-        return None
-    if record.status == "done":
-        warn(f"The per-sample file of {path} is gone. The job runs again.")
-    return record
-
-
-def _journal(path: Path) -> Journal:
-    return Journal(path.with_name(path.name.removesuffix(".json") + SAMPLES_SUFFIX))

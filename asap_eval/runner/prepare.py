@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import hashlib
 import json
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
 
 from asap_eval.bench.bench import Bench, Samples, bench_class, build_bench
-from asap_eval.errors import BadValueError, BudgetError, UnsupportedModelError
+from asap_eval.errors import BadValueError, BudgetError, DataError, UnsupportedModelError
 from asap_eval.hosts import install
 from asap_eval.method import Batch, Reducer, build, method_class
 from asap_eval.models import ModelSpec, load_model, load_vlm
@@ -19,9 +20,13 @@ from asap_eval.options import options
 from asap_eval.paths import PACKAGE
 from asap_eval.record import Job, job_key
 from asap_eval.runner.sources import sources_digest
+from asap_eval.runner.versions import computing
 
 EXAMPLE = "example"
 """``data=example``: the images that come with the package."""
+
+_kept: dict[tuple[Any, ...], Any] = {}
+"""The model that was loaded last."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,9 @@ class Prepared:
     Attributes:
         job: resolved. bench, loaded, samples, geometry: what it runs on.
             `Bench` says of which types.
-        sources: hash of the files that can change its numbers. key: of the job.
+        sources: hash of the files that can change its numbers. content: hash of what the samples
+            hold, as they were opened; searched: of those that a budget is searched on, None without
+            one. key: of the job.
     """
 
     job: Job
@@ -40,6 +47,8 @@ class Prepared:
     samples: Samples
     geometry: Any
     sources: str
+    content: str
+    searched: str | None
     key: str
 
     @property
@@ -49,6 +58,15 @@ class Prepared:
     def for_baseline(self) -> Prepared:
         """The unpruned job on the model and the samples that are open already."""
         return _prepared(self.job.baseline(), self.bench, self.loaded, self.samples)
+
+    def check_content(self) -> None:
+        """Raise `DataError` where the data is no longer what it was when it was opened."""
+        now = (self.samples.content(), _searched(self.job, self.samples))
+        if now != (self.content, self.searched):
+            raise DataError(
+                f"data={self.job.data} changed while the job ran, so that its rows do not go "
+                "together. Give the same command again once nothing writes there."
+            )
 
     def batch(self) -> Batch:
         """A batch of this model, for what a method checks before any image is seen."""
@@ -115,10 +133,27 @@ def spec_of(job: Job) -> ModelSpec:
 
 
 def load(job: Job) -> Any:
-    """The model of a job, of the kind its benchmark takes; the latest one is kept."""
+    """The model of a job, of the kind its benchmark takes.
+
+    The latest one is kept, since the rows of a table mostly share it, and let go before another is
+    loaded: two may not fit into memory.
+    """
     vlm = bench_class(job.bench).vlm
-    params = json.dumps(job.model_params)
-    return _load(job.model, params, job.weights, str(job.device), job.dtype, vlm)
+    named = (job.model, json.dumps(job.model_params), job.weights, job.device, job.dtype, vlm)
+    if named not in _kept:
+        _kept.clear()
+        _free_memory()
+        model = spec_of(job) if job.model_params else job.model
+        take = load_vlm if vlm else load_model
+        _kept[named] = take(model, weights=job.weights, device=job.device, dtype=job.dtype)
+    return _kept[named]
+
+
+def _free_memory() -> None:
+    """Give back what nothing refers to any more, on a GPU to whatever is loaded next."""
+    gc.collect()  # modules and their hooks refer to each other
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def data_address(job: Job) -> str:
@@ -130,18 +165,30 @@ def _prepared(job: Job, bench: Bench[Any, Any], loaded: Any, samples: Samples) -
     reducer = _reducer(job)
     sources = sources_digest(_modules(job))
     resolved = _resolved(job, reducer, bench, loaded)
+    content, searched = samples.content(), _searched(resolved, samples)
     key = job_key(
         resolved,
         weights_sha256=loaded.weights.sha256,
         data_digest=samples.digest,
+        content=content,
+        searched=searched,
         sources=sources,
+        versions=computing(resolved, bench, loaded.spec),
     )
     geometry = bench.geometry(loaded)
-    ready = Prepared(resolved, bench, loaded, samples, geometry, sources, key)
+    ready = Prepared(resolved, bench, loaded, samples, geometry, sources, content, searched, key)
     reducer.check(ready.batch())
     with install(loaded.model, reducer):
         pass  # refuses a method that this model cannot serve
     return ready
+
+
+def _searched(job: Job, samples: Samples) -> str | None:
+    """Which samples a budget is searched on, and what they hold."""
+    if job.budget is None:
+        return None
+    found, _ = samples.calibration(job.budget.samples)
+    return hashlib.sha256(f"{found.digest} {found.content()}".encode()).hexdigest()
 
 
 def _reducer(job: Job) -> Reducer:
@@ -164,6 +211,7 @@ def _resolved(job: Job, reducer: Reducer, bench: Bench[Any, Any], loaded: Any) -
         job,
         model=loaded.name,
         model_params=loaded.params,
+        device=job.device.removesuffix(":0"),  # the first is meant where none is named
         k=float(k) if isinstance(k, (int, float)) and job.budget is None else None,
         params=json.loads(json.dumps(values)),
         bench_params=json.loads(json.dumps(_values(bench))),
@@ -218,11 +266,3 @@ def _modules(job: Job) -> list[str]:
         bench_class(job.bench).__module__,
     ]
     return [*modules, "asap_eval.runner.calibration"] if job.budget is not None else modules
-
-
-@lru_cache(maxsize=1)  # the rows of a table mostly share one model
-def _load(name: str, params: str, weights: str | None, device: str, dtype: str, vlm: bool) -> Any:
-    given = json.loads(params)
-    model = ModelSpec(name, **given) if given else name
-    take = load_vlm if vlm else load_model
-    return take(model, weights=weights, device=device, dtype=dtype)

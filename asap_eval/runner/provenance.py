@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,11 @@ PACKAGES = (
 )
 
 
-OF_METHOD = ("method", "k", "budget", "target", "settings", "seed", "speed", "force")
-"""Keys of the command line that the unpruned baseline does without."""
+OF_METHOD = {
+    "method": {}, "methods": None, "k": None, "budget": {"kind": None}, "target": None,
+    "settings": {"kind": None}, "seed": 0, "speed": False, "force": False,
+}  # fmt: skip
+"""Keys of the command line that the unpruned baseline does without, and their values then."""
 
 
 def command_line(overrides: Sequence[str] | None) -> str:
@@ -47,7 +51,13 @@ def of_baseline(overrides: Sequence[str] | None) -> list[str] | None:
     """Overrides that make the unpruned record a run is compared with."""
     if overrides is None:
         return None
-    return [o for o in overrides if o.split("=")[0].split(".")[0] not in OF_METHOD]
+    heads = (re.split(r"[=.@:]", override.lstrip("+~"))[0] for override in overrides)
+    return [o for o, head in zip(overrides, heads, strict=True) if head not in OF_METHOD]
+
+
+def config_of_baseline(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of the unpruned record a run is compared with."""
+    return {key: OF_METHOD.get(key, value) for key, value in config.items()}
 
 
 def git_state() -> tuple[str | None, bool | None]:

@@ -10,18 +10,23 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = "asap_eval"
-STORAGE = frozenset(f"{PACKAGE}.{name}" for name in ("errors", "record", "journal"))
+STORAGE = frozenset(f"{PACKAGE}.{name}" for name in ("errors", "fingerprint", "record", "journal"))
 """What only names, stores or refuses numbers: a change there leaves old records valid."""
+
+COMPILED = (".c", ".h")
+"""Endings of code that is compiled on the machine that runs it."""
 
 
 def sources_digest(modules: Iterable[str]) -> str:
-    """sha256 over these modules and all that they import from this package.
+    """sha256 over these modules, all that they import from this package, and the C beside them.
 
     The commit is left out on purpose: a new method or a changed report does not make old numbers
     wrong. Line endings do not count.
     """
     digest = hashlib.sha256()
-    for name, path in sorted(_closure(modules).items()):
+    found = _closure(modules)
+    compiled = {f"{path.parent.name}/{path.name}": path for path in _compiled(found.values())}
+    for name, path in sorted({**found, **compiled}.items()):
         digest.update(f"{name}\n".encode())
         digest.update(_content(path))
     return digest.hexdigest()
@@ -42,6 +47,12 @@ def _closure(modules: Iterable[str]) -> dict[str, Path]:
             found[name] = Path(spec.origin)
             waiting.extend(_imports(found[name]))
     return found
+
+
+def _compiled(modules: Iterable[Path]) -> set[Path]:
+    """What the modules compile and run: all C files in their folders."""
+    folders = {path.parent for path in modules}
+    return {path for folder in folders for path in folder.iterdir() if path.suffix in COMPILED}
 
 
 @cache

@@ -98,11 +98,12 @@ def prepared(job: TrainJob) -> Setting:
         job.data,
         classes=loaded.classes,
         labels=loaded.labels,
+        names=loaded.class_names,
         limit=job.limit,
         sample=job.sample,  # type: ignore[arg-type]
     )
     code = sources_digest([type(method).__module__, "asap_eval.train.loop", "asap_eval.hosts"])
-    facts = [job.deciding, loaded.weights.sha256, images.digest, code]
+    facts = [job.deciding, loaded.weights.sha256, images.digest, images.content(), code]
     identity = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return Setting(job, loaded, images, out, identity)
 

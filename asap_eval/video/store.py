@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from asap_eval.errors import DataError
+from asap_eval.fingerprint import content_of
 from asap_eval.video.decode import Frame, read_frames
 from asap_eval.video.listing import Listing
 
@@ -33,10 +34,15 @@ class VideoStore:
         self.ids = listing.ids
         self.paths = listing.paths
         self.labels: list[int | None] = [place[name] for name in listing.names]
+        self.notes: list[str] = []
 
     def read(self, place: int) -> bytes:
         """The encoded video."""
         return self.paths[place].read_bytes()
+
+    def content(self, places: Sequence[int]) -> str:
+        """Hash of the videos' files."""
+        return content_of(self.paths[place] for place in places)
 
     def frames(self, place: int, shares: Sequence[float]) -> list[Frame]:
         """Frames at some shares of a video's duration; see `read_frames`.

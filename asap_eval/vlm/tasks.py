@@ -18,9 +18,14 @@ CIRCLE = 1_000_000
 """MMBench asks a question once for every order of its options: indices equal but for millions."""
 
 
+def _nothing(document: Document) -> str | None:
+    """Nothing is wrong."""
+    return None
+
+
 @dataclass(frozen=True)
 class Task:
-    """One task.
+    """One task; it travels to worker processes, so its functions are named ones.
 
     Attributes:
         name: lmms-eval's. file: its YAML below lmms-eval's ``tasks``.
@@ -50,7 +55,7 @@ class Task:
     new_tokens: int | None = None
     part: Callable[[Document], str] | None = None
     group: Callable[[Document], Hashable] | None = None
-    wrong: Callable[[Document], str | None] = lambda document: None
+    wrong: Callable[[Document], str | None] = _nothing
     broken: Callable[[Sequence[Document]], str | None] | None = None
     full: float = 100.0
 
@@ -58,6 +63,18 @@ class Task:
     def circular(self) -> bool:
         """Whether a group counts once, as right only where each of its samples is."""
         return self.kind == "groups" and self.part is None
+
+
+def _category(document: Document) -> str:
+    return str(document["category"])
+
+
+def _category_and_question(document: Document) -> Hashable:
+    return document["category"], document["question_id"]
+
+
+def _of_circle(document: Document) -> Hashable:
+    return int(document["index"]) % CIRCLE
 
 
 def _yes_or_no(document: Document) -> str | None:
@@ -119,7 +136,7 @@ TASKS = {
             "mean F1 of its categories, %",
             "the whole answer in lower case equals yes or no",
             kind="f1",
-            part=lambda document: str(document["category"]),
+            part=_category,
             wrong=_yes_or_no,
         ),
         Task(
@@ -142,8 +159,8 @@ TASKS = {
             "perception + cognition, at most 2800",
             "yes or no among the first four letters; both questions of a picture count twice",
             kind="groups",
-            part=lambda document: str(document["category"]),
-            group=lambda document: (document["category"], document["question_id"]),
+            part=_category,
+            group=_category_and_question,
             wrong=_yes_or_no,
             broken=_pair,
             full=2000.0,
@@ -195,7 +212,7 @@ TASKS = {
             "letter or text of the option by rules, right in every order of the options",
             kind="groups",
             config="en",
-            group=lambda document: int(document["index"]) % CIRCLE,
+            group=_of_circle,
             wrong=_letter,
             broken=_circle,
         ),

@@ -18,6 +18,24 @@ Kept = tuple[Path, RunRecord]
 
 
 @dataclass(frozen=True)
+class Shared:
+    """What the records of every version at hand say, and what therefore counts.
+
+    Attributes:
+        model: names of the model's own parameters. data: of the hashes of the data.
+    """
+
+    model: Set[str]
+    data: Set[str]
+
+    @classmethod
+    def of(cls, records: Sequence[RunRecord]) -> Shared:
+        models = [set(record.job.model_params) for record in records]
+        hashes = [{"ids_digest", "content"} & set(record.provenance.data) for record in records]
+        return cls(*(set.intersection(*sets) if sets else set() for sets in (models, hashes)))
+
+
+@dataclass(frozen=True)
 class Pairs:
     """Records of two folders by job.
 
@@ -34,8 +52,7 @@ class Pairs:
 
 def pairs(a: Sequence[Kept], b: Sequence[Kept]) -> Pairs:
     """Match the records of two folders; of several records of one job the latest counts."""
-    models = [set(record.job.model_params) for _, record in (*a, *b)]
-    shared = set.intersection(*models) if models else set()
+    shared = Shared.of([record for _, record in (*a, *b)])
     left, right = _by_job(a, shared), _by_job(b, shared)
     return Pairs(
         both=_in_order([(left[job], right[job]) for job in left if job in right]),
@@ -45,22 +62,19 @@ def pairs(a: Sequence[Kept], b: Sequence[Kept]) -> Pairs:
     )
 
 
-def identity(record: RunRecord, model_keys: Set[str]) -> str:
+def identity(record: RunRecord, shared: Shared) -> str:
     """Equal for records of one job: its key without the hash of the code.
 
     Weights and data count by their content, options at their default not at all (a newer version
     may have more of them), files that options name by their names.
-
-    Args:
-        model_keys: what counts of the model's own parameters: what every version at hand has.
     """
     job = dataclasses.asdict(record.job)
     job["weights"] = record.provenance.weights.get("sha256")
-    job["data"] = record.provenance.data.get("ids_digest")
+    job["data"] = [record.provenance.data[name] for name in sorted(shared.data)]
     job["params"] = _files(changed_options(record.job.method, record.job.params))
     job["bench_params"] = _files(_of_bench(record))
     job["model_params"] = _files(
-        {k: v for k, v in record.job.model_params.items() if k in model_keys}
+        {k: v for k, v in record.job.model_params.items() if k in shared.model}
     )
     return json.dumps(job, sort_keys=True)
 
@@ -86,11 +100,11 @@ def _of_bench(record: RunRecord) -> dict[str, Any]:
     return {k: v for k, v in given if k not in usual or usual[k] != v}
 
 
-def _by_job(kept: Sequence[Kept], model_keys: Set[str]) -> dict[str, Kept]:
+def _by_job(kept: Sequence[Kept], shared: Shared) -> dict[str, Kept]:
     found: dict[str, Kept] = {}
     # A finished run counts before one that is not, then the later one.
     for one in sorted(kept, key=lambda k: (k[1].status == "done", k[1].provenance.started)):
-        found[identity(one[1], model_keys)] = one
+        found[identity(one[1], shared)] = one
     return found
 
 

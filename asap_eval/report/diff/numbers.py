@@ -1,7 +1,7 @@
 """The numbers of one job in two folders: how far each moved, and what noise explains of it.
 
 Where both runs kept their samples, they are compared sample by sample, the questions of a
-vision-language task within it: McNemar's exact p for right and wrong, a paired bootstrap for the
+vision-language task within it: McNemar's exact p for right and wrong, the paired interval for the
 rest. Where they did not, the interval of the difference is
 put together from the two runs' own intervals as if they were independent (Newcombe's square-and-add
 rule), which on equal samples is too wide rather than too narrow. A number without any interval
@@ -15,8 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from asap_eval.bench.distribution import share_interval
-from asap_eval.bench.statistics import mean_interval, paired
+from asap_eval.bench.statistics import P, mean_interval, paired, share_interval, square_and_add
 from asap_eval.record import RunRecord
 from asap_eval.report.diff.tasks import task_change
 
@@ -25,8 +24,6 @@ BEYOND: Final = "beyond noise"
 WITHIN: Final = "within noise"
 UNKNOWN: Final = "cannot tell"
 
-P = 0.05
-"""McNemar's p below which right and wrong answers moved beyond noise."""
 EQUAL = 1e-9
 """Relative difference up to which two numbers are the same number, added up in another order."""
 
@@ -114,10 +111,11 @@ def _paired(name: str, before: float, after: float, a: Samples, b: Samples) -> M
     changes = [factor * (y - x) for x, y in pairs if x is not None and y is not None]
     if not changes:
         return None
-    low, high = mean_interval(changes)
-    return Move(
-        name, before, after, low, high, None, f"{len(changes)} samples, paired", _verdict(low, high)
-    )
+    bounds = mean_interval(changes)
+    if bounds is None:
+        return Move(name, before, after, None, None, None, "one sample", UNKNOWN)
+    basis = f"{len(changes)} samples, paired"
+    return Move(name, before, after, *bounds, None, basis, _verdict(*bounds))
 
 
 def _unpaired(name: str, x: Estimate, y: Estimate, a: RunRecord, b: RunRecord) -> Move:
@@ -126,9 +124,7 @@ def _unpaired(name: str, x: Estimate, y: Estimate, a: RunRecord, b: RunRecord) -
         return Move(name, x.value, y.value, None, None, None, "other machine", UNKNOWN)
     if x.low is None or x.high is None or y.low is None or y.high is None:
         return Move(name, x.value, y.value, None, None, None, "no interval", UNKNOWN)
-    change = y.value - x.value
-    low = change - math.hypot(y.value - y.low, x.high - x.value)
-    high = change + math.hypot(y.high - y.value, x.value - x.low)
+    low, high = square_and_add((x.value, x.low, x.high), (y.value, y.low, y.high))
     basis = "10 % to 90 % of the rounds" if timed else "two intervals"
     return Move(name, x.value, y.value, low, high, None, basis, _verdict(low, high))
 
@@ -176,7 +172,7 @@ def _numbers(record: RunRecord) -> Iterator[tuple[str, Estimate]]:
 
 
 def _share(percent: float, n: int) -> Estimate:
-    low, high = share_interval(round(percent * n / 100), n)
+    low, high = share_interval(round(percent * n / 100), n, "wilson")
     return Estimate(percent, 100 * low, 100 * high)
 
 

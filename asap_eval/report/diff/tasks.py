@@ -19,7 +19,7 @@ class Change(NamedTuple):
     """A number of a task after − before.
 
     Attributes:
-        low, high: 95 % interval of its paired bootstrap. p: McNemar's, where the number is a share
+        low, high: its paired 95 % interval. p: McNemar's, where the number is a share
             of answers (MMBench: circles) that are right or wrong; else None.
         questions: how many were paired.
     """

@@ -12,11 +12,12 @@ from asap_eval.record import RunRecord
 from asap_eval.report.claims import Verdict
 from asap_eval.report.columns import Row, name_of, present
 from asap_eval.report.frame import frame
-from asap_eval.report.verdict import DIFFERS, REPRODUCED, word_of
+from asap_eval.report.verdict import DIFFERS, JUDGED, REPRODUCED, word_of
 
 Tone = Literal["agrees", "differs", "mixed", "open"]
 """Of a sentence about the paper: for its mark, which never stands without the words."""
-
+TONES: dict[str, Tone] = {REPRODUCED: "agrees", DIFFERS: "differs"}
+"""Of rows with one verdict that tells; rows that cannot tell say nothing."""
 
 UNITS = {"kinetics": "clips", "saliency": "photographs", "vlm": "questions"}
 """What a sample is, where it is no image."""
@@ -42,15 +43,15 @@ def of_table(paper: str, lines: Sequence[Row]) -> list[Sentence]:
         paper: which table of the paper. lines: of `experiment_frame`.
     """
     said: list[Sentence] = []
-    judged = [line for line in lines if word_of(line["verdict"]) in (REPRODUCED, DIFFERS)]
+    judged = [line for line in lines if word_of(line["verdict"]) in JUDGED]
     if judged:
-        same = sum(word_of(line["verdict"]) == REPRODUCED for line in judged)
-        tone: Tone = "agrees" if same == len(judged) else "mixed" if same else "differs"
+        told = {word_of(line["verdict"]) for line in judged} & TONES.keys()
+        tone: Tone = "mixed" if len(told) > 1 else TONES[told.pop()] if told else "open"
         first = judged[0]
         unit = UNITS.get(str(first["bench"]), "images")
         where = f"{paper} on {first['model']}, {first['n']:.0f} {unit}"
         ordered = sorted(
-            judged, key=lambda line: (word_of(line["verdict"]) == DIFFERS, -abs(_gap(line)))
+            judged, key=lambda line: (JUDGED.index(word_of(line["verdict"])), -abs(_gap(line)))
         )
         text = f"{where}, {_count(len(judged), 'row')} with a published figure: {_apart(judged)}."
         said.append(Sentence(tone, text, tuple(map(_against, ordered))))
@@ -111,9 +112,9 @@ def of_saliency(records: Sequence[RunRecord]) -> list[Sentence]:
 
 
 def _apart(judged: Sequence[Row]) -> str:
-    """How many rows of which methods were reproduced, and how many differ."""
+    """How many rows of which methods got each verdict."""
     parts = []
-    for word in (REPRODUCED, DIFFERS):
+    for word in JUDGED:
         rows = [line for line in judged if word_of(line["verdict"]) == word]
         names = ", ".join(dict.fromkeys(str(line["method"]) for line in rows))
         if rows:

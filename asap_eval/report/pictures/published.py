@@ -13,7 +13,7 @@ from asap_eval.report.columns import Row, name_of, present
 from asap_eval.report.experiment import groups_of
 from asap_eval.report.match import on_models
 from asap_eval.report.pictures.figure import Figure, Found, Picture, finished, styled
-from asap_eval.report.verdict import DIFFERS, REPRODUCED, word_of
+from asap_eval.report.verdict import JUDGED, word_of
 
 LEAST = 2
 """Rows with a verdict that make a picture."""
@@ -34,8 +34,7 @@ def published(records: Sequence[Found]) -> list[Figure]:
             here = [record for record in own if record.job.model in models]
             for group in groups_of(one, matched, here):
                 lines = [line for line in group.lines if present(line["delta_low"])]
-                words = [word_of(line["verdict"]) for line in lines]
-                if words.count(REPRODUCED) + words.count(DIFFERS) >= LEAST:
+                if sum(word_of(line["verdict"]) in JUDGED for line in lines) >= LEAST:
                     found.append(_figure(one, lines))
     return found
 

@@ -75,8 +75,8 @@ def walks(records: Sequence[Found]) -> list[tuple[str, str, list[Walk]]]:
     for group in groups(found):
         for line in group.lines:
             row = line.row
-            same = tuple(str(row[c]) for c in ("model", "model_params", "ids_digest", "dtype"))
-            same += (str(row["weights_sha256"]), str(row["data"]))
+            same = tuple(str(row[c]) for c in ("model", "model_params", "ids_digest", "content"))
+            same += tuple(str(row[c]) for c in ("dtype", "weights_sha256", "data"))
             for pair in line.found:
                 together.setdefault(same, []).append((group.name, group.title, Walk(pair)))
     parts = []
