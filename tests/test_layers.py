@@ -17,6 +17,7 @@ PACKAGE = ROOT / "asap_eval"
 LAYERS = [
     {"errors"},
     {"kernels"},
+    {"token_map", "transfer"},
     {
         "checkpoint",
         "tokens",
@@ -28,7 +29,6 @@ LAYERS = [
         "options",
         "nystroem",
         "decoding",
-        "transfer",
     },
     {"method", "predictors"},
     {"scorer", "learned"},
@@ -50,7 +50,7 @@ LAYERS = [
 
 ONLY = {
     "kernels": {"errors"},
-    "hosts": {"errors", "tokens", "trace", "packing", "transfer", "method", "kernels"},
+    "hosts": {"errors", "tokens", "trace", "packing", "transfer", "method", "kernels", "token_map"},
     "video": {"errors", "models", "hosts"},
     "vlm": {"errors", "decoding"},
     "paper": {"errors"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 
 from torch import nn
+from torch._dynamo import OptimizedModule
 
 from asap_eval.errors import UnsupportedModelError
 from asap_eval.hosts import hf_clip, llava, lv_vit, timm_vit
@@ -22,6 +23,7 @@ HOSTS = (timm_vit, hf_clip, lv_vit)
 
 def backbone_of(model: nn.Module) -> Backbone:
     """The model as its host describes it; refuses by name what no host can run faithfully."""
+    model = _uncompiled(model)
     for host in HOSTS:
         if host.recognises(model):
             return host.backbone(model)
@@ -31,6 +33,11 @@ def backbone_of(model: nn.Module) -> Backbone:
         "Hugging Face CLIPVisionModel, LLaVA-1.5 and LLaVA-NeXT (transformers 5), and LV-ViT "
         "(asap_eval.models.lvvit)."
     )
+
+
+def _uncompiled(model: nn.Module) -> nn.Module:
+    """The model inside what `torch.compile` made of it; methods run in it uncompiled."""
+    return model._orig_mod if isinstance(model, OptimizedModule) else model
 
 
 def geometry_of(model: nn.Module) -> Geometry:
@@ -44,6 +51,7 @@ def llava_geometry(model: nn.Module) -> LlavaGeometry:
     Raises:
         UnsupportedModelError: it is none, or one that cannot be run faithfully.
     """
+    model = _uncompiled(model)
     if not llava.recognises(model):
         raise UnsupportedModelError(
             f"{type(model).__name__} is no supported vision-language model; supported: "
@@ -66,6 +74,7 @@ def install(
     Raises:
         UnsupportedModelError: the model, or the method on this model, cannot be run.
     """
+    model = _uncompiled(model)
     if llava.recognises(model):
         return llava.LlavaSeam(model, reducer, seed, newline)
     return Seam(backbone_of(model), reducer, seed)
