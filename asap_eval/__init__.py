@@ -50,7 +50,8 @@ def reduce(
 
     Returns:
         A context manager that yields a `Trace`: ``lengths [blocks, B]``, ``fired [B]``,
-        ``source [B, P]`` of the latest forward pass. In LLaVA models ``generate`` and ``forward``
+        ``source [B, P]`` of the latest forward pass; ``mask()`` and ``unmerge(tokens)`` serve its
+        padded features. In LLaVA models ``generate`` and ``forward``
         run with the method; B counts crops, and ``handed_to_llm [S]`` and ``language`` say what
         the language model got of each sample.
 

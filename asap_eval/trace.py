@@ -2,26 +2,94 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
-from asap_eval.errors import AsapEvalError
+from asap_eval.errors import AsapEvalError, BadValueError
+from asap_eval.token_map import TokenMap
+from asap_eval.transfer import to_device
 
 COUNTS = ("lengths", "attention_tokens", "mlp_tokens")
-"""Token counts of every block, ``[L, B]``; a host may fill them at the end of the pass."""
+"""Token counts of every block, ``[L, B]``."""
 
 
 @dataclass
+class PassTrace:
+    """What one forward pass leaves behind; the host fills it.
+
+    Attributes:
+        blocks: L that the pass is to run. done: blocks that ran.
+        values: by name, as in `Trace`. notes: as in `Trace`.
+        counts: by name of `COUNTS`, the B numbers of each block that ran.
+        maps: tokens and patches after each block that ran.
+        language: the trace of the language model behind the tower.
+    """
+
+    blocks: int
+    values: dict[str, Tensor]
+    done: int = 0
+    notes: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, list[tuple[int, ...]]] = field(
+        default_factory=lambda: {name: [] for name in COUNTS}
+    )
+    maps: list[TokenMap] = field(default_factory=list)
+    language: Trace | None = None
+
+    @property
+    def fired(self) -> Tensor:
+        return self.values["fired"]
+
+    @property
+    def method_macs(self) -> Tensor:
+        return self.values["method_macs"]
+
+    @property
+    def source(self) -> Tensor:
+        return self.values["source"]
+
+    def stop(self) -> None:
+        """No more blocks were wanted of this pass."""
+        self.blocks = self.done
+
+    def unreduced(self, tokens: Tensor) -> None:
+        """Every block ran on so many tokens, ``[B]``."""
+        counts = tokens.expand(self.blocks, -1)
+        self.values |= {name: counts.clone() for name in COUNTS}
+        self.done = self.blocks
+
+    def check_ended(self, name: str) -> None:
+        """Raise `AsapEvalError` where blocks were still to run; ``name`` is what was asked for."""
+        if self.done < self.blocks:
+            raise AsapEvalError(
+                f"The latest forward pass ended after block {self.done} of {self.blocks}, so "
+                f"trace.{name} is not known: run the model to its end (an error, a hook or a loop "
+                "over some of the blocks stopped it)."
+            )
+
+    def read(self, name: str) -> Tensor:
+        """A value that the pass has left."""
+        self.check_ended(name)
+        if name in COUNTS and name not in self.values:
+            self.values[name] = to_device(self.counts[name], self.source.device)
+        return self.values[name]
+
+
 class Trace:
     """Filled by the host while the model runs; every forward pass starts it afresh.
+
+    Each thread reads the trace of its own latest pass. A thread that ran none reads that of the
+    only one that did.
 
     Attributes:
         patches: ``[B]`` patches that the stem made of each image: fewer than the model was built
             for where the image was resized at the input.
-        lengths: ``[L, B]`` tokens of each image after each block, prefix included, padding not.
+        lengths: ``[L, B]`` tokens of each image after each block, prefix included, padding not. L
+            is the number of blocks that were to run: fewer with timm's ``stop_early``.
         attention_tokens: ``[L, B]`` tokens that entered the attention of each block.
         mlp_tokens: ``[L, B]`` tokens that entered the MLP of each block.
         method_macs: ``[B]`` fp64, the method's own products for each image.
@@ -42,81 +110,178 @@ class Trace:
             alone has `cached_tokens`, ``[L, S]``: keys that each layer's cache holds of the prompt.
     """
 
-    _values: dict[str, Tensor] = field(default_factory=dict)
-    notes: dict[str, Tensor] = field(default_factory=dict)
-    _ids: tuple[str, ...] | None = None
-    _language: Trace | None = None
+    def __init__(self) -> None:
+        self._own = threading.local()  # .latest: the thread's PassTrace
+        self._latest: PassTrace | None = None
+        self._threads = 0
+        self._ids: dict[int, tuple[str, ...]] = {}
+        self._maps: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+    # --- features -------------------------------------------------------------------------------
+
+    def mask(self, block: int | None = None) -> Tensor:
+        """``[B, N]`` bool: which of the padded tokens ``[B, N, D]`` after a block are tokens.
+
+        Args:
+            block: from 1; ``None`` = the last. Inside a hook, any block that has run.
+        """
+        return self._map(block, "mask").mask
+
+    def unmerge(self, tokens: Tensor, block: int | None = None, fill: float = 0.0) -> Tensor:
+        """Features of every patch, in the image's own grid, from those of the tokens that are left.
+
+        Merged and pooled patches repeat their token. In an image that was resized at the input each
+        patch reads the token that covers its centre.
+
+        Args:
+            tokens: ``[B, N, D]`` as any block or the model's features give them, with the prefix
+                tokens in front or without, padding at the end.
+            block: after which block they stand, from 1. ``None`` = what the tensor itself is known
+                to be (a block's output or the model's features), otherwise the last block. Of an
+                earlier block's tokens that you changed, say it.
+            fill: what dropped patches read.
+
+        Returns:
+            ``[B, gh, gw, D]``; gradients flow through it.
+
+        Raises:
+            BadValueError: the tensor does not have the images and tokens of that block.
+        """
+        known = self.known(tokens)
+        if known is not None and block not in (None, known.block):
+            raise BadValueError(
+                f"These are the tokens after block {known.block}, not after block {block}."
+            )
+        return (known or self._map(block, "unmerge")).unmerge(tokens, fill)
+
+    def _map(self, block: int | None, name: str) -> TokenMap:
+        seen = self._current(name)
+        if not seen.maps:
+            raise BadValueError(f"trace.{name} needs images; a language model has no grid.")
+        if block is None:
+            seen.check_ended(name)
+            return seen.maps[-1]
+        if not 1 <= block <= len(seen.maps):
+            raise BadValueError(
+                f"block={block}: blocks 1 to {len(seen.maps)} have run in the latest forward pass."
+            )
+        return seen.maps[block - 1]
+
+    def know(self, tokens: Tensor, of: TokenMap) -> None:
+        """Remember what the tokens of a tensor are, for as long as it lives (host only)."""
+        self._maps[tokens] = of
+
+    def known(self, tokens: Tensor) -> TokenMap | None:
+        """What a host said of this very tensor (host only)."""
+        found: TokenMap | None = self._maps.get(tokens)  # type: ignore[no-untyped-call]
+        return found
+
+    @property
+    def maps(self) -> list[TokenMap]:
+        """Tokens and patches after each block of this thread's pass that has run (host only)."""
+        return self._current("maps").maps
+
+    def stop(self) -> None:
+        """No more blocks are wanted of this thread's pass (host only)."""
+        self._current("lengths").stop()
+
+    # --- a pass ---------------------------------------------------------------------------------
 
     def name_images(self, ids: Sequence[str]) -> None:
-        """Give the ids of the next forward's images; seeds of random choices derive from them.
+        """Give the ids of the images of this thread's next forward pass; seeds of random choices
+        derive from them.
 
         Without names, an image's seed derives from its pixel values.
         """
-        self._ids = tuple(ids)
+        self._ids[threading.get_ident()] = tuple(ids)
 
-    def start(self, blocks: int, source: Tensor, patches: int | None = None) -> None:
-        """Begin a forward pass of ``B`` images (host only).
+    def take_ids(self, batch: int) -> tuple[str, ...] | None:
+        """The names given for this pass, used once (host only)."""
+        ids = self._ids.pop(threading.get_ident(), None)
+        if ids is None and self._ids:
+            raise AsapEvalError(
+                "The images were named in another thread: call trace.name_images(ids) in the "
+                "thread that runs the model."
+            )
+        if ids is not None and len(ids) != batch:
+            raise AsapEvalError(f"{len(ids)} image ids were given for a batch of {batch} images.")
+        return ids
+
+    def start(self, blocks: int, source: Tensor, patches: int | None = None) -> PassTrace:
+        """Begin a forward pass of ``B`` images in this thread (host only).
 
         Args:
             blocks: L. source: ``[B, P]`` slots of the original patches.
             patches: of each image as the stem saw it; ``None`` = the original ones.
         """
         batch, device = source.shape[0], source.device
-        counts = torch.zeros(blocks, batch, dtype=torch.long, device=device)
         made = source.shape[1] if patches is None else patches
-        self._values = {
-            "patches": torch.full((batch,), made, dtype=torch.long, device=device),
-            "lengths": counts,
-            "attention_tokens": counts.clone(),
-            "mlp_tokens": counts.clone(),
-            "method_macs": torch.zeros(batch, dtype=torch.float64, device=device),
-            "fired": torch.zeros(batch, dtype=torch.long, device=device),
-            "source": source,
-        }
-        self.notes = {}
+        seen = PassTrace(
+            blocks,
+            {
+                "patches": torch.full((batch,), made, dtype=torch.long, device=device),
+                "method_macs": torch.zeros(batch, dtype=torch.float64, device=device),
+                "fired": torch.zeros(batch, dtype=torch.long, device=device),
+                "source": source,
+            },
+        )
+        if not hasattr(self._own, "latest"):
+            self._threads += 1
+        self._own.latest = self._latest = seen
+        return seen
 
     def hand_over(self, sample: Tensor, projected: Tensor, handed: Tensor) -> None:
         """Whose crops these were and what went through the projector, both ``[B]``, and what each
         sample hands on, ``[S]`` (host only)."""
-        self._values |= {"sample": sample, "projected": projected, "handed_to_llm": handed}
-        self._language = Trace()
+        seen = self._current("lengths")
+        seen.values |= {"sample": sample, "projected": projected, "handed_to_llm": handed}
+        seen.language = Trace()
 
-    def begin_language(self, layers: int, source: Tensor, prompt_tokens: Tensor) -> None:
+    def begin_language(self, layers: int, source: Tensor, prompt_tokens: Tensor) -> PassTrace:
         """Prompts of so many tokens ``[S]`` are about to be read (host only); ``source`` as in
         `start`. Until a method shortens them every layer sees them whole."""
-        self._values["prompt_tokens"] = prompt_tokens
-        self.language.start(layers, source)
-        self.language._values["cached_tokens"] = self.language.lengths.clone()
-        for counts in (
-            self.language.lengths,
-            self.language.attention_tokens,
-            self.language.mlp_tokens,
-            self.language.cached_tokens,
-        ):
-            counts[:] = prompt_tokens
-
-    def take_ids(self, batch: int) -> tuple[str, ...] | None:
-        """The names given for this pass, used once (host only)."""
-        ids, self._ids = self._ids, None
-        if ids is not None and len(ids) != batch:
-            raise AsapEvalError(f"{len(ids)} image ids were given for a batch of {batch} images.")
-        return ids
+        self._current("lengths").values["prompt_tokens"] = prompt_tokens
+        seen = self.language.start(layers, source)
+        seen.unreduced(prompt_tokens)
+        seen.values["cached_tokens"] = seen.values["lengths"].clone()
+        return seen
 
     def note(self, name: str, images: Tensor, values: Tensor) -> None:
         """Keep a number of each image, ``values [b]``, or of each of its patches, ``[b, P]``.
 
         ``images`` is ``[b]``; absent ones read -1.
         """
-        if name not in self.notes:
-            kind = values.dtype if values.is_floating_point() else self.fired.dtype
-            shape = (len(self.fired), *values.shape[1:])
-            self.notes[name] = torch.full(shape, -1, dtype=kind, device=self.fired.device)
-        self.notes[name][images] = values.to(self.notes[name])
+        seen = self._current("notes")
+        if name not in seen.notes:
+            kind = values.dtype if values.is_floating_point() else seen.fired.dtype
+            shape = (len(seen.fired), *values.shape[1:])
+            seen.notes[name] = torch.full(shape, -1, dtype=kind, device=seen.fired.device)
+        seen.notes[name][images] = values.detach().to(seen.notes[name])
+
+    # --- what it left ---------------------------------------------------------------------------
+
+    def _current(self, name: str) -> PassTrace:
+        latest: PassTrace | None = getattr(self._own, "latest", None)
+        if latest is None and self._threads > 1:
+            raise AsapEvalError(
+                f"The model ran in {self._threads} threads: read trace.{name} in one of them."
+            )
+        latest = latest or self._latest
+        if latest is None:
+            raise AsapEvalError(f"trace.{name} is empty: run the model inside the `with` first.")
+        return latest
 
     def _get(self, name: str) -> Tensor:
-        if name not in self._values:
+        seen = self._current(name)
+        if name not in COUNTS and name not in seen.values:
             raise AsapEvalError(f"trace.{name} is empty: run the model inside the `with` first.")
-        return self._values[name]
+        return seen.read(name)
+
+    @property
+    def notes(self) -> dict[str, Tensor]:
+        seen = self._current("notes")
+        seen.check_ended("notes")
+        return seen.notes
 
     @property
     def patches(self) -> Tensor:
@@ -150,10 +315,6 @@ class Trace:
     def source(self) -> Tensor:
         return self._get("source")
 
-    @source.setter
-    def source(self, value: Tensor) -> None:
-        self._values["source"] = value
-
     @property
     def sample(self) -> Tensor:
         return self._get("sample")
@@ -172,6 +333,7 @@ class Trace:
 
     @property
     def language(self) -> Trace:
-        if self._language is None:
+        seen = self._current("language")
+        if seen.language is None:
             raise AsapEvalError("trace.language is empty: no language model has run.")
-        return self._language
+        return seen.language

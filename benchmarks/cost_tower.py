@@ -99,13 +99,15 @@ def measure(
     resampled = sections.around(
         _outer(tower).embeddings, "interpolate_pos_encoding", "position embedding resampled"
     )
-    with resampled, Seam(part, reducer, 0) as trace:
+    seam = Seam(part, reducer, 0)
+    with resampled, seam as trace:
 
         def step() -> None:
             trace.name_images(names)
             x = _embedded(tower, pixels) if reducer.site == "input" else states[first]
-            for block in blocks:
-                x = block(x, None)
+            with seam.unread():
+                for block in blocks:
+                    x = block(x, None)
 
         row = rounds_of(contender, reducer, pixels.device, options.rounds, sections, step)
     return row | {"kept": (trace.lengths[-1] - 1).tolist(), "site": reducer.site}

@@ -81,15 +81,17 @@ def counted(reducer: Reducer, counts: Counter[str]) -> Iterator[None]:
 @contextmanager
 def new_positions(sections: Sections, text: Any, seam: LanguageSeam) -> Iterator[None]:
     """Rotary embeddings behind a reduction; the model's own, in front, are not the method's."""
-    plain = text.rotary_emb.forward
 
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        if seam.reading is None or not seam.reading.changed:
-            return plain(*args, **kwargs)
-        with sections.section("new positions"):
-            return plain(*args, **kwargs)
+    def make(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if seam.reading is None or not seam.reading.changed:
+                return plain(*args, **kwargs)
+            with sections.section("new positions"):
+                return plain(*args, **kwargs)
 
-    with override(text.rotary_emb, "forward", forward):
+        return forward
+
+    with override(text.rotary_emb, "forward", make):
         yield
 
 

@@ -103,9 +103,10 @@ def test_the_quoted_configuration_costs_what_it_should() -> None:
         lengths.append(count)
     entered = torch.tensor([[197, *lengths[:-1]]]).T
     trace = Trace()
-    trace.start(12, torch.zeros(1, 196).long())
-    trace.attention_tokens[:], trace.mlp_tokens[:] = entered, entered
-    trace.lengths[:] = torch.tensor([lengths]).T
+    seen = trace.start(12, torch.zeros(1, 196).long())
+    seen.values |= {"attention_tokens": entered, "mlp_tokens": entered}
+    seen.values["lengths"] = torch.tensor([lengths]).T
+    seen.done = 12
     share = float(model_macs(geometry, trace)[0]) / unpruned_macs(geometry) - 1
     assert share == pytest.approx(-0.32, abs=0.005)
 

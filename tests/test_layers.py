@@ -17,6 +17,7 @@ PACKAGE = ROOT / "asap_eval"
 LAYERS = [
     {"errors"},
     {"splits", "kernels"},
+    {"token_map", "transfer"},
     {
         "checkpoint",
         "digests",
@@ -31,7 +32,6 @@ LAYERS = [
         "options",
         "nystroem",
         "decoding",
-        "transfer",
     },
     {"hub_file", "method", "predictors"},
     {"rows", "scorer", "learned"},
@@ -53,7 +53,7 @@ LAYERS = [
 
 ONLY = {
     "kernels": {"errors"},
-    "hosts": {"errors", "tokens", "trace", "packing", "transfer", "method", "kernels"},
+    "hosts": {"errors", "tokens", "trace", "packing", "transfer", "method", "kernels", "token_map"},
     "video": {"errors", "digests", "fingerprint", "models", "hosts"},
     "vlm": {"errors", "fingerprint", "decoding", "splits", "rows"},
     "paper": {"errors"},

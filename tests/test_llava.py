@@ -529,3 +529,30 @@ def test_a_method_may_pack_by_itself() -> None:
     assert trace.handed_to_llm.tolist() == [15, 15]
     assert seen[0].slot.tolist() == [0, 1, 2] * 5
     assert seen[0].place.tolist()[:9] == [-1, -1, -1, -1, 5, 6, -1, 17, 18]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", ACTING, ids=str)
+def test_a_prompt_without_images_runs_as_it_is_after_one_with(case: Case) -> None:
+    loaded, given = small.vlm("llava_tiny"), small.inputs("llava_tiny", 0)
+    text = {name: given[name][:, -6:] for name in ("input_ids", "attention_mask")}
+    plain, ids = loaded.model(**text).logits, small.generate(loaded, text)
+    with asap_eval.reduce(loaded.model, case.method, **case.params_for(WIDTH, HEADS)):
+        expected = small.generate(loaded, given)
+        for _ in range(2):
+            assert torch.equal(loaded.model(**text).logits, plain)
+            assert torch.equal(small.generate(loaded, text), ids)
+            assert torch.equal(small.generate(loaded, given), expected)
+
+
+@torch.no_grad()
+def test_the_towers_unused_block_is_refused_not_run_on_padding() -> None:
+    model, given = small.vlm("llava_tiny").model, small.inputs("llava_tiny", 0)
+    tower, pixels = model.model.vision_tower, given["pixel_values"]
+    plain = tower(pixels).pooler_output
+    with (
+        asap_eval.reduce(model, "ats", k=24, blocks=[1, 2, 4]),
+        pytest.raises(UnsupportedModelError, match="no method runs it"),
+    ):
+        tower(pixels)
+    assert torch.equal(tower(pixels).pooler_output, plain)

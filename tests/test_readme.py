@@ -58,6 +58,14 @@ def test_the_api_example_runs() -> None:
     assert names["trace"].source.shape == (2, 196)
 
 
+def test_the_features_example_runs() -> None:
+    names = run(python("docs/features.md")[0])
+    assert names["dense"].shape == (2, 16, 16, 384)
+    assert names["mean"].shape == (2, 384)
+    assert [each.shape for each in names["maps"]] == [(2, 384, 16, 16)] * 2
+    assert names["mask"].shape == names["tokens"].shape[:2]
+
+
 def test_the_llava_example_runs() -> None:
     names = run(python("docs/vlm.md")[0])
     assert names["trace"].lengths.shape == (23, 1)

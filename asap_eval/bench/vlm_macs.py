@@ -86,14 +86,13 @@ def unpruned_prefill(geometry: LlavaGeometry, image_tokens: int, text: int, crop
     tower, language = geometry.tower, geometry.language
     trace = Trace()
     source = torch.zeros(crops, tower.patches, dtype=torch.long)
-    trace.start(tower.depth, source, tower.patches)
+    seen = trace.start(tower.depth, source, tower.patches)
+    seen.unreduced(torch.full((crops,), tower.tokens))
     trace.hand_over(
         sample=torch.zeros(crops, dtype=torch.long),
         projected=torch.full((crops,), tower.patches),
         handed=torch.tensor([image_tokens]),
     )
-    for counts in (trace.lengths, trace.attention_tokens, trace.mlp_tokens):
-        counts.fill_(tower.tokens)
     trace.begin_language(
         len(language.blocks),
         source=torch.zeros(1, image_tokens, dtype=torch.long),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 
 from torch import nn
+from torch._dynamo import OptimizedModule
 
 from asap_eval.errors import UnsupportedModelError
 from asap_eval.hosts import hf_clip, llava, lv_vit, timm_vit
@@ -32,6 +33,7 @@ def backbone_of(model: nn.Module) -> Backbone:
     Raises:
         UnsupportedModelError: no host runs it, or it does other work than the ledger knows.
     """
+    model = _uncompiled(model)
     for host in HOSTS:
         if host.recognises(model):
             found = host.backbone(model)
@@ -45,6 +47,11 @@ def backbone_of(model: nn.Module) -> Backbone:
     )
 
 
+def _uncompiled(model: nn.Module) -> nn.Module:
+    """The model inside what `torch.compile` made of it; methods run in it uncompiled."""
+    return model._orig_mod if isinstance(model, OptimizedModule) else model
+
+
 def geometry_of(model: nn.Module) -> Geometry:
     """What of a model decides its work."""
     return backbone_of(model).geometry
@@ -56,6 +63,7 @@ def llava_geometry(model: nn.Module) -> LlavaGeometry:
     Raises:
         UnsupportedModelError: it is none, or one that cannot be run or counted faithfully.
     """
+    model = _uncompiled(model)
     if not llava.recognises(model):
         raise UnsupportedModelError(
             f"{type(model).__name__} is no supported vision-language model; supported: "
@@ -81,6 +89,7 @@ def install(
         UnsupportedModelError: the model, or the method on this model, cannot be run.
     """
     _check_device(model)
+    model = _uncompiled(model)
     if llava.recognises(model):
         llava_geometry(model)  # refuses what cannot be counted
         return llava.LlavaSeam(model, reducer, seed, newline)

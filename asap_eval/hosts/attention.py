@@ -143,8 +143,10 @@ def attend_with_maps(
     Returns:
         The output, shaped as ``q``, and the maps, fp32: ``[b, N, N]``, or ``[b, H, N, N]`` with
         ``heads``; N is the longest watched image, rows and columns beyond an image's own are 0.
-        The maps are the caller's: nothing else reads them.
+        The maps are the caller's: nothing else reads them. Gradients flow through both.
     """
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v)):
+        return _attend_with_gradients(q, k, v, layout, bias, watched, heads)
     if q.device.type == "cuda" and not heads:
         kernel = gpu_attention.mapped_by(q, k, v, layout, bias)
         if kernel is not None:
@@ -186,6 +188,34 @@ def attend_with_maps(
     return _by_head(out, layout), maps if heads else maps[:, 0]
 
 
+def _attend_with_gradients(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    bias: Tensor | None,
+    watched: list[int],
+    heads: bool,
+) -> tuple[Tensor, Tensor]:
+    """See `attend_with_maps`. Autograd keeps every head's map of the batch, so nothing is saved by
+    fewer images at a time, and follows no result that is written in place."""
+    everyone = list(range(len(layout.lengths)))
+    queries, keys, values = (
+        layout.images(by_token(t), everyone).transpose(1, 2) for t in (q, k, v)
+    )
+    valid = layout.rows(q.device) < layout.total
+    mask = torch.where(valid, 0.0, -torch.inf)
+    if bias is not None:
+        mask = mask + layout.images(bias, everyone)
+    dtype = map_dtype(q)
+    logits = queries.to(dtype) @ keys.to(dtype).mT * q.shape[-1] ** -0.5
+    maps = (logits + mask[:, None, None].to(dtype)).softmax(-1)
+    out = layout.packed((maps.to(v.dtype) @ values).transpose(1, 2)).transpose(1, 2)
+    longest = max(layout.lengths[i] for i in watched)
+    maps = maps[watched, :, :longest, :longest] * valid[watched, None, :longest, None]
+    return out, maps if heads else maps.mean(1)
+
+
 def _maps_of(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, maps: Tensor, out: Tensor
 ) -> None:
@@ -199,30 +229,25 @@ def _maps_of(
     """
     images, _, count, width = q.shape
     mean = maps.shape[1] == 1
-    # Autograd cannot follow results written in place; then every product makes its own.
-    in_place = not (torch.is_grad_enabled() and q.requires_grad)
     spare = maps.new_empty(images, count, count)
     by_head = zip(q.unbind(1), k.unbind(1), v.unbind(1), out.unbind(0), strict=True)
     for head, (queries, keys, values, result) in enumerate(by_head):
         slot = maps[:, 0 if mean else head]
         own = head == 0 or not mean
         # A slice of padded maps is not one block of memory and cannot be written by a product.
-        scores = slot if own and in_place and slot.is_contiguous() else spare
+        scores = slot if own and slot.is_contiguous() else spare
         # With beta=0 what was there before is not read.
         base, keep = (scores, 0) if bias is None else (bias[:, 0].to(maps.dtype), 1)
-        scores = torch.baddbmm(
+        torch.baddbmm(
             base,
             queries.to(maps.dtype),
             keys.to(maps.dtype).mT,
             beta=keep,
             alpha=width**-0.5,
-            out=scores if in_place else None,
+            out=scores,
         )
-        scores = torch.softmax(scores, -1, out=scores if in_place else None)
-        if in_place:
-            torch.bmm(scores.to(v.dtype), values, out=result)
-        else:
-            result.copy_(torch.bmm(scores.to(v.dtype), values))
+        torch.softmax(scores, -1, out=scores)
+        torch.bmm(scores.to(v.dtype), values, out=result)
         if not own:
             slot.lerp_(scores, 1 / (head + 1))  # the mean of the heads so far
         elif scores is not slot:

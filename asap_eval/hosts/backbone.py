@@ -5,16 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from torch import Tensor, nn
 
 from asap_eval.hosts.geometry import Geometry
-
-if TYPE_CHECKING:
-    from asap_eval.hosts.forward import Pass
+from asap_eval.hosts.overriding import Function
+from asap_eval.token_map import TokenMap
+from asap_eval.trace import Trace
 
 Half = Callable[[Tensor], Tensor]
+
+
+class Installed(Protocol):
+    """What a host may ask while a method is installed."""
+
+    trace: Trace
+
+    def entered(self, before: Function) -> Function:
+        """For `override`: a way into the model of which one pass is a part."""
+
+    def map_of(self, x: Tensor) -> TokenMap | None:
+        """What tokens ``[B, N, D]`` are: those a pass has left, or in the midst of one its own;
+        ``None`` = nobody knows."""
+
+    def latest(self) -> TokenMap | None:
+        """The tokens of this thread's pass, after the latest block."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +43,12 @@ class Backbone:
         halves: ``halves(block) -> (attention half, MLP half)``, each ``[B, N, D] -> [B, N, D]``
             with its residual, exactly as the model's own forward computes it.
         geometry: what decides the model's work.
+        chain: the module whose forward runs the blocks, each on what the one before hands on, and
+            looks at nothing between them; ``None`` = there is none.
+        norm: what follows the blocks token by token; what it makes of padding is set to zero.
+        fused: context in which attention is one fused call, which can be read and replaced.
         patched: context in which the model may run with fewer tokens (a head that averages them,
-            attention that must take the fused path); it is given ``current``, which returns the
-            running pass or ``None``.
+            features that are read by patch).
         image_size: height and width in pixels that the model was built for.
         resizable: context in which it takes images of other sizes: the position embedding is
             resampled as its own library does.
@@ -38,8 +57,11 @@ class Backbone:
     model: nn.Module
     embed: nn.Module
     blocks: Sequence[nn.Module]
+    chain: nn.Module | None
+    norm: nn.Module | None
     halves: Callable[[nn.Module], tuple[Half, Half]]
     geometry: Geometry
-    patched: Callable[[Callable[[], Pass | None]], AbstractContextManager[None]]
+    fused: Callable[[], AbstractContextManager[None]]
+    patched: Callable[[Installed], AbstractContextManager[None]]
     image_size: tuple[int, int]
     resizable: Callable[[], AbstractContextManager[None]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asap_eval.errors import UnsupportedModelError
+from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError
 from asap_eval.hosts.attention import attend, attend_with_maps
 from asap_eval.hosts.attention_rows import attention_rows, heads_first
 from asap_eval.hosts.backbone import Half
@@ -13,6 +13,7 @@ from asap_eval.hosts.layout import Layout
 from asap_eval.hosts.probe import Probe
 from asap_eval.kernels import takes
 from asap_eval.method import Batch, Need, Reducer, View
+from asap_eval.token_map import TokenMap
 from asap_eval.tokens import (
     DROPPED,
     Reduction,
@@ -23,7 +24,7 @@ from asap_eval.tokens import (
     select,
     slot_weight,
 )
-from asap_eval.trace import COUNTS, Trace
+from asap_eval.trace import Trace
 from asap_eval.transfer import Arriving, to_device
 
 FROM_ATTENTION = {
@@ -48,21 +49,62 @@ class Pass:
     def __init__(
         self, reducer: Reducer, trace: Trace, batch: Batch, x: Tensor, own: tuple[int, int]
     ) -> None:
-        self.reducer, self.trace, self.batch = reducer, trace, batch
+        self.reducer, self.trace, self.batch, self.own = reducer, trace, batch, own
         self.layout = Layout((batch.tokens,) * batch.count)
         self.size = torch.ones(batch.count, batch.tokens, device=x.device)
         self.changed = self.folded = False
         self.everyone = torch.arange(batch.count, device=x.device)
-        self.counts: dict[str, list[tuple[int, ...]]] = {name: [] for name in COUNTS}
+        self.padded = False
         self.reducer.check(batch)
-        self.state = self.reducer.begin(batch)
+        # An empty batch has nothing to decide about.
+        self.state = self.reducer.begin(batch) if batch.count else None
         source = to_device(batch.prefix + covering(own, batch.grid), x.device)
-        self.trace.start(batch.depth, source.repeat(batch.count, 1), batch.patches)
+        self.seen = trace.start(batch.depth, source.repeat(batch.count, 1), batch.patches)
         if batch.grid != own:
-            self.trace.fired.fill_(1)
+            self.seen.fired.fill_(1)
 
-    def run(self, block: int, x: Tensor, attention: Half, mlp: Half) -> Tensor:
-        """One block (from 1) with whatever the method does there; padded after the last."""
+    def run(self, block: int, x: Tensor, attention: Half, mlp: Half, read: bool) -> Tensor:
+        """One block (from 1) with whatever the method does there.
+
+        Args:
+            x: what the block before handed on. read: whether somebody else than the next block may
+                see what this one hands on: it is padded then, and always after the last block.
+
+        Returns:
+            ``[B, N, D]``; where it is not padded maybe ``[1, T, D]``, see `Layout`.
+        """
+        self._check_order(block, x)
+        if self.padded:
+            x = self.layout.packed(x)
+        x = self._block(block, x, attention, mlp)
+        self.padded = read or block == self.batch.depth
+        if not self.padded:
+            return x
+        x = self.layout.padded(x)
+        self.trace.know(x, self.seen.maps[-1])
+        return x
+
+    def _check_order(self, block: int, x: Tensor) -> None:
+        """Each block runs once, in order, on what the one before handed on."""
+        if block != self.seen.done + 1:
+            raise AsapEvalError(
+                f"Block {block} ran after block {self.seen.done}: with token reduction blocks run "
+                "once each, in their order."
+            )
+        images, longest = self.size.shape
+        packed = (1, self.layout.total) if not (self.padded or self.layout.dense) else None
+        if x.shape[:2] != (packed or (images, longest)):
+            raise BadValueError(
+                f"Block {block} was given {[*x.shape]}, and the block before it left "
+                f"[{images}, {longest}, D]: tokens that a hook changes keep their number."
+            )
+
+    def _block(self, block: int, x: Tensor, attention: Half, mlp: Half) -> Tensor:
+        if not self.batch.count:
+            self._count("attention_tokens")
+            self._count("mlp_tokens")
+            self._end(block)
+            return mlp(attention(x))
         watched = self._watched(block)
         site = self.reducer.site
         reads: dict[Need, Tensor] = {}
@@ -79,15 +121,18 @@ class Pass:
         x = mlp(x)
         if site in ("after", "output"):
             x = self._reduce(block, x, watched, reads, view)
-        self._count("lengths")
-        if block < self.batch.depth:
-            return x
-        for name, counts in self.counts.items():
-            getattr(self.trace, name)[:] = to_device(counts, self.size.device)
-        return self.layout.padded(x)
+        self._end(block)
+        return x
 
     def _count(self, name: str) -> None:
-        self.counts[name].append(self.layout.lengths)
+        self.seen.counts[name].append(self.layout.lengths)
+
+    def _end(self, block: int) -> None:
+        self._count("lengths")
+        self.seen.maps.append(
+            TokenMap(block, self.batch.prefix, self.own, self.size, self.seen.source, self.changed)
+        )
+        self.seen.done = block
 
     def _watched(self, block: int) -> list[int]:
         """Positions of the images the method looks at in this block, in its order."""
@@ -182,13 +227,13 @@ class Pass:
         here = slice(None) if images is self.everyone else images
         if Need.FEATURES in self.reducer.needs:
             reads[Need.FEATURES] = self.layout.images(self.layout.flat(x), watched)
-        self.trace.method_macs[here] += self.reducer.macs(view, self.state)
+        self.seen.method_macs[here] += self.reducer.macs(view, self.state)
         reduction = self.reducer.decide(view, self.state)
         if reduction is None:
             return x
         acted = reduction.moved(size) if reduction.acted is None else reduction.acted
-        fired = self.trace.fired[here]
-        self.trace.fired[here] = torch.where(acted & (fired == 0), block, fired)
+        fired = self.seen.fired[here]
+        self.seen.fired[here] = torch.where(acted & (fired == 0), block, fired)
         whole = reduction if images is self.everyone else reduction.within(images, self.size)
         # Patches that are left: more than slots where one of them holds several.
         held = torch.where(whole.group >= 0, self.size, 0).sum(1)
@@ -216,7 +261,7 @@ class Pass:
             weight = self.layout.flat_of_padded(slot_weight(reduction, self.size))
             flat = combine(flat, into, weight, after.total)
         self.size = fold_size(self.size, reduction, after.longest)
-        self.trace.source = follow(self.trace.source, reduction)
+        self.seen.values["source"] = follow(self.seen.source, reduction)
         self.layout, self.changed = after, True
         # Where no token holds two patches the bias is zero: a mask would only cost time.
         self.folded = self.reducer.proportional and folded

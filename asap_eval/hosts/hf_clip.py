@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from asap_eval.errors import UnsupportedModelError
 from asap_eval.hosts.backbone import Backbone, Half
 from asap_eval.hosts.geometry import BlockGeometry, Geometry, convolution_macs, linear_macs
+from asap_eval.hosts.overriding import Function, override
 
 TOWERS = ("CLIPVisionModel", "CLIPVisionModelWithProjection", "CLIPVisionTransformer")
 
@@ -41,9 +42,12 @@ def backbone(model: Any) -> Backbone:
         model=model,
         embed=tower.embeddings,
         blocks=list(tower.encoder.layers),
+        chain=tower.encoder,
+        norm=None,  # it follows the class token alone
         halves=_halves,
         geometry=_geometry(model, tower),
-        patched=lambda _: fused(outer),
+        fused=lambda: fused(outer),
+        patched=lambda _installed: _patched(outer),
         image_size=(tower.config.image_size, tower.config.image_size),
         resizable=lambda: _resizable(tower.embeddings),
     )
@@ -86,6 +90,17 @@ def _geometry(model: Any, tower: Any) -> Geometry:
 
 
 @contextmanager
+def _patched(model: Any) -> Iterator[None]:
+    """No attention to read in what the tower returns."""
+    if model.config.output_attentions:
+        raise UnsupportedModelError(
+            "config.output_attentions cannot be had with token reduction, whose attention is "
+            "fused: set it to False."
+        )
+    yield
+
+
+@contextmanager
 def fused(model: Any) -> Iterator[None]:
     """Fused attention for the time of the ``with``: eager attention cannot be intercepted."""
     before = model.config._attn_implementation
@@ -98,16 +113,13 @@ def fused(model: Any) -> Iterator[None]:
             model.set_attn_implementation(before)
 
 
-@contextmanager
-def _resizable(embeddings: Any) -> Iterator[None]:
+def _resizable(embeddings: Any) -> AbstractContextManager[None]:
     """The tower's own path for images of any size, whatever its caller says."""
-    as_built = embeddings.forward
 
-    def forward(pixel_values: Tensor, interpolate_pos_encoding: bool = True) -> Tensor:
-        return as_built(pixel_values, interpolate_pos_encoding=True)
+    def make(before: Function) -> Function:
+        def forward(pixel_values: Tensor, interpolate_pos_encoding: bool = True) -> Any:
+            return before(pixel_values, interpolate_pos_encoding=True)
 
-    embeddings.__dict__["forward"] = forward
-    try:
-        yield
-    finally:
-        del embeddings.__dict__["forward"]
+        return forward
+
+    return override(embeddings, "forward", make)

@@ -33,7 +33,7 @@ class Layout:
     @cached_property
     def dense(self) -> bool:
         """Whether all images have the same length (then the batch is ``[B, N, D]``)."""
-        return len(set(self.lengths)) == 1
+        return len(set(self.lengths)) <= 1
 
     @cached_property
     def order(self) -> tuple[int, ...]:
@@ -109,6 +109,13 @@ class Layout:
             return x
         flat = torch.cat([x[0], x.new_zeros(1, *x.shape[2:])])
         return flat[self.rows(x.device)]
+
+    def packed(self, x: Tensor) -> Tensor:
+        """``[B, N, ...]`` or ``[1, T, ...]``, as the images lie in memory, from `padded`."""
+        if self.dense:
+            return x
+        rows = self.rows(x.device).flatten()
+        return x.flatten(0, 1)[rows.argsort()[: self.total]][None]
 
     def images(self, flat: Tensor, picked: list[int]) -> Tensor:
         """``[b, longest picked, ...]`` of some images, zeros as padding, from ``[T, ...]``."""

@@ -7,10 +7,11 @@ in decoding too. Prompts stand behind their padding here; a method sees padding 
 
 from __future__ import annotations
 
-import functools
 import hashlib
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,13 +19,13 @@ from torch import Tensor
 
 from asap_eval.errors import BadValueError, UnsupportedModelError
 from asap_eval.hosts.geometry import BlockGeometry, linear_macs
-from asap_eval.hosts.overriding import override
+from asap_eval.hosts.overriding import Function, override
 from asap_eval.hosts.probe import Reader
 from asap_eval.hosts.prompts import Prompts
 from asap_eval.hosts.replacing import replaced
 from asap_eval.method import Batch, Need, Prompt, Reducer, View
 from asap_eval.tokens import DROPPED, Reduction, Tokens
-from asap_eval.trace import Trace
+from asap_eval.trace import PassTrace, Trace
 
 READABLE = frozenset({Need.FEATURES, Need.ROWS, Need.LOGITS})
 """What a method can read in the language model."""
@@ -59,7 +60,10 @@ class Reading:
         rotary, mask: of the tokens now; ``None`` = the model's own still hold.
         cached: by layer behind a reduction, or whose method keeps something else in the cache, the
             valid tokens its cache got from the prompt.
+        seen: what the trace of the language model is to hold.
     """
+
+    seen: PassTrace
 
     def __init__(self, prompts: Prompts, layers: int) -> None:
         self.prompts, self.layers = prompts, layers
@@ -141,12 +145,18 @@ class Reading:
         return (None if bool(keys.all()) else keys[:, None, None]), position
 
 
+class _Here(threading.local):
+    """What one thread reads."""
+
+    reading: Reading | None = None
+
+
 class LanguageSeam(AbstractContextManager[None]):
     """Installs a method on a language model's layers; without one only the trace is kept."""
 
     def __init__(self, text: Any, reducer: Reducer | None, trace: Trace, seed: int) -> None:
         self.text, self.reducer, self.trace, self.seed = text, reducer, trace, seed
-        self.reading: Reading | None = None
+        self._here = _Here()
         self._stack = ExitStack()
         if reducer is not None:
             self._check(reducer)
@@ -174,13 +184,18 @@ class LanguageSeam(AbstractContextManager[None]):
                     self.text.set_attn_implementation("sdpa")
                     stack.callback(self.text.set_attn_implementation, before)
                 for index, layer in enumerate(self.text.layers):
-                    run = self._layer(index, layer.forward, self.reducer)
-                    stack.enter_context(override(layer, "forward", run))
+                    make = partial(self._layer, index, self.reducer)
+                    stack.enter_context(override(layer, "forward", make))
             self._stack = stack.pop_all()
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
-        self.reading = None
+        self._here = _Here()
+
+    @property
+    def reading(self) -> Reading | None:
+        """The prompts that this thread reads or has read; ``None`` = they had no images."""
+        return self._here.reading
 
     def check_generate(self, kwargs: dict[str, Any]) -> None:
         """Refuse what a method in the language model cannot decode faithfully."""
@@ -196,8 +211,17 @@ class LanguageSeam(AbstractContextManager[None]):
     def begin(self, prompts: Prompts) -> None:
         """Prompts are about to be read."""
         layers = len(self.text.layers)
-        self.reading = Reading(prompts, layers)
-        self.trace.begin_language(layers, self.reading.source, prompts.lengths)
+        reading = Reading(prompts, layers)
+        reading.seen = self.trace.begin_language(layers, reading.source, prompts.lengths)
+        if self.reducer is not None:
+            reading.seen.done = 0  # known layer by layer, see `_read`
+        self._here.reading = reading
+
+    def forget(self, kwargs: dict[str, Any]) -> None:
+        """A prompt without images follows, unless these keywords continue what a cache holds."""
+        cache = _cache(kwargs)
+        if cache is None or cache.get_seq_length() == 0:
+            self._here.reading = None
 
     def _batch(self, x: Tensor, reading: Reading) -> Batch:
         prompts, right = reading.prompts, reading.right(x)
@@ -220,10 +244,7 @@ class LanguageSeam(AbstractContextManager[None]):
             prompt=Prompt(prompts.lengths, prompts.start, prompts.count, right),
         )
 
-    def _layer(
-        self, index: int, forward: Callable[..., Tensor], reducer: Reducer
-    ) -> Callable[..., Tensor]:
-        @functools.wraps(forward)
+    def _layer(self, index: int, reducer: Reducer, forward: Function) -> Function:
         def run(hidden_states: Tensor, **kwargs: Any) -> Tensor:
             reading, cache = self.reading, _cache(kwargs)
             if reading is None:  # no image: a plain prompt
@@ -263,20 +284,20 @@ class LanguageSeam(AbstractContextManager[None]):
         self,
         index: int,
         x: Tensor,
-        forward: Callable[..., Tensor],
+        forward: Function,
         kwargs: dict[str, Any],
         reading: Reading,
         reducer: Reducer,
     ) -> Tensor:
         """One layer over the prompts, with whatever the method does there."""
-        block, trace = index + 1, self.trace.language
+        block, counts = index + 1, reading.seen.values
         asked = reducer.watch(block, reading.state)
         everyone = range(len(x))
         watched = sorted(asked.tolist()) if isinstance(asked, Tensor) else list(everyone) * asked
         reads: dict[Need, Tensor] = {}
         if reducer.site == "before" and watched:
             x = self._reduce(block, x, watched, reads, reading, reducer)
-        trace.attention_tokens[index] = trace.mlp_tokens[index] = reading.lengths
+        counts["attention_tokens"][index] = counts["mlp_tokens"][index] = reading.lengths
         if reading.changed:
             if reading.rotary is None:
                 reading.rotary = self.text.rotary_emb(x, position_ids=reading.position)
@@ -296,10 +317,11 @@ class LanguageSeam(AbstractContextManager[None]):
         if reader is not None:
             reads |= self._rows(block, reader, watched, reading, reducer)
         if index in reading.cached:
-            trace.cached_tokens[index] = reading.cached[index].sum(1)
+            counts["cached_tokens"][index] = reading.cached[index].sum(1)
         if reducer.site == "after" and watched:
             x = self._reduce(block, x, watched, reads, reading, reducer)
-        trace.lengths[index] = reading.lengths
+        counts["lengths"][index] = reading.lengths
+        reading.seen.done = block
         return x
 
     def _rows(
@@ -336,15 +358,17 @@ class LanguageSeam(AbstractContextManager[None]):
         reading: Reading,
         reducer: Reducer,
     ) -> Tensor:
-        trace = self.trace.language
+        seen = reading.seen
         samples = torch.tensor(watched, device=x.device)
         longest = int(reading.lengths[samples].max())
         size = reading.right(reading.valid.float())
         if Need.FEATURES in reducer.needs:
             reads[Need.FEATURES] = reading.right(x)[samples, :longest]
         image = reading.right(reading.image.long()).bool()[samples, :longest]
-        view = View(block, samples, size[samples, :longest], 0, trace.note, reads, image)
-        trace.method_macs[samples] += reducer.macs(view, reading.state)
+        view = View(
+            block, samples, size[samples, :longest], 0, self.trace.language.note, reads, image
+        )
+        seen.method_macs[samples] += reducer.macs(view, reading.state)
         decided = reducer.decide(view, reading.state)
         if decided is None:
             return x
@@ -352,9 +376,9 @@ class LanguageSeam(AbstractContextManager[None]):
         moved = whole.moved(size)
         acted = moved[samples] if decided.acted is None else decided.acted
         fired = samples[acted]
-        trace.fired[fired] = torch.where(trace.fired[fired] == 0, block, trace.fired[fired])
+        seen.fired[fired] = torch.where(seen.fired[fired] == 0, block, seen.fired[fired])
         if whole.weight is None and not bool(moved.any()):
             return x
         out = reading.apply(x, whole, reducer.positions)
-        trace.source = reading.source
+        seen.values["source"] = reading.source
         return out

@@ -8,8 +8,7 @@ are gone leave the prompt. Positions, masks and caches then follow from the shor
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError
+from asap_eval.errors import BadValueError, UnsupportedModelError
 from asap_eval.hosts import hf_clip, operators
 from asap_eval.hosts.backbone import Backbone
 from asap_eval.hosts.geometry import LanguageGeometry, LlavaGeometry, linear_macs
 from asap_eval.hosts.llama import LanguageSeam, language_blocks
-from asap_eval.hosts.overriding import override
+from asap_eval.hosts.overriding import Function, check_free, override
 from asap_eval.hosts.prompts import Prompts
 from asap_eval.hosts.seam import Seam
 from asap_eval.hosts.tiles import crops_of, tiles_of
@@ -57,14 +56,34 @@ def tower(model: Any) -> Backbone:
             "supported."
         )
     whole = hf_clip.backbone(model.model.vision_tower)
-    # Hidden state 0 is what enters the first block.
-    used = layer if layer >= 0 else len(whole.blocks) + 1 + layer
+    used = _used(layer, len(whole.blocks))
     if not 1 <= used <= len(whole.blocks):
         raise UnsupportedModelError(
             f"vision_feature_layer={layer} uses no block of {len(whole.blocks)}."
         )
     geometry = replace(whole.geometry, blocks=whole.geometry.blocks[:used])
     return replace(whole, blocks=whole.blocks[:used], geometry=geometry)
+
+
+def _used(layer: int, blocks: int) -> int:
+    """Blocks before a hidden state; hidden state 0 is what enters the first one."""
+    return layer if layer >= 0 else blocks + 1 + layer
+
+
+def unused(model: Any) -> Sequence[nn.Module]:
+    """Blocks of the tower behind the one whose output is used."""
+    blocks = hf_clip.backbone(model.model.vision_tower).blocks
+    return blocks[_used(model.config.vision_feature_layer, len(blocks)) :]
+
+
+def _never_run(_before: Function) -> Function:
+    def forward(*_args: Any, **_kwargs: Any) -> Any:
+        raise UnsupportedModelError(
+            "This block of the tower comes after the one whose output LLaVA uses; no method runs "
+            "it. For the tower alone enter asap_eval.reduce with model.model.vision_tower."
+        )
+
+    return forward
 
 
 def geometry(model: Any) -> LlavaGeometry:
@@ -127,29 +146,27 @@ class LlavaSeam(AbstractContextManager[Trace]):
         self._stack = ExitStack()
 
     def __enter__(self) -> Trace:
-        model, inner = self.model, self.model.model
-        if "generate" in model.__dict__:
-            raise AsapEvalError(
-                "This model already has a method installed: leave that `with` first."
-            )
+        model = self.model
+        check_free(model, f"This {type(model).__name__}")
         with ExitStack() as stack:
             stack.enter_context(self.seam)
             stack.enter_context(self.language)
-            stack.enter_context(override(inner, "get_image_features", self._features(inner)))
+            for layer in unused(model):
+                stack.enter_context(override(layer, "forward", _never_run))
+            stack.enter_context(override(model.model, "get_image_features", self._features))
             # The outermost call shortens the prompt; what it calls finds no pixels left.
-            stack.enter_context(override(model, "forward", self._forward(model.forward)))
-            stack.enter_context(override(model, "generate", self._generate(model.generate)))
+            stack.enter_context(override(model, "forward", self._forward))
+            stack.enter_context(override(model, "generate", self._generate))
             self._stack = stack.pop_all()
         return self.trace
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
 
-    def _features(self, inner: Any) -> Callable[..., Any]:
-        """The model's own entry to its tower, reduced; its signature is read by `generate`."""
+    def _features(self, _before: Function) -> Function:
+        """The model's own entry to its tower, reduced."""
         from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-        @functools.wraps(inner.get_image_features)
         def get_image_features(
             pixel_values: Tensor, image_sizes: Tensor | None = None, **kwargs: Any
         ) -> Any:
@@ -159,10 +176,11 @@ class LlavaSeam(AbstractContextManager[Trace]):
 
         return get_image_features
 
-    def _forward(self, forward: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(forward)
+    def _forward(self, forward: Function) -> Function:
         def run(*args: Any, pixel_values: Tensor | None = None, **kwargs: Any) -> Any:
             if pixel_values is None and len(args) < 2:
+                if kwargs.get("mm_encoder_outputs") is None:
+                    self.language.forget(kwargs)
                 return forward(*args, **kwargs)
             _refuse(kwargs, {"labels", "position_ids", "inputs_embeds", "past_key_values"}, args)
             prepared, _ = self._prepare(pixel_values, kwargs)
@@ -170,10 +188,10 @@ class LlavaSeam(AbstractContextManager[Trace]):
 
         return run
 
-    def _generate(self, generate: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(generate)
+    def _generate(self, generate: Function) -> Function:
         def run(*args: Any, pixel_values: Tensor | None = None, **kwargs: Any) -> Any:
             if pixel_values is None:
+                self.language.forget({})
                 return generate(*args, **kwargs)
             # Lengths that include the prompt would mean another one than the caller's.
             _refuse(kwargs, {"max_length", "min_length", "position_ids", "inputs_embeds"}, args)
@@ -212,6 +230,8 @@ class LlavaSeam(AbstractContextManager[Trace]):
             pixel_values: ``[S, 3, H, W]``, or ``[S, crops, 3, H, W]`` of LLaVA-NeXT.
             image_sizes: ``[S, 2]`` height and width of the pictures, LLaVA-NeXT only.
         """
+        if not len(pixel_values):
+            raise BadValueError("pixel_values holds no image: leave an empty batch out.")
         tiles: list[tuple[int, int]] = []
         pixels, counts = pixel_values, [1] * len(pixel_values)
         if pixel_values.dim() == 5:
@@ -249,8 +269,9 @@ class LlavaSeam(AbstractContextManager[Trace]):
         """``[n, D]`` projected tokens of each crop ``[C, 3, H, W]``; padding costs nothing."""
         vision, projector = self.model.model.vision_tower, self.model.model.multi_modal_projector
         x = vision.pre_layrnorm(vision.embeddings(pixels))
-        for block in self.seam.backbone.blocks:
-            x = block(x, None)
+        with self.seam.unread():
+            for block in self.seam.backbone.blocks:
+                x = block(x, None)
         lengths = self.trace.lengths[-1].tolist()
         if len(set(lengths)) == 1:
             return list(projector(x[:, self._first : lengths[0]]))

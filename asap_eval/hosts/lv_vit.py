@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from asap_eval.hosts.backbone import Backbone, Half
-from asap_eval.hosts.forward import Pass
+from asap_eval.hosts.backbone import Backbone, Half, Installed
 from asap_eval.hosts.geometry import BlockGeometry, Geometry, convolution_macs, linear_macs
+from asap_eval.hosts.overriding import Function, override
 
 
 def recognises(model: nn.Module) -> bool:
@@ -26,9 +26,12 @@ def backbone(model: Any) -> Backbone:
         model=model,
         embed=model.patch_embed,
         blocks=list(model.blocks),
+        chain=model.blocks,
+        norm=model.norm,
         halves=_halves,
         geometry=_geometry(model),
-        patched=lambda current: _patched(model, current),
+        fused=lambda: _fused(model),
+        patched=lambda installed: _patched(model, installed),
         image_size=(model.img_size, model.img_size),
         resizable=lambda: _resizable(model),
     )
@@ -65,30 +68,37 @@ def _block_geometry(block: Any) -> BlockGeometry:
 
 
 @contextmanager
-def _patched(model: Any, current: Callable[[], Pass | None]) -> Iterator[None]:
-    """Fused attention in every block, and a vote of the patches that are left.
-
-    A merged token has one vote, as any other. An image without a patch left has its class token's
-    logits alone.
-    """
-    as_built = model.vote
-
-    def vote(logits: Tensor) -> Tensor:
-        state = current()
-        if state is None or not state.changed:
-            return as_built(logits)
-        left = (state.size[:, 1:] > 0)[..., None]
-        votes = logits.masked_fill(~left, -torch.inf)
-        # One row more, so that there is a largest where no image has a patch left.
-        highest = as_built(torch.nn.functional.pad(votes, (0, 0, 0, 1), value=-torch.inf))
-        return highest.masked_fill(~left.any(1), 0)
-
+def _fused(model: Any) -> Iterator[None]:
+    """Fused attention in every block."""
     with ExitStack() as stack:
         for block in model.blocks:
             stack.callback(setattr, block.attn, "fused_attn", block.attn.fused_attn)
             block.attn.fused_attn = True
-        model.__dict__["vote"] = vote
-        stack.callback(model.__dict__.pop, "vote", None)
+        yield
+
+
+@contextmanager
+def _patched(model: Any, installed: Installed) -> Iterator[None]:
+    """A vote of the patches that are left.
+
+    A merged token has one vote, as any other. An image without a patch left has its class token's
+    logits alone.
+    """
+
+    def vote(before: Function) -> Function:
+        def highest(logits: Tensor) -> Tensor:
+            tokens = installed.latest()
+            if tokens is None or not tokens.changed:
+                return before(logits)
+            left = tokens.mask[:, 1:, None]
+            votes = logits.masked_fill(~left, -torch.inf)
+            # One row more, so that there is a largest where no image has a patch left.
+            most = before(torch.nn.functional.pad(votes, (0, 0, 0, 1), value=-torch.inf))
+            return most.masked_fill(~left.any(1), 0)
+
+        return highest
+
+    with override(model, "vote", vote):
         yield
 
 

@@ -145,9 +145,7 @@ def check_work(backbone: Backbone, describe: Callable[[nn.Module], Backbone]) ->
         UnsupportedModelError: the two differ, or the operators cannot be counted.
     """
     shape = (1, _channels(backbone.embed), *backbone.image_size)
-    macs = operator_macs(
-        backbone.model, shape, ready=lambda twin: describe(twin).patched(lambda: None)
-    )
+    macs = operator_macs(backbone.model, shape, ready=lambda twin: describe(twin).fused())
     check(f"For an image this {backbone.geometry.family}", backbone.geometry.whole_macs, macs)
 
 

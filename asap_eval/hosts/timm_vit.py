@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from timm.layers import Attention, AttentionPoolLatent, Format, HybridEmbed, PatchEmbed
+from timm.models._features import FeatureGetterNet, feature_take_indices
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from asap_eval.errors import UnsupportedModelError
+from asap_eval.errors import AsapEvalError, UnsupportedModelError
 from asap_eval.hosts.attention import attend
-from asap_eval.hosts.backbone import Backbone, Half
-from asap_eval.hosts.forward import Pass
+from asap_eval.hosts.backbone import Backbone, Half, Installed
 from asap_eval.hosts.geometry import BlockGeometry, Geometry, convolution_macs, linear_macs
 from asap_eval.hosts.layout import Layout
 from asap_eval.hosts.operators import stem_patch_macs
+from asap_eval.hosts.overriding import Function, override
 from asap_eval.hosts.probe import Probe
+from asap_eval.token_map import TokenMap
 
 POOLS = ("token", "avg", "map")
 
@@ -29,11 +32,17 @@ FORWARD = ("forward", "forward_features", "pool", "forward_head")
 
 def recognises(model: nn.Module) -> bool:
     """Whether this host is the one to accept or refuse the model."""
-    return isinstance(model, VisionTransformer)
+    return isinstance(_inside(model), VisionTransformer)
+
+
+def _inside(model: Any) -> Any:
+    """The model in timm's wrapper for ``features_only=True``."""
+    return model.model if isinstance(model, FeatureGetterNet) else model
 
 
 def backbone(model: Any) -> Backbone:
     """The model as the seam needs it; `UnsupportedModelError` names what cannot be run."""
+    model = _inside(model)
     _check_class(type(model))
     for number, block in enumerate(model.blocks, 1):
         _check_block(block, number)
@@ -47,9 +56,12 @@ def backbone(model: Any) -> Backbone:
         model=model,
         embed=model.patch_embed,
         blocks=list(model.blocks),
+        chain=model.blocks,
+        norm=model.norm,
         halves=_halves,
         geometry=_geometry(model),
-        patched=lambda current: _patched(model, current),
+        fused=lambda: _fused(model),
+        patched=lambda installed: _patched(model, installed),
         image_size=tuple(model.patch_embed.img_size),
         resizable=lambda: _resizable(model),
     )
@@ -80,7 +92,9 @@ def _check_block(block: Any, number: int) -> None:
 
 def _check_pool(model: Any) -> None:
     pool = getattr(model, "attn_pool", None)
-    if model.global_pool not in POOLS:
+    # Without pooling and classifier the model gives its tokens.
+    headless = model.global_pool == "" and isinstance(model.head, nn.Identity)
+    if model.global_pool not in POOLS and not headless:
         raise UnsupportedModelError(
             f"Pooling '{model.global_pool}' of {type(model).__name__} is not supported; "
             f"supported: {', '.join(POOLS)}."
@@ -147,31 +161,95 @@ def _block_geometry(block: Any) -> BlockGeometry:
 
 
 @contextmanager
-def _patched(model: Any, current: Callable[[], Pass | None]) -> Iterator[None]:
-    """Fused attention in every block, and a pooling that knows which tokens are padding."""
-    as_built = model.pool
+def _fused(model: Any) -> Iterator[None]:
+    """Fused attention wherever there is attention."""
+    layers = [block.attn for block in model.blocks]
+    layers += [model.attn_pool] if model.attn_pool is not None else []
+    with ExitStack() as stack:
+        for attention in layers:
+            stack.callback(setattr, attention, "fused_attn", attention.fused_attn)
+            attention.fused_attn = True
+        yield
 
-    def pool(x: Tensor, pool_type: str | None = None) -> Tensor:
-        state = current()
-        kind = model.global_pool if pool_type is None else pool_type
-        if state is None or not state.changed or (kind == "token" and model.attn_pool is None):
-            return as_built(x, pool_type)
-        skip = 0 if model.pool_include_prefix else model.num_prefix_tokens
-        if model.attn_pool is not None:
-            return _attention_pool(model.attn_pool, x[:, skip:], state.size[:, skip:] > 0)
-        if kind == "avg":
-            # A pooled token stands for all its patches, so the mean is over patches, not slots.
-            share = state.size[:, skip:, None]
-            return ((x[:, skip:] * share).sum(1) / share.sum(1)).to(x.dtype)
-        raise UnsupportedModelError(f"Pooling '{kind}' over reduced tokens is not supported.")
+
+@contextmanager
+def _patched(model: Any, installed: Installed) -> Iterator[None]:
+    """A pooling that knows which tokens are padding, and features of blocks by patch."""
+
+    def pool(before: Function) -> Function:
+        def forward(x: Tensor, pool_type: str | None = None) -> Tensor:
+            kind = model.global_pool if pool_type is None else pool_type
+            if model.attn_pool is None and kind in ("token", ""):
+                return before(x, pool_type)
+            return _pool(model, before, x, kind, installed.map_of(x))
+
+        return forward
 
     with ExitStack() as stack:
-        for block in model.blocks:
-            stack.callback(setattr, block.attn, "fused_attn", block.attn.fused_attn)
-            block.attn.fused_attn = True
-        model.__dict__["pool"] = pool
-        stack.callback(model.__dict__.pop, "pool", None)
+        stack.enter_context(override(model, "pool", pool))
+        stack.enter_context(override(model, "forward_features", installed.entered))
+        stack.enter_context(
+            override(
+                model,
+                "forward_intermediates",
+                lambda before: installed.entered(_by_patch(model, before, installed)),
+            )
+        )
         yield
+
+
+def _pool(model: Any, before: Function, x: Tensor, kind: str, tokens: TokenMap | None) -> Tensor:
+    """Pooling over the tokens that are left; ``before`` is the model's own."""
+    if tokens is None:
+        raise AsapEvalError(
+            f"Pooling '{kind}' has to know what each token holds: give forward_head the very "
+            "tensor that forward_features returned inside the same `with`."
+        )
+    if not tokens.changed:
+        return before(x, kind)
+    skip = 0 if model.pool_include_prefix else model.num_prefix_tokens
+    if model.attn_pool is not None:
+        return _attention_pool(model.attn_pool, x[:, skip:], tokens.mask[:, skip:])
+    if kind == "avg":
+        # A pooled token stands for all its patches, so the mean is over patches, not slots.
+        share = tokens.size[:, skip:, None]
+        return ((x[:, skip:] * share).sum(1) / share.sum(1)).to(x.dtype)
+    raise UnsupportedModelError(f"Pooling '{kind}' over reduced tokens is not supported.")
+
+
+def _by_patch(model: Any, before: Function, installed: Installed) -> Function:
+    """timm's `forward_intermediates`: in NCHW every patch has its place in the image again."""
+    signature = inspect.signature(before)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        call = signature.bind(*args, **kwargs)
+        call.apply_defaults()
+        given = call.arguments
+        by_patch = Format(given["output_fmt"]) == Format.NCHW
+        given["output_fmt"] = "NLC"
+        out = before(*call.args, **call.kwargs)
+        seen, blocks = installed.trace.maps, len(model.blocks)
+        if given["stop_early"]:
+            installed.trace.stop()
+        taken, _ = feature_take_indices(blocks, given["indices"])
+        maps = [seen[index] for index in sorted(set(taken))]
+
+        def shaped(features: Any, tokens: TokenMap) -> Any:
+            if isinstance(features, tuple):  # with prefix tokens beside
+                return shaped(features[0], tokens), features[1]
+            if by_patch:
+                return tokens.unmerge(features).permute(0, 3, 1, 2).contiguous()
+            installed.trace.know(features, tokens)
+            return features
+
+        if given["output_dict"]:
+            listed = out["image_intermediates"]
+        else:
+            listed = out if given["intermediates_only"] else out[1]
+        listed[:] = [shaped(each, tokens) for each, tokens in zip(listed, maps, strict=True)]
+        return out
+
+    return forward
 
 
 @contextmanager
@@ -195,10 +273,11 @@ def _attention_pool(pool: Any, x: Tensor, valid: Tensor) -> Tensor:
     """The model's attention pooling over the valid tokens alone. ``x`` is ``[B, N, D]``."""
     bias = torch.where(valid, 0.0, -torch.inf).flatten()
     layout = Layout((x.shape[1],) * len(x))
-    fused = pool.fused_attn
-    pool.fused_attn = True
-    try:
-        with Probe(lambda q, k, v: attend(q, k, v, layout, bias)):
-            return pool(x)
-    finally:
-        pool.fused_attn = fused
+    with Probe(lambda q, k, v: attend(q, k, v, layout, bias)) as probe:
+        pooled: Tensor = pool(x)
+    if probe.seen != 1:
+        raise UnsupportedModelError(
+            f"{type(pool).__name__} called fused attention {probe.seen} times instead of once; "
+            "it cannot pool fewer tokens."
+        )
+    return pooled

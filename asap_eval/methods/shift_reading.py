@@ -188,7 +188,7 @@ def _shares(slot: Tensor, salience: Tensor) -> Tensor:
     """``[n]`` salience over the sum of its slot's; even shares where that is 0."""
     index, kept = slot.clamp(min=0), slot >= 0
     slots = int(slot.max()) + 1
-    members, total = salience.new_zeros(2, slots)
+    members, total = salience.new_zeros(slots), salience.new_zeros(slots)
     members.index_add_(0, slot[kept], torch.ones_like(salience[kept]))
     total.index_add_(0, slot[kept], salience[kept])
     share = torch.where(total[index] > 0, salience / total[index], 1 / members[index])

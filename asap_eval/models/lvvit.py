@@ -106,8 +106,8 @@ class LVViT(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + patches, embed_dim))
         trunc_normal_(self.cls_token, std=0.02)
         trunc_normal_(self.pos_embed, std=0.02)
-        self.blocks = nn.ModuleList(
-            Block(embed_dim, num_heads, mlp_ratio, skip_lam) for _ in range(depth)
+        self.blocks = nn.Sequential(
+            *(Block(embed_dim, num_heads, mlp_ratio, skip_lam) for _ in range(depth))
         )
         self.norm = nn.LayerNorm(embed_dim)
         self.head = nn.Linear(embed_dim, num_classes)
@@ -123,9 +123,7 @@ class LVViT(nn.Module):
             positions = resample_abs_pos_embed(positions, stem.shape[2:], self.grid_size)
         patches = stem.flatten(2).transpose(1, 2)
         x = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], 1) + positions
-        for block in self.blocks:
-            x = block(x)
-        x = self.norm(x)
+        x = self.norm(self.blocks(x))
         return self.head(x[:, 0]) + AUX_WEIGHT * self.vote(self.aux_head(x[:, 1:]))
 
     def vote(self, logits: Tensor) -> Tensor:
