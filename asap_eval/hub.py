@@ -146,7 +146,7 @@ def _offline(error: BaseException, address: str) -> tuple[str, str] | None:
     switch = " and ".join(f"{name}=1" for name in on) or "HF_HUB_OFFLINE=1"
     return (
         f"it is not in the local cache and {switch} forbids the network",
-        "Unset that, or fetch it on a machine with a network.",
+        "Unset that.",
     )
 
 

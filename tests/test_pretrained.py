@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -19,9 +20,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from asap_eval.bench.vlm import VisionLanguage
+from asap_eval.bench.vlm_outlook import outlook_of
 from asap_eval.errors import WeightsError
+from asap_eval.methods.none import Identity
 from asap_eval.models import LoadedVlm, ModelSpec, load_vlm, model_specs, spec_from
 from asap_eval.models.text_head import main as make_head
+from asap_eval.record import Job
 
 SPEC = model_specs()["llava_tiny"]
 HUB = "team/tiny-llava"
@@ -149,6 +153,16 @@ def test_another_size_is_refused_with_its_own_options(folder: Path) -> None:
             kwargs[part][entry] = int(value)
     spec = ModelSpec("mine", family="llava", kwargs=kwargs)
     assert load_vlm(spec, weights=folder).name == "mine"
+
+
+def test_a_plan_refuses_it_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan counts with the size that the model says, which has to be that of its weights."""
+    job = Job("llava15_7b", bench="vlm", weights=str(folder))
+    with pytest.raises(WeightsError, match=r"text.hidden_size 64, not 4096"):
+        outlook_of(job, model_specs()["llava15_7b"], Identity(), [], newlines=False)
+    there = dataclasses.replace(model_specs()["llava15_7b"], hf=str(folder))
+    with pytest.raises(WeightsError, match=r"text.hidden_size 64, not 4096"):
+        outlook_of(dataclasses.replace(job, weights=None), there, Identity(), [], newlines=False)
 
 
 def test_another_repository_gives_its_name() -> None:

@@ -18,7 +18,7 @@ from asap_eval.hosts import LlavaGeometry, llava_geometry
 from asap_eval.hub import address
 from asap_eval.method import Need, Reducer
 from asap_eval.models import ModelSpec
-from asap_eval.models.vlm import shape_of
+from asap_eval.models.vlm import check_saved, shape_of
 from asap_eval.record import Job
 from asap_eval.vlm.documents import HUB
 from asap_eval.vlm.sizes import QUESTIONS
@@ -39,7 +39,11 @@ def outlook_of(
     Args:
         tasks: whose questions are asked; none = pictures of a folder. newlines: whether rows of
             LLaVA-NeXT's tiles end with one.
+
+    Raises:
+        WeightsError: a folder of weights that is another model's.
     """
+    check_saved(spec, job.weights)
     model = shape_of(spec)
     geometry = llava_geometry(model)
     found = Outlook()

@@ -88,11 +88,22 @@ def open_pretrained(place: str | Path, what: str, instead: str) -> Pretrained:
     Raises:
         WeightsError: it is not there, cannot be fetched, is quantised or lacks a file.
     """
-    local = Path(place).expanduser()
-    folder, name, commit = local, str(place), ""
-    if not local.is_dir():
-        found = published_folder(str(place), _wanted, f"The weights of {what}", instead)
-        folder, name, commit = found.path, f"hub:{place}", found.commit
+    if Path(place).expanduser().is_dir():
+        return open_folder(place)
+    found = published_folder(str(place), _wanted, f"The weights of {what}", instead)
+    return _opened(found.path, f"hub:{place}", found.commit)
+
+
+def open_folder(place: str | Path) -> Pretrained:
+    """A folder as ``save_pretrained`` writes it.
+
+    Raises:
+        WeightsError: it is not there, is quantised or lacks a file.
+    """
+    return _opened(Path(place).expanduser(), str(place), "")
+
+
+def _opened(folder: Path, name: str, commit: str) -> Pretrained:
     config = _config(folder, name)
     present = [path.name for path in folder.iterdir()]
     _check_unquantised(config, present, name)
@@ -172,7 +183,7 @@ def _check_tokenizer(given: Pretrained) -> None:
 def _config(folder: Path, name: str) -> Mapping[str, Any]:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise WeightsError(
             f"weights={name} is no folder with a config.json. Give what save_pretrained wrote: "
             "configuration, safetensors and processor."

@@ -12,7 +12,14 @@ from torch import nn
 
 from asap_eval.errors import BadValueError, UnsupportedModelError, WeightsError
 from asap_eval.models import llava
-from asap_eval.models.pretrained import COPY, Pretrained, load_beside, load_whole, open_pretrained
+from asap_eval.models.pretrained import (
+    COPY,
+    Pretrained,
+    load_beside,
+    load_whole,
+    open_folder,
+    open_pretrained,
+)
 from asap_eval.models.weights import WeightsInfo, tensors_sha256
 from asap_eval.models.zoo import ModelSpec, check_device, check_dtype, find, model_specs
 
@@ -129,7 +136,7 @@ def load_vlm(
     if weights == "random" or (weights is None and spec.hf is None):
         net, processor, info = _seeded(spec, precision)
     else:
-        net, processor, info = _saved(spec, weights or str(spec.hf), precision)
+        net, processor, info = _saved(spec, weights, precision)
     net.eval().requires_grad_(False).to(target)
     return LoadedVlm(net, processor, spec.name, info, spec)
 
@@ -165,15 +172,35 @@ def _seeded(spec: ModelSpec, dtype: torch.dtype) -> tuple[nn.Module, Any, Weight
     return net, llava.small_processor(config), info
 
 
-def _saved(
-    spec: ModelSpec, place: str | Path, dtype: torch.dtype
-) -> tuple[nn.Module, Any, WeightsInfo]:
-    """Model and processor of a folder or of the hub, which have to be what the spec says."""
-    from transformers import AutoModelForImageTextToText
+def check_saved(spec: ModelSpec, weights: str | Path | None) -> None:
+    """Refuse a folder that `load_vlm` would refuse; nothing is loaded, and nothing fetched.
 
-    given = open_pretrained(place, spec.name, "give its folder as weights=<folder>")
+    Raises:
+        WeightsError: it lacks a file, is quantised, or of another family or size than the spec.
+    """
+    place = spec.hf if weights is None else weights
+    if place not in (None, "random") and (weights or Path(str(place)).expanduser().is_dir()):
+        _opened(spec, weights)
+
+
+def _opened(spec: ModelSpec, weights: str | Path | None) -> Pretrained:
+    """A folder, or the spec's repository, which has to be what the spec says."""
+    if weights is not None:
+        given = open_folder(weights)
+    else:
+        given = open_pretrained(str(spec.hf), spec.name, "give its folder as weights=<folder>")
     _check_family(spec, given)
     _check_shape(spec, given)
+    return given
+
+
+def _saved(
+    spec: ModelSpec, weights: str | Path | None, dtype: torch.dtype
+) -> tuple[nn.Module, Any, WeightsInfo]:
+    """Model and processor of a folder or of the hub."""
+    from transformers import AutoModelForImageTextToText
+
+    given = _opened(spec, weights)
     net = load_whole(AutoModelForImageTextToText, given, dtype=dtype, attn_implementation="sdpa")
     return net, _processor(given, net.config), given.info(setup=True)
 
