@@ -26,7 +26,7 @@ from asap_eval.token_map import TokenMap
 
 POOLS = ("token", "avg", "map")
 
-FORWARD = ("forward", "forward_features", "pool", "forward_head")
+FORWARD = ("forward", "forward_features", "forward_intermediates", "pool", "forward_head")
 """Methods whose code is known: where blocks run, and what reads the tokens that are left."""
 
 
