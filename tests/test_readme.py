@@ -63,7 +63,7 @@ def test_the_features_example_runs() -> None:
     assert names["dense"].shape == (2, 16, 16, 384)
     assert names["mean"].shape == (2, 384)
     assert [each.shape for each in names["maps"]] == [(2, 384, 16, 16)] * 2
-    assert names["mask"].shape == names["tokens"].shape[:2]
+    assert names["kept"].shape[:2] == (2, names["tokens"].shape[1] - names["prefix"])
 
 
 def test_the_llava_example_runs() -> None:
