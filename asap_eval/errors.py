@@ -57,3 +57,9 @@ def unknown(kind: str, given: str, allowed: Iterable[str]) -> UnknownNameError:
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     listed = ", ".join(options) if options else "none"
     return UnknownNameError(f"Unknown {kind} '{given}'.{hint} Available: {listed}.")
+
+
+def first_line(error: BaseException) -> str:
+    """Kind and first line of an error of another library, without a full stop."""
+    line = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+    return f"{type(error).__name__}: {line}"

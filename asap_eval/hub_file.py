@@ -54,7 +54,7 @@ def fetch(
         path, fault = _once(repository, file, kind, revision, again=True)
     if path is None or fault:
         raise DamagedFileError(f"{file} came {fault}, twice")
-    return HubFile(path, _commit(path))
+    return HubFile(path, commit_of(path))
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _git_sha1(path: Path) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-def _commit(path: Path) -> str:
+def commit_of(path: Path) -> str:
     """The commit in the path of a cached file: ``.../snapshots/<commit>/<file>``."""
     parts = path.parts
     return parts[len(parts) - 1 - parts[::-1].index("snapshots") + 1]

@@ -11,6 +11,8 @@ import pytest
 from project import ROOT
 
 from asap_eval.cli.recompute import main
+from asap_eval.digests import file_sha256
+from asap_eval.runner import recompute
 
 VIDEO = ROOT / "results" / "video"
 RECORD = "digits_vit-ppt-"
@@ -59,7 +61,7 @@ def test_an_older_interval_is_replaced_and_nothing_else(
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda path: path.unlink(), "Cannot read the per-sample file"),
+        (lambda path: path.unlink(), "is gone"),
         (lambda path: path.write_text(path.read_text()[:-10]), "line 96 is broken"),
         (lambda path: path.write_text("".join(path.open().readlines()[:-1])), "has 95 samples"),
         (
@@ -89,3 +91,23 @@ def test_a_baseline_has_to_lie_beside_it(results: Path, capsys: pytest.CaptureFi
     assert main([str(results)]) == 1
     assert "the record of its baseline" in capsys.readouterr().err
     assert main([str(results / "nowhere")]) == 2
+
+
+def test_samples_that_are_not_what_the_run_left_are_refused(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a record that keeps the hashes of its files: one with as many samples does not pass."""
+    path = record_of(results)
+    samples = path.with_suffix(".samples.jsonl")
+    data = json.loads(path.read_text())
+    data["files"] = {samples.name: file_sha256(samples)}
+    path.write_text(json.dumps(data, indent=1))
+    samples.write_text(samples.read_text().replace('"correct":true', '"correct":false', 1))
+    assert main([str(results)]) == 1
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_work_is_counted_without_the_head_and_its_classes() -> None:
+    params = {"timm": "test_vit", "kwargs": {"num_classes": 0}, "classes": ["cat", "dog"]}
+    geometry = recompute._geometry("imagenet", "test_vit", "{}", json.dumps(params))
+    assert geometry.head_macs == 0

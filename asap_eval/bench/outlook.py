@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import huggingface_hub
 import torch
 from huggingface_hub import constants
 
+from asap_eval.bench.stores import address_parts
 from asap_eval.models import ModelSpec
 
 MEMORY = Path("/proc/meminfo")
@@ -50,7 +50,7 @@ def lacking_weights(spec: ModelSpec, weights: str | None) -> str | None:
     if weights is not None:
         return None
     if spec.hf is not None:
-        if Path(spec.hf).is_dir() or cached(spec.hf, "model"):
+        if Path(spec.hf).expanduser().is_dir() or cached(spec.hf, "model"):
             return None
         return _fetched(f"weights: {spec.hf}", "weights=<file>")
     if spec.timm is None:
@@ -71,10 +71,10 @@ def lacking_data(data: str) -> str | None:
     kind, _, address = data.partition("/")
     if kind == "wds" and "://" in address:
         return _fetched(f"data: {data}", "the folder of its shards as data=wds/<folder>")
-    name = re.match(r"[\w.-]+(/[\w.-]+)?", address)
-    if kind != "hfds" or name is None or Path(address.partition("@")[0]).expanduser().exists():
+    name = address_parts(address)[0]
+    if kind != "hfds" or Path(name).expanduser().exists() or cached(name, "dataset"):
         return None
-    return None if cached(name[0], "dataset") else _fetched(f"data: {data}", "another data=")
+    return _fetched(f"data: {data}", "another data=")
 
 
 def _fetched(what: str, instead: str) -> str:

@@ -69,11 +69,11 @@ def open_store(data: str, classes: Classes) -> Store:
     kind, _, rest = data.partition("/")
     if kind == "hfds" and rest:
         _needed("datasets", f"data={data}")
-        name, config, split, said = _address(rest)
+        name, config, split, said = address_parts(rest)
         return _HubStore(open_split(name, split, config=config, said=said), f"data={data}", classes)
     if kind == "wds" and rest:
         _needed("webdataset", f"data={data}")
-        name, picture, split, said = _address(rest)
+        name, picture, split, said = address_parts(rest)
         return _ShardStore(list_shards(name, split, said=said), classes, picture)
     root = Path(data).expanduser()
     if not root.exists():
@@ -92,9 +92,9 @@ def open_store(data: str, classes: Classes) -> Store:
     return _FolderStore(root, data, classes)
 
 
-def _address(rest: str) -> tuple[str, str | None, str, bool]:
-    """Name, part, split, and whether that is said: ``<name>[:<part>][@<split>]``. The part is a
-    config, or the kind of file that is the picture."""
+def address_parts(rest: str) -> tuple[str, str | None, str, bool]:
+    """Name, part, split, and whether that is said, of an address behind its kind:
+    ``<name>[:<part>][@<split>]``. The part is a config, or the kind of file that is the picture."""
     folder, slash, last = rest.rpartition("/")
     last, _, split = last.partition("@")
     last, _, part = last.partition(":")

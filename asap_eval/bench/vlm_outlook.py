@@ -61,7 +61,8 @@ def outlook_of(
     found.lines.append(("MACs", _work(geometry, full, kept, crops, sum(n for _, n in counts))))
     needed, memory = _memory(job, model, reducer, full, kept, crops)
     found.lines.append(("memory", memory))
-    if spec.hf is not None and job.weights is None:
+    local = spec.hf is not None and Path(spec.hf).expanduser().is_dir()
+    if spec.hf is not None and job.weights is None and not local:
         size = 2 * _parameters(model) / 1e9
         found.lines.append(
             (

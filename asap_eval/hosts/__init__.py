@@ -42,8 +42,8 @@ def backbone_of(model: nn.Module) -> Backbone:
     raise UnsupportedModelError(
         f"No host for {type(model).__name__}. Supported: timm VisionTransformer "
         "(plain, distilled, LayerScale, registers, CNN stems, token/avg/map pooling), "
-        "Hugging Face CLIPVisionModel, LLaVA-1.5 and LLaVA-NeXT (transformers 5), and LV-ViT "
-        "(asap_eval.models.lvvit)."
+        "Hugging Face CLIPVisionModel, LLaVA-1.5 and LLaVA-NeXT (transformers 5.18 or later), and "
+        "LV-ViT (asap_eval.models.lvvit)."
     )
 
 

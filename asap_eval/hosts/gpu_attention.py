@@ -69,9 +69,8 @@ def mapped_by(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, bias: Tensor | None
 ) -> SDPBackend | None:
     """The kernel whose row sums `attend_with_mean_maps` can use. ``None`` where Triton is not there
-    for this GPU, gradients are followed, or no kernel gives row sums."""
-    followed = torch.is_grad_enabled() and q.requires_grad
-    if followed or q.shape[-1] % 8 or not map_kernel(q.device).startswith("Triton"):
+    for this GPU, or no kernel gives row sums."""
+    if q.shape[-1] % 8 or not map_kernel(q.device).startswith("Triton"):
         return None
     return fused(q, k, v, layout, bias)
 

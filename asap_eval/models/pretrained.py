@@ -17,7 +17,7 @@ from torch import Tensor
 
 from asap_eval.checkpoint import check_safetensors, read_checkpoint
 from asap_eval.digests import file_sha256, files_sha256
-from asap_eval.errors import WeightsError
+from asap_eval.errors import WeightsError, first_line
 from asap_eval.models.published import published_folder
 from asap_eval.models.weights import WeightsInfo, misfit
 
@@ -137,7 +137,7 @@ def load_whole(kind: Any, given: Pretrained, **options: Any) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # damaged files can fail anywhere in several libraries
-        raise WeightsError(f"{given.name} cannot be loaded ({_first(error)}).") from error
+        raise WeightsError(f"{given.name} cannot be loaded ({first_line(error)}).") from error
     shapes = [
         f"{key} {list(found)} instead of {list(wanted)}"
         for key, found, wanted in sorted(report["mismatched_keys"])
@@ -165,7 +165,7 @@ def load_beside(kind: Any, given: Pretrained, noun: str, *, words: bool = False)
         raise
     except Exception as error:  # absent files are OSError, ValueError or TypeError, by class
         raise WeightsError(
-            f"{given.name} has no {noun} that can be read ({_first(error)}). {COPY}"
+            f"{given.name} has no {noun} that can be read ({first_line(error)}). {COPY}"
         ) from error
 
 
@@ -257,8 +257,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
-
-
-def _first(error: Exception) -> str:
-    line = (str(error).strip().splitlines() or [""])[0].rstrip(".")
-    return f"{type(error).__name__}: {line}"

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from asap_eval.errors import WeightsError
 from asap_eval.hub import address, explained
-from asap_eval.hub_file import HubFile, fetch
+from asap_eval.hub_file import HubFile, commit_of, fetch
+
+WEIGHTS = (".safetensors", ".bin")
+"""Endings of files of weights."""
 
 
 def published_file(repository: str, file: str, what: str, instead: str) -> HubFile:
@@ -24,7 +27,7 @@ def published_file(repository: str, file: str, what: str, instead: str) -> HubFi
     import huggingface_hub
 
     cached = huggingface_hub.try_to_load_from_cache(repository, file)
-    commit = Path(cached).parent.name if isinstance(cached, str) else None
+    commit = commit_of(Path(cached)) if isinstance(cached, str) else None
     if commit is not None:  # then only a copy that is not whole asks the hub
         what = f"{what} are damaged in the local cache, and"
     with _explaining(repository, what, instead):
@@ -53,13 +56,22 @@ def published_folder(
 
 
 def _names(repository: str, commit: str, folder: Path) -> list[str]:
-    """Of all files of a commit, or of those in the cache where the hub cannot be asked."""
+    """Of all files of a commit, or of those in the cache where the hub cannot be asked.
+
+    Raises:
+        Exception: the hub's client's, where no weights lie in the cache.
+    """
     from huggingface_hub import HfApi, constants
 
     try:
         listed = HfApi(endpoint=constants.ENDPOINT).list_repo_files(repository, revision=commit)
+    except MemoryError:
+        raise
     except Exception:  # clients of the hub share no base class
-        return [path.name for path in folder.iterdir() if path.is_file()]
+        cached = [path.name for path in folder.iterdir() if path.is_file()]
+        if not any(name.endswith(WEIGHTS) for name in cached):
+            raise
+        return cached
     return [name for name in listed if "/" not in name]
 
 

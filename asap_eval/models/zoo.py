@@ -146,7 +146,8 @@ def spec_from(config: Mapping[str, Any]) -> ModelSpec:
     spec = _spec(config)
     declared = model_specs().get(spec.name)
     if declared is not None and spec.hf not in (None, declared.hf):
-        return replace(spec, name=spec.hf, source=address(str(spec.hf)))
+        local = Path(str(spec.hf)).expanduser().is_dir()
+        return replace(spec, name=spec.hf, source=str(spec.hf) if local else address(str(spec.hf)))
     if declared is None or declared.timm == spec.timm or spec.timm is None:
         return spec
     labels = "auto" if spec.labels == declared.labels else spec.labels

@@ -27,7 +27,13 @@ def write_record(record: RunRecord, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record.stem}.json"
     body = {"schema": record.schema, **dataclasses.asdict(record)}
-    part = folder / f".{record.stem}.{os.getpid()}.part"
+    write_json(path, body)
+    return path
+
+
+def write_json(path: Path, body: Any) -> None:
+    """Put a file in place: all of it or nothing."""
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part")
     try:
         with part.open("w", encoding="utf-8") as file:
             json.dump(body, file, indent=1, allow_nan=False)
@@ -37,7 +43,6 @@ def write_record(record: RunRecord, folder: Path) -> Path:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-    return path
 
 
 def read_record(path: Path) -> RunRecord:

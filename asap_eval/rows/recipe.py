@@ -145,8 +145,3 @@ def named_splits(split: str, known: Collection[Any], where: str) -> list[str]:
             f"{', '.join(map(str, known))}). Name a split after @."
         )
     return names
-
-
-def first_line(error: Exception) -> str:
-    """Kind and first line of an error of another library."""
-    return f"{type(error).__name__}: {str(error).strip().split(chr(10))[0]}".rstrip(".")

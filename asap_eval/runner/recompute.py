@@ -10,7 +10,6 @@ import copy
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +22,9 @@ from asap_eval.errors import RecordError
 from asap_eval.journal import Journal, Row
 from asap_eval.models import ModelSpec, load_model
 from asap_eval.record import RunRecord
+from asap_eval.record.files import write_json
 from asap_eval.runner.calibration import evaluated
+from asap_eval.runner.kept import damage
 from asap_eval.runner.lock import locked
 
 EQUAL = 1e-9
@@ -89,6 +90,8 @@ def _rows(kept: Kept) -> list[Row]:
     path, record = kept
     if record.samples is None:
         raise RecordError(f"{path} names no per-sample file: run the job again.")
+    if why := damage(path, record):
+        raise RecordError(f"{why} Put the whole file back, or run the job again.")
     rows = Journal(path.parent / record.samples).read()
     if len(rows) != (count := record.provenance.data["n"]):
         raise RecordError(
@@ -101,7 +104,8 @@ def _rows(kept: Kept) -> list[Row]:
 @lru_cache(maxsize=4)
 def _geometry(bench: str, model: str, bench_params: str, model_params: str) -> Any:
     """Of an image model as a benchmark runs it, built without its weights or its head."""
-    spec = ModelSpec(model, **{**json.loads(model_params), "head": None, "labels": "none"})
+    bare = {"head": None, "labels": "none", "classes": None}
+    spec = ModelSpec(model, **{**json.loads(model_params), **bare})
     run = build_bench(bench, **json.loads(bench_params))
     return run.geometry(run.adapted(load_model(spec, weights="random")))
 
@@ -164,13 +168,4 @@ def _write(path: Path, moved: Mapping[Place, Any]) -> None:
         for key in place[:-1]:
             block = block[key]
         block[place[-1]] = bounds
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(data, file, indent=1, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_json(path, data)

@@ -10,7 +10,10 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = "asap_eval"
-STORAGE = frozenset(f"{PACKAGE}.{name}" for name in ("errors", "fingerprint", "record", "journal"))
+STORAGE = frozenset(
+    f"{PACKAGE}.{name}"
+    for name in ("errors", "digests", "fingerprint", "hub", "hub_file", "record", "journal")
+)
 """What only names, stores or refuses numbers: a change there leaves old records valid."""
 
 COMPILED = (".c", ".h")
