@@ -17,8 +17,14 @@ from asap_eval.transfer import Arriving, mark
 
 SECOND = torch.device("cuda:1")
 
-NAMELESS = {"is_available", "device_count", "OutOfMemoryError", "set_sync_debug_mode"}
-"""Of torch.cuda, what concerns no device."""
+NAMELESS = {
+    "is_available",
+    "device_count",
+    "empty_cache",
+    "OutOfMemoryError",
+    "set_sync_debug_mode",
+}
+"""Of torch.cuda, what concerns no device, or all of them."""
 
 
 class Queue:

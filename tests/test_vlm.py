@@ -330,7 +330,7 @@ def test_a_question_that_the_model_fails_on_fails_alone(
 
 
 EVERYBODYS: dict[str, tuple[Fails, str]] = {
-    "all": (lambda ids: ValueError("broken reducer"), "None of the 8 questions could be answered"),
+    "all": (lambda ids: ValueError("broken reducer"), "Each of the first 8 samples fails alike"),
     "batch": (lambda ids: ValueError("bad stack") if len(ids) > 1 else None, "bad stack"),
     "memory": (lambda ids: torch.OutOfMemoryError("full"), "Out of memory on cpu at batch_size=4"),
     "cpu": (
