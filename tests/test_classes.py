@@ -17,9 +17,11 @@ from timm.models import create_model
 
 from asap_eval.bench.classes import Classes, labelled, numbered
 from asap_eval.bench.images import open_images
+from asap_eval.bench.stores import address_parts
 from asap_eval.cli import main
 from asap_eval.errors import BadValueError, DataError, WeightsError
 from asap_eval.models import ModelSpec, load_model
+from asap_eval.models.class_names import given_names
 from asap_eval.paths import PACKAGE
 from asap_eval.record import read_record
 from asap_eval.report.table import overview
@@ -80,6 +82,35 @@ def test_order_decides_only_where_a_side_has_no_names_and_is_said() -> None:
         of_names(["cat", "dog"], nameless)
     with pytest.raises(DataError, match="names and others that are none"):
         labelled(["cat", None], None, nameless, "x")
+
+
+def test_one_unknown_name_does_not_turn_the_others_into_numbers() -> None:
+    model = named((*"987654321", "zero"), 10)
+    with pytest.raises(DataError, match="class '0' is not one of the model's 10"):
+        of_names(list("0123456789"), model)
+    words = named(("a", "b", "c"))
+    found = numbered(["0", "1", "2"], words, "x", what="classes", order="stored")
+    assert found.numbers == [0, 1, 2]
+    assert "mere numbers" in str(found.note)
+    assert "model.classes" not in str(found.note)
+
+
+@pytest.mark.parametrize("classes", [True, 5])
+def test_names_that_are_no_list_are_refused(classes: Any) -> None:
+    with pytest.raises(BadValueError, match=f"model.classes={classes}: give a text file"):
+        load_model(ModelSpec("test_vit", "test_vit", classes=classes), weights="random")
+
+
+def test_a_file_of_names_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n")
+    assert given_names(str(tmp_path / "names.txt")) == ("cat", "dog")
+
+
+def test_a_kind_behind_the_split_is_told_its_place() -> None:
+    assert address_parts("x/val-0.tar:png@val") == ("x/val-0.tar", "png", "val", True)
+    assert address_parts("x/y@test[1:5]") == ("x/y", None, "test[1:5]", True)
+    with pytest.raises(DataError, match=r"the split comes last: x/y:png@val\."):
+        address_parts("x/y@val:png")
 
 
 def test_numbers_that_are_names_are_names() -> None:
@@ -242,6 +273,8 @@ def test_shards_name_their_classes_or_say_that_they_do_not(tmp_path: Path) -> No
     numbers = open_images(shard("b.tar", "1", "0", "2"), **given)
     assert numbers.labels == [1, 0, 2]
     assert "numbers without names" in numbers.notes[0]
+    digits = open_images(shard("d.tar", "1", "0"), **(given | {"names": ("2", "1", "0")}))
+    assert (digits.labels, len(digits.notes)) == ([1, 0], 1), "a number is a number"
     with pytest.raises(DataError, match=r"its \.cls reads 'fox'.*name of one of the model's"):
         open_images(shard("c.tar", "fox"), **given)
 

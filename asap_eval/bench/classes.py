@@ -107,7 +107,8 @@ def numbered(
     by_order = list(range(len(names)))
     mere = list(names) == list(map(str, by_order))
     if classes.named:
-        if len(names) != classes.count or not (mere or _in_their_places(known, classes)):
+        agree = _in_their_places(known, classes) or (mere and not found)
+        if len(names) != classes.count or not agree:
             raise DataError(f"{has}: {classes.unknown(names[known.index(None)])}")
     elif len(names) != classes.count:
         raise DataError(
@@ -124,10 +125,9 @@ def numbered(
         )
     why = f"its {what} are mere numbers" if mere else "the model does not name its classes"
     shown = _some([f"{name} = {at}" for at, name in enumerate(names)])
+    hint = "" if classes.named else " model.classes=<file> names the model's."
     return Numbered(
-        by_order,
-        f"{where}: {why}, so {what} are taken in {order} order ({shown}). "
-        "model.classes=<file> names the model's.",
+        by_order, f"{where}: {why}, so {what} are taken in {order} order ({shown}).{hint}"
     )
 
 

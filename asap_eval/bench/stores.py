@@ -97,6 +97,9 @@ def address_parts(rest: str) -> tuple[str, str | None, str, bool]:
     ``<name>[:<part>][@<split>]``. The part is a config, or the kind of file that is the picture."""
     folder, slash, last = rest.rpartition("/")
     last, _, split = last.partition("@")
+    if re.fullmatch(r"\w+:[\w.]+", split):
+        split, _, part = split.partition(":")
+        raise DataError(f"{rest}: the split comes last: {folder}{slash}{last}:{part}@{split}.")
     last, _, part = last.partition(":")
     return f"{folder}{slash}{last}", part or None, split or SPLIT, bool(split)
 
@@ -319,12 +322,12 @@ class _ShardStore:
 def _stated(label: bytes | None, classes: Classes, where: str) -> int | str:
     """What a ``.cls`` file says: a number, or the name of one of the model's classes."""
     text = (label or b"").decode(errors="replace").strip()
+    if re.fullmatch(r"-?\d+", text):  # as WebDataset has it, whatever the classes are called
+        return int(text)
     if classes.place(text) is not None:
         return text
-    if not re.fullmatch(r"-?\d+", text):
-        what = f"its .cls reads {text!r}" if label is not None else "it has no .cls file"
-        raise DataError(
-            f"{where}: {what}. Every sample needs the number of a class, or the name of one of the "
-            "model's (model.classes=<file> says them)."
-        )
-    return int(text)
+    what = f"its .cls reads {text!r}" if label is not None else "it has no .cls file"
+    raise DataError(
+        f"{where}: {what}. Every sample needs the number of a class, or the name of one of the "
+        "model's (model.classes=<file> says them)."
+    )

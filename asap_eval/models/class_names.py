@@ -10,7 +10,7 @@ from asap_eval.checkpoint import read_classes
 from asap_eval.errors import BadValueError
 
 
-def given_names(classes: str | Sequence[Any]) -> tuple[str, ...]:
+def given_names(classes: Any) -> tuple[str, ...]:
     """The names of ``model.classes=``: a list of them, or a file with one a line.
 
     Raises:
@@ -18,13 +18,18 @@ def given_names(classes: str | Sequence[Any]) -> tuple[str, ...]:
     """
     if isinstance(classes, str):
         try:
-            lines = Path(classes).expanduser().read_text(encoding="utf-8").splitlines()
+            lines = Path(classes).expanduser().read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise BadValueError(
                 f"model.classes={classes} cannot be read ({error}). Give a text file with the name "
                 "of one class a line, in the order of the model's class numbers, or a list."
             ) from error
         return tuple(line.strip() for line in lines if line.strip())
+    if isinstance(classes, (bool, int, float)):
+        raise BadValueError(
+            f"model.classes={classes}: give a text file with the name of one class a line, in the "
+            "order of the model's class numbers, or a list."
+        )
     if bad := [
         name for name in classes if isinstance(name, bool) or not isinstance(name, (str, int))
     ]:
@@ -33,7 +38,7 @@ def given_names(classes: str | Sequence[Any]) -> tuple[str, ...]:
 
 
 def class_names(
-    given: str | Sequence[Any] | None,
+    given: Any,
     *,
     head: Sequence[str] | None,
     weights: Path | None,

@@ -292,13 +292,17 @@ def _build(spec: ModelSpec) -> nn.Module:
     """The architecture in fp32 on the CPU, initialised from a fixed seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_RANDOM_SEED)
-        if spec.hf is not None:
-            from asap_eval.models.clip_tower import ClipTower
+        try:
+            if spec.hf is not None:
+                from asap_eval.models.clip_tower import ClipTower
 
-            return ClipTower(**spec.kwargs)
-        if spec.timm is None:
-            return _own(spec.name)[0](**spec.kwargs)
-        return _build_timm(spec.timm, spec.kwargs)
+                return ClipTower(**spec.kwargs)
+            if spec.timm is None:
+                return _own(spec.name)[0](**spec.kwargs)
+            return _build_timm(spec.timm, spec.kwargs)
+        except TypeError as error:
+            given = dict(spec.kwargs)
+            raise BadValueError(f"model.kwargs={given} do not fit {spec.name}: {error}.") from error
 
 
 def _own(name: str) -> tuple[Callable[..., nn.Module], Path | None]:
@@ -326,10 +330,7 @@ def _build_timm(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
         raise unknown(f"pretrained tag of {architecture}", tag, tags)
-    try:
-        return timm.create_model(name, pretrained=False, **kwargs)
-    except TypeError as error:
-        raise BadValueError(f"model.kwargs={dict(kwargs)} do not fit {name}: {error}.") from error
+    return timm.create_model(name, pretrained=False, **kwargs)
 
 
 def _unknown_architecture(name: str) -> UnknownNameError:
