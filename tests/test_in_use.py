@@ -80,10 +80,13 @@ def test_a_graph_without_breaks_or_a_traced_one_is_refused() -> None:
     whole = torch.compile(model, backend="eager", fullgraph=True)
     with reduced(model, POOLED):
         want = tiny.output(model, x)
+        said = ""
         try:
-            assert torch.equal(tiny.output(whole, x), want)  # torch 2.11 runs it uncompiled
+            got = tiny.output(whole, x)
         except RuntimeError as error:
-            assert "fullgraph" in str(error)
+            said = str(error)
+        # torch 2.11 runs it uncompiled, later releases refuse it.
+        assert "fullgraph" in said or (not said and torch.equal(got, want))
         with pytest.raises(BadValueError, match="cannot be traced"):
             torch.jit.trace(model, x)
 
