@@ -10,7 +10,7 @@ from torch import Tensor
 
 from asap_eval.bench.bench import register
 from asap_eval.bench.image_bench import ImageBench
-from asap_eval.bench.images import ImageBatch, ImageSet, Sample, open_images
+from asap_eval.bench.images import ImageBatch, ImageSet, Sample, images_of
 from asap_eval.journal import Row
 from asap_eval.models import LoadedModel
 from asap_eval.record import Metrics
@@ -28,14 +28,7 @@ class ImageNet(ImageBench):
         self, data: str, loaded: LoadedModel, *, limit: int | None, sample: Sample
     ) -> ImageSet:
         """The images of an address with the model's class numbers."""
-        return open_images(
-            data,
-            classes=loaded.classes,
-            labels=loaded.labels,
-            names=loaded.class_names,
-            limit=limit,
-            sample=sample,
-        )
+        return images_of(loaded, data, limit=limit, sample=sample)
 
     def measure(self, batch: ImageBatch, output: Tensor, trace: Trace) -> list[dict[str, Any]]:
         """``output`` is ``[b, classes]``."""

@@ -18,7 +18,7 @@ from asap_eval.bench.classes import Classes
 from asap_eval.bench.stores import Store, open_store
 from asap_eval.decoding import decode
 from asap_eval.errors import BadValueError, DataError, unknown
-from asap_eval.models.zoo import Labels
+from asap_eval.models.zoo import Labels, LoadedModel
 
 Sample = Literal["first", "spread"]
 """The first n images, or n evenly over all of them."""
@@ -118,6 +118,18 @@ def _spread(places: Sequence[int], count: int) -> list[int]:
     return [places[at * len(places) // count] for at in range(count)]
 
 
+def images_of(loaded: LoadedModel, data: str, *, limit: int | None, sample: Sample) -> ImageSet:
+    """`open_images` with all that a loaded model says of its classes."""
+    return open_images(
+        data,
+        classes=loaded.classes,
+        labels=loaded.labels,
+        names=loaded.class_names,
+        limit=limit,
+        sample=sample,
+    )
+
+
 def open_images(
     data: str,
     *,
@@ -131,7 +143,8 @@ def open_images(
 
     Args:
         data: a folder (class folders; ``val`` inside it), a parquet file or folder,
-            ``hfds/<data set>[@split]``, or ``wds/<folder or pattern of shards>[@split]``.
+            ``hfds/<data set>[:<config>][@<split>]``, or
+            ``wds/<folder or pattern of shards>[:<kind of the picture's files>][@<split>]``.
         classes, labels, names: of the `LoadedModel` (names: its ``class_names``).
         limit: number of images, ``None`` = all. sample: the first ones, or evenly over all.
 

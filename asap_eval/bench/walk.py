@@ -21,7 +21,7 @@ from torch import Tensor
 
 from asap_eval.bench.bench import register
 from asap_eval.bench.image_bench import ImageBench
-from asap_eval.bench.images import ImageBatch, ImageSet, Sample, open_images
+from asap_eval.bench.images import ImageBatch, ImageSet, Sample, images_of
 from asap_eval.bench.streamed import StreamedSums, save_whole
 from asap_eval.bench.walk_analysis import analyse, positions
 from asap_eval.bench.walk_observer import Walked, WalkObserver
@@ -83,14 +83,7 @@ class WalkBench(ImageBench):
         self, data: str, loaded: LoadedModel, *, limit: int | None, sample: Sample
     ) -> ImageSet:
         """The images of an address; their labels are not read."""
-        images = open_images(
-            data,
-            classes=loaded.classes,
-            labels=loaded.labels,
-            names=loaded.class_names,
-            limit=limit,
-            sample=sample,
-        )
+        images = images_of(loaded, data, limit=limit, sample=sample)
         count = len(images)
         spread = [images.ids[at * count // MAPS] for at in range(MAPS)] if count >= MAPS else []
         self._observer.keep = self.maps or spread or images.ids

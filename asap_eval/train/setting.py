@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from asap_eval.bench.images import ImageBatch, ImageSet, image_batches, open_images
+from asap_eval.bench.images import ImageBatch, ImageSet, image_batches, images_of
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import geometry_of
 from asap_eval.models import LoadedModel, load_model
@@ -94,11 +94,9 @@ def prepared(job: TrainJob) -> Setting:
     if not out.parent.is_dir():
         raise BadValueError(f"out={out}: the folder {out.parent} does not exist.")
     loaded = load_model(job.model, weights=job.weights, device=job.device)
-    images = open_images(
+    images = images_of(
+        loaded,
         job.data,
-        classes=loaded.classes,
-        labels=loaded.labels,
-        names=loaded.class_names,
         limit=job.limit,
         sample=job.sample,  # type: ignore[arg-type]
     )
