@@ -1,7 +1,8 @@
-"""Where the configuration files are: inside the installed package, or beside it in a checkout."""
+"""Where files of the package lie: its configuration, and its cache on this machine."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from asap_eval.errors import AsapEvalError
@@ -19,3 +20,9 @@ def conf_dir() -> Path:
         f"The configuration folder is missing: looked for {places[0]} and {places[1]}. "
         "Install the package again."
     )
+
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/asap_eval``, by default below ``~/.cache``; not made here."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "asap_eval"

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from asap_eval.checkpoint import read_checkpoint, read_metadata
-from asap_eval.digests import file_sha256
 from asap_eval.errors import WeightsError
+from asap_eval.files.digests import file_sha256
 
 FORMAT = "asap-eval predictors 1"
 """What the metadata of a file of this package say under ``format``."""

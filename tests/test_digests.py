@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from asap_eval import digests
-from asap_eval.digests import file_sha256, files_sha256
+from asap_eval.files import digests
+from asap_eval.files.digests import file_sha256, files_sha256
 
 
 @pytest.fixture

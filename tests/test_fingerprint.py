@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from asap_eval import fingerprint
-from asap_eval.fingerprint import BLOCK, content_of
+from asap_eval.files import fingerprint
+from asap_eval.files.fingerprint import BLOCK, content_of
 
 LONG = 3 * fingerprint.APART
 OLD = 10**18

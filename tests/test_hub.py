@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from huggingface_hub import constants, errors
 
-from asap_eval import hub
+from asap_eval.hub import errors as hub
 
 PLACE = "https://hub.example/timm/x"
 

@@ -16,13 +16,12 @@ PACKAGE = ROOT / "asap_eval"
 
 LAYERS = [
     {"errors"},
-    {"splits", "kernels"},
+    {"paths"},
+    {"files"},
+    {"splits", "hub", "kernels"},
     {"token_map", "transfer"},
     {
         "checkpoint",
-        "digests",
-        "fingerprint",
-        "hub",
         "tokens",
         "trace",
         "packing",
@@ -33,10 +32,10 @@ LAYERS = [
         "nystroem",
         "decoding",
     },
-    {"hub_file", "method", "predictors"},
+    {"method", "predictors"},
     {"rows", "scorer", "learned"},
     {"methods", "hosts"},
-    {"paths", "record", "journal"},
+    {"record", "journal"},
     {"paper"},
     {"experiment"},
     {"models", "authors"},
@@ -52,10 +51,10 @@ LAYERS = [
 """Lowest first; a module imports from lower layers only, or from its own package."""
 
 ONLY = {
-    "kernels": {"errors"},
+    "kernels": {"errors", "paths", "files"},
     "hosts": {"errors", "tokens", "trace", "packing", "transfer", "method", "kernels", "token_map"},
-    "video": {"errors", "digests", "fingerprint", "models", "hosts"},
-    "vlm": {"errors", "fingerprint", "decoding", "splits", "rows"},
+    "video": {"errors", "files", "models", "hosts"},
+    "vlm": {"errors", "files", "decoding", "splits", "rows"},
     "paper": {"errors"},
     "audit": {"errors", "paper", "bench", "hosts", "models"},
     "report": {

@@ -20,13 +20,13 @@ from torch import Tensor
 
 import asap_eval
 from asap_eval.bench.images import image_batches, open_images
-from asap_eval.digests import file_sha256
 from asap_eval.errors import (
     BadValueError,
     UnknownNameError,
     UnsupportedModelError,
     WeightsError,
 )
+from asap_eval.files.digests import file_sha256
 from asap_eval.models import ModelSpec, load_model, model_names, model_specs, spec_from
 from asap_eval.models.zoo import check_device
 from asap_eval.paths import conf_dir

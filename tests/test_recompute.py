@@ -11,7 +11,7 @@ import pytest
 from project import ROOT
 
 from asap_eval.cli.recompute import main
-from asap_eval.digests import file_sha256
+from asap_eval.files.digests import file_sha256
 from asap_eval.runner import recompute
 
 VIDEO = ROOT / "results" / "video"

@@ -22,8 +22,8 @@ from torch.nn.functional import linear
 import asap_eval
 from asap_eval.checkpoint import read_metadata
 from asap_eval.cli import main as evaluate
-from asap_eval.digests import file_sha256
 from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError, WeightsError
+from asap_eval.files.digests import file_sha256
 from asap_eval.hosts import install
 from asap_eval.learned import Stages
 from asap_eval.method import Need, View, build

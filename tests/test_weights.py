@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from asap_eval.checkpoint import read_checkpoint
-from asap_eval.digests import file_sha256
 from asap_eval.errors import BadValueError, WeightsError
+from asap_eval.files.digests import file_sha256
 from asap_eval.models import load_model
 from asap_eval.models.weights import fit, tensors_sha256
 

@@ -15,9 +15,10 @@ from hashlib import sha256
 from http.client import HTTPException, IncompleteRead
 from pathlib import Path
 
-from asap_eval import hub, hub_file
-from asap_eval.digests import file_sha256
 from asap_eval.errors import DataError
+from asap_eval.files.digests import file_sha256
+from asap_eval.hub import errors as hub
+from asap_eval.hub import files as hub_files
 
 TIMEOUT = 60
 """Seconds without a byte after which a server is given up."""
@@ -45,7 +46,7 @@ def fetch_all(urls: Sequence[str]) -> Iterator[Fetched]:
     """
     commits: dict[tuple[str, str | None], str] = {}
     for url in urls:
-        place = hub_file.parts_of(url)
+        place = hub_files.parts_of(url)
         if place is None:
             yield _of_server(url, again=False)
             continue
@@ -57,15 +58,15 @@ def fetch_all(urls: Sequence[str]) -> Iterator[Fetched]:
 
 def fetch_again(copy: Fetched) -> Fetched:
     """A new copy in the place of one that is not what it should be; errors as `fetch_all`."""
-    place = hub_file.parts_of(copy.url)
+    place = hub_files.parts_of(copy.url)
     if place is None:
         return _of_server(copy.url, again=True)
     return _of_hub(copy.url, place, copy.commits[place.repository], again=True)
 
 
-def _of_hub(url: str, place: hub_file.Place, revision: str | None, *, again: bool) -> Fetched:
+def _of_hub(url: str, place: hub_files.Place, revision: str | None, *, again: bool) -> Fetched:
     try:
-        found = hub_file.fetch(place.repository, place.file, "dataset", revision, again=again)
+        found = hub_files.fetch(place.repository, place.file, "dataset", revision, again=again)
     except MemoryError:
         raise
     except Exception as error:  # clients of the hub share no base class

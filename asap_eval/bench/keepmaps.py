@@ -33,7 +33,7 @@ from asap_eval.bench.images import ImageBatch, ImageSet, Sample, chosen_images
 from asap_eval.bench.seen import seen
 from asap_eval.decoding import EXTENSIONS
 from asap_eval.errors import DataError
-from asap_eval.fingerprint import content_of
+from asap_eval.files.fingerprint import content_of
 from asap_eval.hosts import Geometry
 from asap_eval.journal import Row
 from asap_eval.models import LoadedModel

@@ -24,7 +24,7 @@ from torchvision.transforms import CenterCrop, InterpolationMode, Normalize, Res
 
 from asap_eval.decoding import EXTENSIONS, decode, upright_size
 from asap_eval.errors import BadValueError, DataError
-from asap_eval.fingerprint import content_of
+from asap_eval.files.fingerprint import content_of
 
 MASK_FOLDERS = ("masks", "ground_truth_mask")
 COLOUR = 64

@@ -19,7 +19,7 @@ from asap_eval.bench.shard_list import Shard, list_shards
 from asap_eval.bench.shards import Part
 from asap_eval.decoding import EXTENSIONS
 from asap_eval.errors import DataError
-from asap_eval.fingerprint import content_of
+from asap_eval.files.fingerprint import content_of
 from asap_eval.rows import Rows, open_files, open_split
 from asap_eval.splits import of_split
 

@@ -15,7 +15,7 @@ import torch
 from asap_eval.bench.outlook import Outlook, cached, lacking_memory
 from asap_eval.bench.vlm_macs import unpruned_prefill
 from asap_eval.hosts import LlavaGeometry, llava_geometry
-from asap_eval.hub import address
+from asap_eval.hub.errors import address
 from asap_eval.method import Need, Reducer
 from asap_eval.models import ModelSpec
 from asap_eval.models.vlm import check_saved, shape_of

@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 
 from asap_eval.errors import KernelError
+from asap_eval.paths import cache_folder
 
 SOURCES = tuple(sorted(Path(__file__).parent.glob("*.c")))
 HEADERS = tuple(sorted(Path(__file__).parent.glob("*.h")))
@@ -29,12 +30,6 @@ COMPILE = (
     *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"),
 )
 LINK = ("-shared",)
-
-
-def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/asap_eval``, by default below ``~/.cache``; not made here."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "asap_eval"
 
 
 def library() -> ctypes.CDLL:

@@ -9,8 +9,8 @@ from typing import Any
 from timm.data.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from torch import Tensor, nn
 
-from asap_eval.digests import file_sha256
 from asap_eval.errors import BadValueError, WeightsError
+from asap_eval.files.digests import file_sha256
 from asap_eval.models.pretrained import load_beside, open_pretrained
 from asap_eval.models.weights import WeightsInfo, fit, read_checkpoint
 

@@ -16,8 +16,8 @@ from typing import Any
 from torch import Tensor
 
 from asap_eval.checkpoint import check_safetensors, read_checkpoint
-from asap_eval.digests import file_sha256, files_sha256
 from asap_eval.errors import WeightsError, first_line
+from asap_eval.files.digests import file_sha256, files_sha256
 from asap_eval.models.published import published_folder
 from asap_eval.models.weights import WeightsInfo, misfit
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from asap_eval.errors import WeightsError
-from asap_eval.hub import address, explained
-from asap_eval.hub_file import HubFile, commit_of, fetch
+from asap_eval.hub.errors import address, explained
+from asap_eval.hub.files import HubFile, commit_of, fetch
 
 WEIGHTS = (".safetensors", ".bin")
 """Endings of files of weights."""

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from asap_eval.checkpoint import read_checkpoint
-from asap_eval.digests import file_sha256
 from asap_eval.errors import WeightsError
+from asap_eval.files.digests import file_sha256
 
 PREDICTORS = "score_predictor."
 """Keys of DynamicViT's predictors, which its authors save with the backbone: a method reads them

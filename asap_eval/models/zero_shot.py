@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from asap_eval.digests import file_sha256
 from asap_eval.errors import WeightsError
+from asap_eval.files.digests import file_sha256
 
 SCALE = 100.0
 """Factor of the similarities where the file names none."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from asap_eval.errors import BadValueError, UnknownNameError, WeightsError, unknown
-from asap_eval.hub import address
+from asap_eval.hub.errors import address
 from asap_eval.models.class_names import class_names
 from asap_eval.models.published import published_file
 from asap_eval.models.weights import WeightsInfo, load_weights, tensors_sha256

@@ -15,9 +15,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from asap_eval import hub
 from asap_eval.errors import DataError, first_line
-from asap_eval.hub_file import fetch, parts_of
+from asap_eval.hub import errors as hub
+from asap_eval.hub.files import fetch, parts_of
 from asap_eval.rows.recipe import Recipe, Rows, builder_of, named_splits, recipe_of
 
 _TOGETHER = 4

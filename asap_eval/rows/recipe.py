@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from asap_eval.errors import DataError
-from asap_eval.fingerprint import content_of
+from asap_eval.files.fingerprint import content_of
 
 _SHARED = {"name", "version", "data_dir", "data_files", "description", "features"}
 """Fields of every config; the others say how its files are read."""

@@ -10,11 +10,8 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = "asap_eval"
-STORAGE = frozenset(
-    f"{PACKAGE}.{name}"
-    for name in ("errors", "digests", "fingerprint", "hub", "hub_file", "record", "journal")
-)
-"""What only names, stores or refuses numbers: a change there leaves old records valid."""
+STORAGE = frozenset({"errors", "files", "hub", "journal", "paths", "record"})
+"""Rooms that only name, store or refuse numbers: a change there leaves old records valid."""
 
 COMPILED = (".c", ".h")
 """Endings of code that is compiled on the machine that runs it."""
@@ -40,7 +37,7 @@ def _closure(modules: Iterable[str]) -> dict[str, Path]:
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        if name in found or name in STORAGE:
+        if name in found or name.partition(".")[2].partition(".")[0] in STORAGE:
             continue
         try:
             spec = importlib.util.find_spec(name)

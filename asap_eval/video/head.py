@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from asap_eval.digests import file_sha256
 from asap_eval.errors import BadValueError, WeightsError
+from asap_eval.files.digests import file_sha256
 from asap_eval.models import LoadedModel
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from asap_eval.decoding import EXTENSIONS
 from asap_eval.errors import BadValueError, DataError
-from asap_eval.fingerprint import content_of
+from asap_eval.files.fingerprint import content_of
 from asap_eval.vlm.documents import decoded
 from asap_eval.vlm.questions import Asked, QuestionSet, Sample
 from asap_eval.vlm.tasks import Task

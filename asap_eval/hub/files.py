@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from asap_eval.digests import file_sha256
-from asap_eval.hub import DamagedFileError, Kind
+from asap_eval.files.digests import file_sha256
+from asap_eval.hub.errors import DamagedFileError, Kind
 
 
 @dataclass(frozen=True)

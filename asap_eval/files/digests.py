@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from asap_eval.kernels.build import cache_folder
+from asap_eval.paths import cache_folder
 
 WORTH = 1 << 24
 """Bytes from which on a file's digest is kept: reading less takes a hundredth of a second."""

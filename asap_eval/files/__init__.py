@@ -1,0 +1,1 @@
+"""Files of this disk: what they hold, as hashes."""

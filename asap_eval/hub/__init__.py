@@ -1,0 +1,1 @@
+"""Hugging Face's hub: its files, and what its errors mean."""
