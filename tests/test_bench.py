@@ -16,7 +16,7 @@ from asap_eval.bench import bench as registry
 from asap_eval.bench import speed
 from asap_eval.bench.bench import benches, build_bench
 from asap_eval.bench.image_bench import ImageBench
-from asap_eval.bench.images import ImageBatch, ImageSet, Sample, open_images
+from asap_eval.data.images import ImageBatch, ImageSet, Sample, open_images
 from asap_eval.errors import BadValueError, UnknownNameError
 from asap_eval.hosts import Geometry
 from asap_eval.journal import Row

@@ -509,7 +509,7 @@ def test_a_plan_fetches_no_weights(
 @pytest.mark.parametrize("data", ["hfds/owner/name@val", "wds/https://host/{0..9}.tar"])
 def test_a_plan_fetches_no_data(data: str, command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asap_eval.bench.outlook.cached", lambda *_: False)
-    monkeypatch.setattr("asap_eval.bench.images.open_images", lambda *_, **__: pytest.fail("is"))
+    monkeypatch.setattr("asap_eval.data.images.open_images", lambda *_, **__: pytest.fail("is"))
     code, out, _ = command(*TINY, f"data='{data}'", "plan=true")
     assert code == 1
     assert f"missing: data: {data} is not in the local cache" in "\n".join(out)

@@ -20,6 +20,7 @@ from asap_eval.bench.bench import build_bench
 from asap_eval.bench.kinetics import Kinetics
 from asap_eval.bench.macs import unpruned_macs
 from asap_eval.cli import main
+from asap_eval.data.videos.decode import read_frames
 from asap_eval.errors import AsapEvalError, BadValueError, DataError, WeightsError
 from asap_eval.experiment import load as load_experiment
 from asap_eval.hosts import geometry_of, install
@@ -33,7 +34,6 @@ from asap_eval.report.table import overview
 from asap_eval.runner import Outcome, run
 from asap_eval.runner import head as training
 from asap_eval.video import cache
-from asap_eval.video.decode import read_frames
 from asap_eval.video.encoder import encoder_of, features
 from asap_eval.video.head import Head, accuracy, load_head, save_head
 from asap_eval.video.training import Recipe

@@ -17,11 +17,11 @@ from asap_eval.bench.bench import build_bench
 from asap_eval.bench.phases import timed_answer
 from asap_eval.bench.speed import fastest_unpruned
 from asap_eval.cli import command as cli
+from asap_eval.data.questions.pictures import open_pictures
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import install
 from asap_eval.method import build
 from asap_eval.record import read_record
-from asap_eval.vlm.pictures import open_pictures
 
 Run = Callable[..., tuple[int, list[str], str]]
 

@@ -22,13 +22,13 @@ from test_cli import Run
 
 from asap_eval.bench import vlm_rows
 from asap_eval.cli import main
+from asap_eval.data.questions import lmms
+from asap_eval.data.questions.documents import open_documents
+from asap_eval.data.questions.question_set import open_questions
+from asap_eval.data.questions.tasks import TASKS, chosen
 from asap_eval.errors import BadValueError, DataError, UnsupportedModelError
 from asap_eval.journal import Journal, Row
 from asap_eval.record import RunRecord, read_record
-from asap_eval.vlm import lmms
-from asap_eval.vlm.documents import open_documents
-from asap_eval.vlm.questions import open_questions
-from asap_eval.vlm.tasks import TASKS, chosen
 
 command = test_cli.command
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from asap_eval.bench.answers import Answer
 from asap_eval.bench.vlm_rows import row_of
+from asap_eval.data.questions.question_set import Asked, Question, open_questions
+from asap_eval.data.questions.tasks import TASKS
 from asap_eval.journal import Row
-from asap_eval.vlm.questions import Asked, Question, open_questions
-from asap_eval.vlm.tasks import TASKS
 
 Say = Callable[[dict[str, Any]], "str | None"]
 """An answer to a document; None = its picture could not be read."""

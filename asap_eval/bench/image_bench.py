@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from asap_eval.bench.bench import Bench, Summary
-from asap_eval.bench.images import ImageBatch, ImageSet, image_batches
 from asap_eval.bench.speed import Pixels, measure_speed
 from asap_eval.bench.work import (
     NO_WORK,
@@ -25,6 +24,7 @@ from asap_eval.bench.work import (
     tokens_block,
     work_of,
 )
+from asap_eval.data.images import ImageBatch, ImageSet, image_batches
 from asap_eval.errors import AsapEvalError, DataError
 from asap_eval.hosts import Geometry, geometry_of, install
 from asap_eval.journal import Row

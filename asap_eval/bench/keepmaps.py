@@ -29,9 +29,9 @@ from torch import Tensor
 from asap_eval.bench.bench import register
 from asap_eval.bench.fates import FATES, fates_of
 from asap_eval.bench.image_bench import ImageBench
-from asap_eval.bench.images import ImageBatch, ImageSet, Sample, chosen_images
 from asap_eval.bench.seen import seen
-from asap_eval.decoding import EXTENSIONS
+from asap_eval.data.decoding import EXTENSIONS
+from asap_eval.data.images import ImageBatch, ImageSet, Sample, chosen_images
 from asap_eval.errors import DataError
 from asap_eval.files.fingerprint import content_of
 from asap_eval.hosts import Geometry

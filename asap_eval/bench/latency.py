@@ -39,6 +39,9 @@ from asap_eval.bench.vlm_asked import Asked, Named, asked_of
 from asap_eval.bench.vlm_rows import UNANSWERED, measured
 from asap_eval.bench.vlm_work import work_of
 from asap_eval.bench.work import readable
+from asap_eval.data.questions.pictures import open_pictures
+from asap_eval.data.questions.question_set import QuestionBatch, QuestionSet, Sample
+from asap_eval.data.questions.tasks import Task
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import LlavaGeometry, llava_geometry
 from asap_eval.journal import Row
@@ -46,9 +49,6 @@ from asap_eval.method import Reducer
 from asap_eval.models import LoadedVlm
 from asap_eval.record import RunRecord
 from asap_eval.trace import Trace
-from asap_eval.vlm.pictures import open_pictures
-from asap_eval.vlm.questions import QuestionBatch, QuestionSet, Sample
-from asap_eval.vlm.tasks import Task
 
 UNTIMED: Row = dict.fromkeys(("ms", "unpruned_ms", "steps", "memory_gb", "unpruned_memory_gb"))
 """What a question without a usable picture has of the times."""

@@ -11,6 +11,15 @@ from asap_eval.bench.bench import Bench
 from asap_eval.bench.outlook import Outlook
 from asap_eval.bench.vlm_macs import unpruned_prefill
 from asap_eval.bench.vlm_outlook import CROPS, outlook_of
+from asap_eval.data.questions.documents import HUB
+from asap_eval.data.questions.question_set import (
+    QuestionBatch,
+    QuestionSet,
+    Sample,
+    open_questions,
+    question_batches,
+)
+from asap_eval.data.questions.tasks import TASKS, Task, chosen
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import Geometry, LlavaGeometry, llava_geometry
 from asap_eval.journal import Row
@@ -18,15 +27,6 @@ from asap_eval.method import Reducer
 from asap_eval.models import LoadedVlm, ModelSpec
 from asap_eval.packing import Newline
 from asap_eval.record import Job
-from asap_eval.vlm.documents import HUB
-from asap_eval.vlm.questions import (
-    QuestionBatch,
-    QuestionSet,
-    Sample,
-    open_questions,
-    question_batches,
-)
-from asap_eval.vlm.tasks import TASKS, Task, chosen
 
 
 @dataclass
@@ -34,8 +34,8 @@ class QuestionBench(Bench[QuestionSet, QuestionBatch]):
     """Base of what asks questions about pictures; it opens, batches and budgets them.
 
     Attributes:
-        tasks: names of `asap_eval.vlm.tasks.TASKS`. new_tokens: bound of every answer, None = each
-            task's own. newline: of LLaVA-NeXT, see `packing.Newline`.
+        tasks: names of `asap_eval.data.questions.tasks.TASKS`. new_tokens: bound of every answer,
+            None = each task's own. newline: of LLaVA-NeXT, see `packing.Newline`.
     """
 
     tasks: list[str] = field(default_factory=lambda: list(TASKS))

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from asap_eval.bench.speed import Pixels
+from asap_eval.data.videos.loader import VideoBatch
 from asap_eval.errors import DataError
-from asap_eval.video.loader import VideoBatch
 
 
 @dataclass(frozen=True)

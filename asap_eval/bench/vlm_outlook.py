@@ -14,15 +14,14 @@ import torch
 
 from asap_eval.bench.outlook import Outlook, cached, lacking_memory
 from asap_eval.bench.vlm_macs import unpruned_prefill
+from asap_eval.data.questions.documents import HUB
+from asap_eval.data.questions.tasks import QUESTIONS, Task
 from asap_eval.hosts import LlavaGeometry, llava_geometry
 from asap_eval.hub.errors import address
 from asap_eval.method import Need, Reducer
 from asap_eval.models import ModelSpec
 from asap_eval.models.vlm import check_saved, shape_of
 from asap_eval.record import Job
-from asap_eval.vlm.documents import HUB
-from asap_eval.vlm.sizes import QUESTIONS
-from asap_eval.vlm.tasks import Task
 
 CROPS = 5
 """Crops of the LLaVA-NeXT picture that a budget of tokens speaks of: a base and four tiles."""

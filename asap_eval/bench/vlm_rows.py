@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from asap_eval.bench.answers import Answer, answers
 from asap_eval.bench.vlm_asked import Ready, everybodys, first_line, ready_of, unfit
+from asap_eval.data.questions.lmms import Judge
+from asap_eval.data.questions.question_set import Question, QuestionBatch
+from asap_eval.data.questions.tasks import truth
 from asap_eval.errors import DataError
 from asap_eval.hosts import LlavaGeometry
 from asap_eval.journal import Row
 from asap_eval.models import LoadedVlm
 from asap_eval.trace import Trace
-from asap_eval.vlm.lmms import Judge
-from asap_eval.vlm.questions import Question, QuestionBatch
-from asap_eval.vlm.tasks import truth
 
 COUNTS = ("new_tokens", "prompt_tokens", "image_tokens", "handed_to_llm", "llm_layer_mean")
 LISTS = ("tokens", "layer_mean", "fired")

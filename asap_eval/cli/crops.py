@@ -10,7 +10,7 @@ from PIL import Image
 
 from asap_eval.bench.fates import fates_of
 from asap_eval.bench.vlm_keep import Kept, keep_maps
-from asap_eval.decoding import decode
+from asap_eval.data.decoding import decode
 from asap_eval.errors import DataError
 from asap_eval.method import build
 from asap_eval.models import load_vlm

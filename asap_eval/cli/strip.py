@@ -16,7 +16,10 @@ import asap_eval  # noqa: F401  (registers the methods)
 from asap_eval.bench.fates import fates_of
 from asap_eval.bench.seen import seen
 from asap_eval.cli.crops import crop_maps
-from asap_eval.decoding import EXTENSIONS
+from asap_eval.data.decoding import EXTENSIONS
+from asap_eval.data.videos.decode import Frame, read_frames
+from asap_eval.data.videos.loader import frame_id
+from asap_eval.data.videos.sampling import Sampling
 from asap_eval.errors import AsapEvalError, BadValueError
 from asap_eval.hosts import geometry_of, install
 from asap_eval.method import build
@@ -24,9 +27,6 @@ from asap_eval.models import load_model
 from asap_eval.report.keep_map import KeepMap
 from asap_eval.report.strip import save_animated, save_strip
 from asap_eval.runner.progress import say
-from asap_eval.video.decode import Frame, read_frames
-from asap_eval.video.loader import frame_id
-from asap_eval.video.sampling import Sampling
 
 STILL = tuple(ending for ending in EXTENSIONS if ending != ".gif")
 """Endings of pictures; a GIF mostly moves and is read as a video."""

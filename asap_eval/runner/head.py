@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from asap_eval.bench.alike import FirstSamples
-from asap_eval.bench.images import ImageSet
 from asap_eval.bench.macs import unpruned_macs
+from asap_eval.data.images import ImageSet
 from asap_eval.errors import DataError
 from asap_eval.hosts import geometry_of
 from asap_eval.record import Job

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from asap_eval.bench.bench import build_bench
-from asap_eval.bench.images import ImageSet
 from asap_eval.bench.kinetics import Kinetics
+from asap_eval.data.images import ImageSet
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import geometry_of
 from asap_eval.models import LoadedModel
@@ -22,7 +22,7 @@ from asap_eval.runner.sources import sources_digest
 from asap_eval.runner.versions import computing
 from asap_eval.video.training import Recipe
 
-ENCODING = ("asap_eval.video.loader", "asap_eval.video.encoder")
+ENCODING = ("asap_eval.data.videos.loader", "asap_eval.video.encoder")
 """Where the code begins that can change features."""
 TRAINING = ("asap_eval.video.training",)
 

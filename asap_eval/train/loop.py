@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from asap_eval.bench.images import ImageBatch
+from asap_eval.data.images import ImageBatch
 from asap_eval.errors import AsapEvalError, BadValueError, DataError
 from asap_eval.hosts import install
 from asap_eval.predictors import Predictor, write_predictors

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from asap_eval.bench.images import ImageBatch, ImageSet, image_batches, images_of
+from asap_eval.data.images import ImageBatch, ImageSet, image_batches, images_of
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import geometry_of
 from asap_eval.models import LoadedModel, load_model

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from asap_eval.bench.statistics import paired
 from asap_eval.bench.vlm_scores import difference
-from asap_eval.vlm.tasks import TASKS, Task
+from asap_eval.data.questions.tasks import TASKS, Task
 
 Rows = Mapping[str, Mapping[str, Any]]
 """Rows of a per-sample file by id."""

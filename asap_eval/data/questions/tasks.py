@@ -1,6 +1,7 @@
 """The seven tasks of the paper: where their questions lie, what belongs together, what is printed.
 
-Prompts and scorers are lmms-eval's (`asap_eval.vlm.lmms`); this is what has to be known without it.
+Prompts and scorers are lmms-eval's (`asap_eval.data.questions.lmms`); this is what has to be known
+without it.
 """
 
 from __future__ import annotations
@@ -246,3 +247,19 @@ def chosen(names: Sequence[str]) -> list[Task]:
     if not names or len(set(names)) < len(names):
         raise BadValueError(f"tasks=[{','.join(names)}]: name each task once, at least one.")
     return [TASKS[name] for name in names]
+
+
+QUESTIONS = {
+    "pope": 9_000,
+    "gqa": 12_578,
+    "mme": 2_374,
+    "scienceqa_img": 2_017,
+    "vizwiz_vqa_val": 4_319,
+    "vqav2_val": 214_354,
+    "mmbench_en_dev_static": 4_329,
+}
+"""How many questions the published splits have, for plans made where the data is not.
+
+From the data sets' papers and lmms-eval's lists of tasks, by recollection; none was counted here. A
+run counts its own.
+"""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from asap_eval.data.videos.sampling import Sampling, view_of
+from asap_eval.data.videos.store import VideoStore
 from asap_eval.errors import BadValueError, DataError
-from asap_eval.video.sampling import Sampling, view_of
-from asap_eval.video.store import VideoStore
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asap_eval.bench.fetched import Fetched, fetch_again, fetch_all
-from asap_eval.bench.shards import DamagedShardError, ShardSample, samples_of
+from asap_eval.data.fetched import Fetched, fetch_again, fetch_all
+from asap_eval.data.shards import DamagedShardError, ShardSample, samples_of
+from asap_eval.data.splits import of_split
 from asap_eval.errors import DataError
-from asap_eval.splits import of_split
 
 _INDEX = ("_info.json", "info.json")
 """timm's index of a folder of shards."""

@@ -14,10 +14,10 @@ from typing import Any, Literal
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from asap_eval.data.questions.documents import Documents, open_documents
+from asap_eval.data.questions.lmms import Judge, check_lmms_eval, judge_of
+from asap_eval.data.questions.tasks import Task
 from asap_eval.errors import BadValueError, DataError, unknown
-from asap_eval.vlm.documents import Documents, open_documents
-from asap_eval.vlm.lmms import Judge, check_lmms_eval, judge_of
-from asap_eval.vlm.tasks import Task
 
 Sample = Literal["first", "spread"]
 

@@ -15,11 +15,11 @@ from typing import Any
 
 from PIL import Image
 
-from asap_eval.decoding import decode
+from asap_eval.data.decoding import decode
+from asap_eval.data.questions.tasks import Task
+from asap_eval.data.rows import Rows, open_files, open_split
+from asap_eval.data.splits import of_split
 from asap_eval.errors import DataError
-from asap_eval.rows import Rows, open_files, open_split
-from asap_eval.splits import of_split
-from asap_eval.vlm.tasks import Task
 
 HUB = "hub"
 """``data=hub``, or no ``data``: Hugging Face's hub, through its local cache."""

@@ -15,10 +15,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from asap_eval.data.rows.recipe import Recipe, Rows, builder_of, named_splits, recipe_of
 from asap_eval.errors import DataError, first_line
 from asap_eval.hub import errors as hub
 from asap_eval.hub.files import fetch, parts_of
-from asap_eval.rows.recipe import Recipe, Rows, builder_of, named_splits, recipe_of
 
 _TOGETHER = 4
 """Files that are fetched at a time."""

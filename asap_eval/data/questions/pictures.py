@@ -10,12 +10,12 @@ from typing import Any
 
 from PIL import Image
 
-from asap_eval.decoding import EXTENSIONS
+from asap_eval.data.decoding import EXTENSIONS
+from asap_eval.data.questions.documents import decoded
+from asap_eval.data.questions.question_set import Asked, QuestionSet, Sample
+from asap_eval.data.questions.tasks import Task
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.files.fingerprint import content_of
-from asap_eval.vlm.documents import decoded
-from asap_eval.vlm.questions import Asked, QuestionSet, Sample
-from asap_eval.vlm.tasks import Task
 
 NEW_TOKENS = 16
 """Bound of an answer, as most tasks have it."""

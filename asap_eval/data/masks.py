@@ -22,7 +22,7 @@ from timm.data.transforms import CenterCropOrPad, MaybePILToTensor, MaybeToTenso
 from torch import Tensor
 from torchvision.transforms import CenterCrop, InterpolationMode, Normalize, Resize
 
-from asap_eval.decoding import EXTENSIONS, decode, upright_size
+from asap_eval.data.decoding import EXTENSIONS, decode, upright_size
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.files.fingerprint import content_of
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from asap_eval.data.questions.documents import Documents
+from asap_eval.data.questions.tasks import Document, Task
 from asap_eval.errors import DataError, UnsupportedModelError
-from asap_eval.vlm.documents import Documents
-from asap_eval.vlm.tasks import Document, Task
 
 VERSION = "0.7.3"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from asap_eval.data.videos.decode import Frame, read_frames
+from asap_eval.data.videos.listing import Listing
 from asap_eval.errors import DataError
 from asap_eval.files.fingerprint import content_of
-from asap_eval.video.decode import Frame, read_frames
-from asap_eval.video.listing import Listing
 
 _SHOWN = 3
 

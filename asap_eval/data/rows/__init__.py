@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from asap_eval.data.rows.of_disk import local_rows, saved_rows
+from asap_eval.data.rows.of_hub import hub_rows
+from asap_eval.data.rows.recipe import Recipe, Rows
 from asap_eval.errors import DataError, first_line
-from asap_eval.rows.of_disk import local_rows, saved_rows
-from asap_eval.rows.of_hub import hub_rows
-from asap_eval.rows.recipe import Recipe, Rows
 
 __all__ = ["Rows", "open_files", "open_split"]
 

@@ -14,14 +14,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from asap_eval.bench.classes import SHOWN, Classes, labelled, numbered, of_numbers
-from asap_eval.bench.shard_list import Shard, list_shards
-from asap_eval.bench.shards import Part
-from asap_eval.decoding import EXTENSIONS
+from asap_eval.data.classes import SHOWN, Classes, labelled, numbered, of_numbers
+from asap_eval.data.decoding import EXTENSIONS
+from asap_eval.data.rows import Rows, open_files, open_split
+from asap_eval.data.shard_list import Shard, list_shards
+from asap_eval.data.shards import Part
+from asap_eval.data.splits import of_split
 from asap_eval.errors import DataError
 from asap_eval.files.fingerprint import content_of
-from asap_eval.rows import Rows, open_files, open_split
-from asap_eval.splits import of_split
 
 SPLIT = "validation"
 """Split of a data set where its address names none (``hfds/<name>@<split>``)."""

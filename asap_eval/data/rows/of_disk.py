@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from asap_eval.data.rows.recipe import Rows, builder_of, named_splits, recipe_of
 from asap_eval.errors import DataError, first_line
-from asap_eval.rows.recipe import Rows, builder_of, named_splits, recipe_of
 
 
 def saved_rows(folder: Path, split: str, said: bool, where: str) -> Rows:
