@@ -13,7 +13,6 @@ from pictures import picture_folder
 from torch import Tensor
 
 from asap_eval.bench import bench as registry
-from asap_eval.bench import speed
 from asap_eval.bench.bench import benches, build_bench
 from asap_eval.bench.image_bench import ImageBench
 from asap_eval.data.images import ImageBatch, ImageSet, Sample, open_images
@@ -29,6 +28,7 @@ from asap_eval.report.table import overview
 from asap_eval.runner import run
 from asap_eval.runner.prepare import _modules
 from asap_eval.runner.sources import _closure
+from asap_eval.timing import speed
 from asap_eval.trace import Trace
 
 

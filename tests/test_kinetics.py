@@ -18,7 +18,6 @@ from torch import Tensor
 
 from asap_eval.bench.bench import build_bench
 from asap_eval.bench.kinetics import Kinetics
-from asap_eval.bench.macs import unpruned_macs
 from asap_eval.cli import main
 from asap_eval.data.videos.decode import read_frames
 from asap_eval.errors import AsapEvalError, BadValueError, DataError, WeightsError
@@ -37,6 +36,7 @@ from asap_eval.video import cache
 from asap_eval.video.encoder import encoder_of, features
 from asap_eval.video.head import Head, accuracy, load_head, save_head
 from asap_eval.video.training import Recipe
+from asap_eval.work.macs import unpruned_macs
 
 CLASSES = clips.CLASSES
 TINY = {

@@ -29,6 +29,7 @@ LAYERS = [
         "matching",
         "schedule",
         "options",
+        "statistics",
         "nystroem",
     },
     {"method", "predictors"},
@@ -40,7 +41,8 @@ LAYERS = [
     {"models", "authors"},
     {""},  # asap_eval/__init__.py: the Python API
     {"video"},
-    {"data"},
+    {"data", "work"},
+    {"timing"},
     {"bench"},
     {"budget"},
     {"runner"},
@@ -56,10 +58,10 @@ ONLY = {
     "video": {"errors", "files", "models", "hosts"},
     "data": {"errors", "files", "hub", "models"},
     "paper": {"errors"},
-    "audit": {"errors", "paper", "bench", "hosts", "models"},
+    "audit": {"errors", "paper", "work", "hosts", "models"},
     "report": {
         *("errors", "paths", "record", "journal", "method", "options", "experiment", "bench"),
-        *("paper", "audit", "data"),
+        *("paper", "audit", "data", "statistics"),
     },
 }
 """Modules that may use less than all that lies below them."""

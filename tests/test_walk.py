@@ -23,13 +23,13 @@ from torch import Tensor, nn
 
 import asap_eval
 from asap_eval.bench import walk_analysis
-from asap_eval.bench.distribution import distribution, shares
 from asap_eval.bench.walk_observer import WalkObserver
 from asap_eval.errors import BadValueError, RecordError, UnknownNameError
 from asap_eval.hosts import install
 from asap_eval.journal import Journal, Row
 from asap_eval.record import Job, RunRecord, read_record
 from asap_eval.runner import Outcome, run
+from asap_eval.statistics import distribution, shares
 
 SIZE, COUNT = 32, 6
 FP32 = 1e-4

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asap_eval.bench.vlm_macs import VlmMacs, decode_macs, prefill_ledger, unpruned_prefill
 from asap_eval.hosts import LlavaGeometry
 from asap_eval.models import LoadedVlm
 from asap_eval.trace import Trace
+from asap_eval.work.language import VlmMacs, decode_macs, prefill_ledger, unpruned_prefill
 
 
 @dataclass(frozen=True)

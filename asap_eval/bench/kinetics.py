@@ -29,10 +29,8 @@ from torch import Tensor
 
 from asap_eval.bench.bench import Bench, Summary, register
 from asap_eval.bench.image_bench import SPEED_BATCHES
-from asap_eval.bench.speed import measure_speed
 from asap_eval.bench.video_rows import rows_of, summary_of
 from asap_eval.bench.video_speed import decoded_frames, video_rates
-from asap_eval.bench.work import work_of
 from asap_eval.data.images import ImageSet, Sample, chosen_images
 from asap_eval.data.videos.listing import Listing, list_videos
 from asap_eval.data.videos.loader import VideoBatch, video_batches
@@ -43,8 +41,10 @@ from asap_eval.hosts import Geometry, geometry_of, install
 from asap_eval.journal import Row
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedModel
+from asap_eval.timing.speed import measure_speed
 from asap_eval.video.encoder import Feature, encoder_of, features, width_of
 from asap_eval.video.head import Head, check_head, load_head
+from asap_eval.work.rows import work_of
 
 
 @register(

@@ -6,7 +6,7 @@ clock starts. The unpruned model runs with fused attention and without the tower
 nobody reads: the fastest it can go.
 
 A row is one question: counts and work as in ``bench=vlm``; ``ms`` and ``unpruned_ms`` by phase
-(`asap_eval.bench.phases`), shared by the questions of a batch; ``steps`` decoding steps of the
+(`asap_eval.timing.answer`), shared by the questions of a batch; ``steps`` decoding steps of the
 batch; ``memory_gb`` and ``unpruned_memory_gb``, by phase, of the first batch alone.
 
 Of a record: ``latency_ms`` ``{encode prefill decode answer}{median p10 p90}`` of the method;
@@ -31,14 +31,10 @@ from typing import Any
 from asap_eval.bench.alike import FirstSamples
 from asap_eval.bench.answers import answers_from
 from asap_eval.bench.bench import Summary, register
-from asap_eval.bench.memory import peak_gb
-from asap_eval.bench.phases import Phases, timed_answer
 from asap_eval.bench.question_bench import QuestionBench
-from asap_eval.bench.speed import backend, fastest_unpruned, spread
 from asap_eval.bench.vlm_asked import Asked, Named, asked_of
 from asap_eval.bench.vlm_rows import UNANSWERED, measured
 from asap_eval.bench.vlm_work import work_of
-from asap_eval.bench.work import readable
 from asap_eval.data.questions.pictures import open_pictures
 from asap_eval.data.questions.question_set import QuestionBatch, QuestionSet, Sample
 from asap_eval.data.questions.tasks import Task
@@ -48,7 +44,11 @@ from asap_eval.journal import Row
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedVlm
 from asap_eval.record import RunRecord
+from asap_eval.timing.answer import Phases, timed_answer
+from asap_eval.timing.memory import peak_gb
+from asap_eval.timing.speed import backend, fastest_unpruned, spread
 from asap_eval.trace import Trace
+from asap_eval.work.rows import readable
 
 UNTIMED: Row = dict.fromkeys(("ms", "unpruned_ms", "steps", "memory_gb", "unpruned_memory_gb"))
 """What a question without a usable picture has of the times."""

@@ -9,7 +9,6 @@ from typing import Any
 
 from asap_eval.bench.bench import Bench
 from asap_eval.bench.outlook import Outlook
-from asap_eval.bench.vlm_macs import unpruned_prefill
 from asap_eval.bench.vlm_outlook import CROPS, outlook_of
 from asap_eval.data.questions.documents import HUB
 from asap_eval.data.questions.question_set import (
@@ -27,6 +26,7 @@ from asap_eval.method import Reducer
 from asap_eval.models import LoadedVlm, ModelSpec
 from asap_eval.packing import Newline
 from asap_eval.record import Job
+from asap_eval.work.language import unpruned_prefill
 
 
 @dataclass

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asap_eval.bench.speed import Pixels
 from asap_eval.data.videos.loader import VideoBatch
 from asap_eval.errors import DataError
+from asap_eval.timing.speed import Pixels
 
 
 @dataclass(frozen=True)

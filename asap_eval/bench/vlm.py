@@ -28,7 +28,6 @@ from asap_eval.bench.question_bench import QuestionBench
 from asap_eval.bench.vlm_rows import rows_of
 from asap_eval.bench.vlm_scores import average, difference, relative, task_block
 from asap_eval.bench.vlm_work import work_of
-from asap_eval.bench.work import readable
 from asap_eval.data.questions.lmms import totals_of
 from asap_eval.data.questions.question_set import QuestionBatch
 from asap_eval.data.questions.tasks import TASKS, chosen
@@ -37,6 +36,7 @@ from asap_eval.journal import Row
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedVlm
 from asap_eval.record import Baseline, RunRecord
+from asap_eval.work.rows import readable
 
 
 @register(

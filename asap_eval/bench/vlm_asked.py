@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from asap_eval.bench.memory import out_of_memory
 from asap_eval.data.questions.lmms import Judge
 from asap_eval.data.questions.question_set import Question, QuestionBatch
 from asap_eval.errors import AsapEvalError, DataError
@@ -17,6 +16,7 @@ from asap_eval.hosts import install
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedVlm
 from asap_eval.packing import Newline
+from asap_eval.timing.memory import out_of_memory
 from asap_eval.trace import Trace
 
 

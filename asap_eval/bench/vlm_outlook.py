@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from asap_eval.bench.outlook import Outlook, cached, lacking_memory
-from asap_eval.bench.vlm_macs import unpruned_prefill
 from asap_eval.data.questions.documents import HUB
 from asap_eval.data.questions.tasks import QUESTIONS, Task
 from asap_eval.hosts import LlavaGeometry, llava_geometry
@@ -22,6 +21,7 @@ from asap_eval.method import Need, Reducer
 from asap_eval.models import ModelSpec
 from asap_eval.models.vlm import check_saved, shape_of
 from asap_eval.record import Job
+from asap_eval.work.language import unpruned_prefill
 
 CROPS = 5
 """Crops of the LLaVA-NeXT picture that a budget of tokens speaks of: a base and four tiles."""

@@ -19,10 +19,10 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from asap_eval.bench.statistics import mean_interval, paired
 from asap_eval.data.questions.lmms import VERSION, Totals
 from asap_eval.data.questions.tasks import Task
 from asap_eval.journal import Row
+from asap_eval.statistics import mean_interval, paired
 
 PERCENT = 100.0
 F1, ACCURACY = "pope_f1_score", "pope_accuracy"

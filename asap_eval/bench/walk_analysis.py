@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asap_eval.bench.distribution import distribution, over, pooled, shares
 from asap_eval.bench.walk_statistics import ring
 from asap_eval.journal import Row
+from asap_eval.statistics import distribution, over, pooled, shares
 
 
 def analyse(rows: Sequence[Row], grid: tuple[int, int], taus: Sequence[float]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from asap_eval.bench.alike import FirstSamples
 from asap_eval.bench.bench import Bench
-from asap_eval.bench.statistics import mean_interval
 from asap_eval.budget import search, whole_knob
 from asap_eval.errors import BudgetError
 from asap_eval.journal import Row
@@ -16,6 +15,7 @@ from asap_eval.method import build
 from asap_eval.record import Calibration, Job, ids_digest
 from asap_eval.runner.prepare import Prepared
 from asap_eval.runner.progress import bar, say, warn
+from asap_eval.statistics import mean_interval
 
 UNITS = {"macs": "%", "tokens": "tokens"}
 """Of what each kind of budget counts."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from asap_eval.bench.alike import FirstSamples
-from asap_eval.bench.macs import unpruned_macs
 from asap_eval.data.images import ImageSet
 from asap_eval.errors import DataError
 from asap_eval.hosts import geometry_of
@@ -22,6 +21,7 @@ from asap_eval.runner.progress import bar, say, warn
 from asap_eval.video.cache import Encoded, Features, cached_features, count_cached
 from asap_eval.video.head import load_head, save_head
 from asap_eval.video.training import Labelled, Recipe, train_head
+from asap_eval.work.macs import unpruned_macs
 
 SHOWN = 3
 """Failed videos that are named."""

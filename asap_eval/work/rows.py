@@ -6,18 +6,18 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from asap_eval.bench.convention import CONVENTIONS
-from asap_eval.bench.macs import (
-    attention_macs,
-    model_macs,
-    unpruned_attention_macs,
-    unpruned_macs,
-)
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import Geometry
 from asap_eval.journal import Row
 from asap_eval.record import Fired, Macs, Tokens
 from asap_eval.trace import Trace
+from asap_eval.work.convention import CONVENTIONS
+from asap_eval.work.macs import (
+    attention_macs,
+    model_macs,
+    unpruned_attention_macs,
+    unpruned_macs,
+)
 
 NO_WORK: dict[str, Any] = dict.fromkeys(
     ("fired", "tokens", "layer_mean", "model_macs", "attention_macs", "method_macs")

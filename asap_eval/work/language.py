@@ -1,6 +1,6 @@
 """Work of a vision-language model in MACs: a closed form over the token counts a run really had.
 
-Counted as in `asap_eval.bench.macs`. Products of causal attention count in full, as the published
+Counted as in `asap_eval.work.macs`. Products of causal attention count in full, as the published
 figures do; the head scores one token per step. The tower's last block, which nobody reads, is run
 by no method and counted for none.
 """
@@ -13,9 +13,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from asap_eval.bench.macs import model_macs
 from asap_eval.hosts import LlavaGeometry
 from asap_eval.trace import Trace
+from asap_eval.work.macs import model_macs
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Ways to count work: every product, or the mixture behind the percentages of the ASAP paper.
 
-``full`` is ours (`asap_eval.bench.macs`). ``paper`` is what its published figures can be taken for:
+``full`` is ours (`asap_eval.work.macs`). ``paper`` is what its published figures can be taken for:
 
 * CLIP towers without the two products of attention: its 174.6 G are ViT-L/14 at 336 pixels with
   convolutions and linear layers alone, as counters give that do not know fused attention (190.96

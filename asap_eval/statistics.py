@@ -1,4 +1,5 @@
-"""How sure a number is: 95 % intervals of paired differences, means and shares, McNemar's test.
+"""How sure a number is: 95 % intervals of paired differences, means and shares, McNemar's test;
+and distributions of a value over images.
 
 Nothing is drawn at random, and few samples that agree are no certainty: every interval keeps a
 width that its number of samples explains. ``benchmarks/coverage.py`` says how often each of them
@@ -8,9 +9,10 @@ holds the truth.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,6 +28,9 @@ LEVEL, P = 0.95, 0.05
 _TAIL = (1 + LEVEL) / 2
 _CORRECTION = 0.5
 """Continuity correction of the score: half of the least step that ``won - lost`` can make."""
+QUANTILES = (5, 25, 50, 75, 95)
+"""Of every distribution, in percent."""
+
 _ADDED = 2
 """Samples at either bound that are added to a mean of bounded values."""
 
@@ -179,3 +184,50 @@ def square_and_add(
         change - math.hypot(after[0] - after[1], before[2] - before[0]),
         change + math.hypot(after[2] - after[0], before[0] - before[1]),
     )
+
+
+def distribution(values: np.ndarray) -> dict[str, float | int | None]:
+    """``{n mean sd q5 q25 q50 q75 q95}`` of the values that are defined."""
+    known = values[~np.isnan(values)]
+    marks = [f"q{q}" for q in QUANTILES]
+    if not known.size:
+        return {"n": 0, **dict.fromkeys(["mean", "sd", *marks])}
+    cuts = np.percentile(known, QUANTILES)
+    return {
+        "n": int(known.size),
+        "mean": float(known.mean()),
+        "sd": float(known.std(ddof=1)) if known.size > 1 else None,
+        **dict(zip(marks, map(float, cuts), strict=True)),
+    }
+
+
+def over(values: np.ndarray) -> list[dict[str, float | int | None]]:
+    """A distribution over images for each column of ``[n, L]``."""
+    return [distribution(column) for column in values.T]
+
+
+def shares(name: str, flags: np.ndarray) -> dict[str, list[Any]]:
+    """``name`` and ``name_ci95``: the share of images in each column of ``[n, L]`` bool."""
+    hits = flags.sum(0).tolist()
+    return {
+        name: [hit / len(flags) for hit in hits],
+        f"{name}_ci95": [list(share_interval(hit, len(flags))) for hit in hits],
+    }
+
+
+def pooled(name: str, flags: np.ndarray) -> dict[str, Any]:
+    """The share over all images and steps of ``[n, steps]``.
+
+    Its interval is over images: the steps of one image are not independent.
+    """
+    of_image = flags.mean(1)
+    return mean(name, of_image.tolist(), (0.0, 1.0))
+
+
+def mean(name: str, values: Sequence[float], within: tuple[float, float]) -> dict[str, Any]:
+    """``name`` and ``name_ci95``: a mean over images of a bounded value; None of no images."""
+    if not values:
+        return {name: None, f"{name}_ci95": None}
+    bounds = mean_interval(values, within)
+    assert bounds is not None
+    return {name: statistics.fmean(values), f"{name}_ci95": list(bounds)}

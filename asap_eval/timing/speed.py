@@ -19,14 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asap_eval.bench.allocator import keep_freed_memory
-from asap_eval.bench.macs import model_macs, unpruned_macs
 from asap_eval.hosts import geometry_of, install
 from asap_eval.hosts.attention import kernel_of
 from asap_eval.kernels import takes
 from asap_eval.method import Batch, Need, Reducer, View, build
+from asap_eval.timing.allocator import keep_freed_memory
 from asap_eval.tokens import Reduction
 from asap_eval.transfer import mark
+from asap_eval.work.macs import model_macs, unpruned_macs
 
 
 @dataclass(frozen=True)
