@@ -9,9 +9,9 @@ import clips
 import pytest
 from pictures import picture_folder
 
-from asap_eval.bench import answers as answering
-from asap_eval.bench import vlm_rows
-from asap_eval.bench.alike import ENOUGH, FirstSamples
+from asap_eval.bench.first_samples import ENOUGH, FirstSamples
+from asap_eval.bench.language import answers as answering
+from asap_eval.bench.language import rows as vlm_rows
 from asap_eval.data.images import ImageSet
 from asap_eval.data.questions.pictures import Pictures
 from asap_eval.data.videos.store import VideoStore

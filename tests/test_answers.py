@@ -9,7 +9,7 @@ import test_llava
 import tiny_llava as small
 import torch
 
-from asap_eval.bench.answers import Answer, answers
+from asap_eval.bench.language.answers import Answer, answers
 from asap_eval.budget import search
 from asap_eval.hosts import install, llava_geometry
 from asap_eval.method import Reducer, build

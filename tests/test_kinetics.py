@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from asap_eval.bench.bench import build_bench
-from asap_eval.bench.kinetics import Kinetics
+from asap_eval.bench.video.kinetics import Kinetics
 from asap_eval.cli import main
 from asap_eval.data.videos.decode import read_frames
 from asap_eval.errors import AsapEvalError, BadValueError, DataError, WeightsError

@@ -20,7 +20,7 @@ from hub_stand_in import Hub
 from hub_stand_in import hub as hub  # a fixture
 from test_cli import Run
 
-from asap_eval.bench import vlm_rows
+from asap_eval.bench.language import rows as vlm_rows
 from asap_eval.cli import main
 from asap_eval.data.questions import lmms
 from asap_eval.data.questions.documents import open_documents

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from vlm_rows import Say, asked, rows_of
 
-from asap_eval.bench.vlm_scores import average, difference, relative, task_block
+from asap_eval.bench.language.scores import average, difference, relative, task_block
 from asap_eval.data.questions.lmms import judge_of, totals_of
 from asap_eval.data.questions.question_set import Asked
 from asap_eval.data.questions.tasks import TASKS, chosen

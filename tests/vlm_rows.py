@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from asap_eval.bench.answers import Answer
-from asap_eval.bench.vlm_rows import row_of
+from asap_eval.bench.language.answers import Answer
+from asap_eval.bench.language.rows import row_of
 from asap_eval.data.questions.question_set import Asked, Question, open_questions
 from asap_eval.data.questions.tasks import TASKS
 from asap_eval.journal import Row

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from asap_eval.bench.outlook import Outlook
+from asap_eval.bench.plan import Outlook
 from asap_eval.errors import AsapEvalError, unknown
 from asap_eval.hosts import Geometry, geometry_of
 from asap_eval.journal import Row

@@ -27,9 +27,8 @@ from PIL import Image
 from torch import Tensor
 
 from asap_eval.bench.bench import register
-from asap_eval.bench.fates import FATES, fates_of
 from asap_eval.bench.image_bench import ImageBench
-from asap_eval.bench.seen import seen
+from asap_eval.bench.patches import FATES, as_seen, fates_of
 from asap_eval.data.decoding import EXTENSIONS
 from asap_eval.data.images import ImageBatch, ImageSet, Sample, chosen_images
 from asap_eval.errors import DataError
@@ -82,7 +81,7 @@ class KeepMaps(ImageBench):
                 zip(
                     source.tolist(),
                     fates_of(source).tolist(),
-                    seen(batch.pixels, self._transform),
+                    as_seen(batch.pixels, self._transform),
                     strict=True,
                 )
             )

@@ -32,8 +32,8 @@ from typing import Any, cast
 from torch import Tensor
 
 from asap_eval.bench.bench import register
-from asap_eval.bench.fates import FATES, fates_of
 from asap_eval.bench.image_bench import ImageBench
+from asap_eval.bench.patches import FATES, fates_of
 from asap_eval.bench.sink_watch import SinkWatch, watched
 from asap_eval.data.images import ImageBatch, ImageSet, Sample, chosen_images
 from asap_eval.data.masks import Coverage, MaskStore, geometry_only

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import asap_eval  # noqa: F401  (registers the methods)
-from asap_eval.bench.vlm_asked import ready_of
-from asap_eval.bench.vlm_keep import Kept, keep_maps, stages_of
+from asap_eval.bench.language.asked import ready_of
+from asap_eval.bench.language.keepmaps import Kept, keep_maps, stages_of
 from asap_eval.cli.crops import maps_of
 from asap_eval.data.questions.question_set import Asked, Question, QuestionSet
 from asap_eval.errors import (

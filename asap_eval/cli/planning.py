@@ -12,7 +12,7 @@ from typing import Any
 
 import huggingface_hub
 
-from asap_eval.bench.outlook import lacking_data, lacking_weights
+from asap_eval.bench.plan import lacking_data, lacking_weights
 from asap_eval.cli.settings import Settings
 from asap_eval.errors import DataError, RecordError, UnsupportedModelError, WeightsError
 from asap_eval.record import Job, read_record, record_stem

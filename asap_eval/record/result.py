@@ -192,7 +192,7 @@ class RunRecord:
     interval of ``<name>`` over images."""
     tasks: dict[str, dict[str, Any]] | None = None
     """By task: ``metric: value``, split, scorer, n, failed, and the difference to the unpruned
-    model (vision-language); `asap_eval.bench.vlm_scores` says each key."""
+    model (vision-language); `asap_eval.bench.language.scores` says each key."""
     baseline: Baseline | None = None
     """None for ``none`` itself."""
     paired: Paired | None = None

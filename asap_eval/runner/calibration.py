@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from asap_eval.bench.alike import FirstSamples
 from asap_eval.bench.bench import Bench
+from asap_eval.bench.first_samples import FirstSamples
 from asap_eval.budget import search, whole_knob
 from asap_eval.errors import BudgetError
 from asap_eval.journal import Row

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asap_eval.bench.alike import FirstSamples
+from asap_eval.bench.first_samples import FirstSamples
 from asap_eval.data.images import ImageSet
 from asap_eval.errors import DataError
 from asap_eval.hosts import geometry_of

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from asap_eval.bench.bench import build_bench
-from asap_eval.bench.kinetics import Kinetics
+from asap_eval.bench.video.kinetics import Kinetics
 from asap_eval.data.images import ImageSet
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import geometry_of

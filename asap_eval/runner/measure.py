@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asap_eval.bench.alike import FirstSamples
+from asap_eval.bench.first_samples import FirstSamples
 from asap_eval.errors import DataError, SetUpError
 from asap_eval.journal import Journal, Row
 from asap_eval.method import Reducer, build

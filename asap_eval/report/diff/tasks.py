@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from asap_eval.bench.vlm_scores import difference
+from asap_eval.bench.language.scores import difference
 from asap_eval.data.questions.tasks import TASKS, Task
 from asap_eval.statistics import paired
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asap_eval.bench.bench import Bench
-from asap_eval.bench.outlook import Outlook
-from asap_eval.bench.vlm_outlook import CROPS, outlook_of
+from asap_eval.bench.language.plan import CROPS, outlook_of
+from asap_eval.bench.plan import Outlook
 from asap_eval.data.questions.documents import HUB
 from asap_eval.data.questions.question_set import (
     QuestionBatch,

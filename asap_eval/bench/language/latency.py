@@ -28,13 +28,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from asap_eval.bench.alike import FirstSamples
-from asap_eval.bench.answers import answers_from
 from asap_eval.bench.bench import Summary, register
-from asap_eval.bench.question_bench import QuestionBench
-from asap_eval.bench.vlm_asked import Asked, Named, asked_of
-from asap_eval.bench.vlm_rows import UNANSWERED, measured
-from asap_eval.bench.vlm_work import work_of
+from asap_eval.bench.first_samples import FirstSamples
+from asap_eval.bench.language.answers import answers_from
+from asap_eval.bench.language.asked import Asked, Named, asked_of
+from asap_eval.bench.language.question_bench import QuestionBench
+from asap_eval.bench.language.rows import UNANSWERED, measured
+from asap_eval.bench.language.work import work_of
 from asap_eval.data.questions.pictures import open_pictures
 from asap_eval.data.questions.question_set import QuestionBatch, QuestionSet, Sample
 from asap_eval.data.questions.tasks import Task

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from asap_eval.bench.bench import Summary
-from asap_eval.bench.vlm_rows import COUNTS, LISTS, PARTS
+from asap_eval.bench.language.rows import COUNTS, LISTS, PARTS
 from asap_eval.hosts import LlavaGeometry
 from asap_eval.journal import Row
 from asap_eval.record import Macs

@@ -8,8 +8,8 @@ crop; ``language_fired``; ``parts`` MACs of tower, projector, prefill and decodi
 (the first three), ``method_macs`` and ``unpruned_macs``. A question without a usable picture, or
 one that the model raises an error on, is wrong and listed.
 
-Of a record: ``tasks`` as `asap_eval.bench.vlm_scores` says; ``macs`` per question up to the first
-logits, because answers differ in length; in ``tokens`` and ``fired`` an image is a crop (of a
+Of a record: ``tasks`` as `asap_eval.bench.language.scores` says; ``macs`` per question up to the
+first logits, because answers differ in length; in ``tokens`` and ``fired`` an image is a crop (of a
 method in the language model ``fired`` has the layers). ``analysis``: ``avg`` over the tasks, %;
 ``avg_baseline rel rel_of_ratios`` beside the unpruned model (`vlm_scores.relative`);
 ``macs_by_part_g`` ``{tower projector prefill decode method unpruned}`` GMACs per question;
@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from asap_eval.bench.bench import Summary, register
-from asap_eval.bench.question_bench import QuestionBench
-from asap_eval.bench.vlm_rows import rows_of
-from asap_eval.bench.vlm_scores import average, difference, relative, task_block
-from asap_eval.bench.vlm_work import work_of
+from asap_eval.bench.language.question_bench import QuestionBench
+from asap_eval.bench.language.rows import rows_of
+from asap_eval.bench.language.scores import average, difference, relative, task_block
+from asap_eval.bench.language.work import work_of
 from asap_eval.data.questions.lmms import totals_of
 from asap_eval.data.questions.question_set import QuestionBatch
 from asap_eval.data.questions.tasks import TASKS, chosen

@@ -1,14 +1,14 @@
 """Questions of a batch as rows: asked, answered, scored; what goes wrong is found out here.
 
-A row is as `asap_eval.bench.vlm` describes it.
+A row is as `asap_eval.bench.language.vlm` describes it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from asap_eval.bench.answers import Answer, answers
-from asap_eval.bench.vlm_asked import Ready, everybodys, first_line, ready_of, unfit
+from asap_eval.bench.language.answers import Answer, answers
+from asap_eval.bench.language.asked import Ready, everybodys, first_line, ready_of, unfit
 from asap_eval.data.questions.lmms import Judge
 from asap_eval.data.questions.question_set import Question, QuestionBatch
 from asap_eval.data.questions.tasks import truth

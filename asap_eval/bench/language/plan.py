@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from asap_eval.bench.outlook import Outlook, cached, lacking_memory
+from asap_eval.bench.plan import Outlook, cached, lacking_memory
 from asap_eval.data.questions.documents import HUB
 from asap_eval.data.questions.tasks import QUESTIONS, Task
 from asap_eval.hosts import LlavaGeometry, llava_geometry
