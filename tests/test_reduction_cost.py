@@ -16,7 +16,7 @@ from project import ROOT
 
 from asap_eval.hosts import attention, forward, probe, replacing
 from asap_eval.method import build, method_class, methods
-from asap_eval.predictors import origin
+from asap_eval.methods.parts.predictors import origin
 
 CPU = torch.device("cpu")
 

@@ -13,10 +13,10 @@ from torch import Tensor
 import asap_eval
 from asap_eval.errors import AsapEvalError
 from asap_eval.hosts import geometry_of
-from asap_eval.matching import match, match_macs, removable
 from asap_eval.method import Batch, build
 from asap_eval.methods import ppt
 from asap_eval.methods.evit import reorganise
+from asap_eval.methods.parts.matching import match, match_macs, removable
 from asap_eval.methods.ppt import prune, significance
 from asap_eval.methods.tome import Tome
 from asap_eval.trace import Trace

@@ -25,12 +25,12 @@ from asap_eval.cli import main as evaluate
 from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError, WeightsError
 from asap_eval.files.digests import file_sha256
 from asap_eval.hosts import install
-from asap_eval.learned import Stages
 from asap_eval.method import Need, View, build
+from asap_eval.methods.parts.learned import Stages
+from asap_eval.methods.parts.predictors import TRAINED, Predictor
 from asap_eval.methods.spot import attention_statistics, standard_scores
 from asap_eval.models import LoadedModel, ModelSpec, WeightsInfo
 from asap_eval.models.weights import tensors_sha256
-from asap_eval.predictors import TRAINED, Predictor
 from asap_eval.record import read_record
 from asap_eval.train import TrainJob, cli, loop, setting, train
 from asap_eval.train.job import parse

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from asap_eval.errors import BadValueError, unknown
-from asap_eval.learned import Learned
 from asap_eval.method import build, method_class, methods
+from asap_eval.methods.parts.learned import Learned
 
 
 @dataclass

@@ -13,7 +13,7 @@ from torch import nn
 from asap_eval.data.images import ImageBatch
 from asap_eval.errors import AsapEvalError, BadValueError, DataError
 from asap_eval.hosts import install
-from asap_eval.predictors import Predictor, write_predictors
+from asap_eval.methods.parts.predictors import Predictor, write_predictors
 from asap_eval.runner.progress import bar, say, warn
 from asap_eval.train.job import TrainJob
 from asap_eval.train.losses import losses

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from asap_eval.errors import UnsupportedModelError
 from asap_eval.hosts import backbone_of
-from asap_eval.learned import Learned, Stages
 from asap_eval.method import Batch, Need, Reducer, View
-from asap_eval.predictors import Predictor
+from asap_eval.methods.parts.learned import Learned, Stages
+from asap_eval.methods.parts.predictors import Predictor
 
 EPS = 1e-6
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from asap_eval.data.images import ImageBatch, ImageSet, image_batches, images_of
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import geometry_of
+from asap_eval.methods.parts.predictors import TRAINED
 from asap_eval.models import LoadedModel, load_model
-from asap_eval.predictors import TRAINED
 from asap_eval.runner import provenance
 from asap_eval.runner.sources import sources_digest
 from asap_eval.train.job import TrainJob

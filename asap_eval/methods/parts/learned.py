@@ -17,8 +17,8 @@ from torch import Tensor
 
 from asap_eval.errors import BadValueError, WeightsError
 from asap_eval.method import Batch, Reducer, View
-from asap_eval.predictors import Inputs, Predictor, load_predictors, origin
-from asap_eval.schedule import locations
+from asap_eval.methods.parts.acting_blocks import locations
+from asap_eval.methods.parts.predictors import Inputs, Predictor, load_predictors, origin
 from asap_eval.tokens import DROPPED, Reduction
 
 
