@@ -24,7 +24,7 @@ from asap_eval.models import LoadedModel
 from asap_eval.options import options
 from asap_eval.paths import conf_dir
 from asap_eval.record import Budget, Job, job_key, read_record
-from asap_eval.report.table import overview
+from asap_eval.report.layouts.overview import overview
 from asap_eval.runner import run
 from asap_eval.runner.prepare import _modules
 from asap_eval.runner.sources import _closure

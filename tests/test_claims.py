@@ -15,11 +15,11 @@ from asap_eval import record as rec
 from asap_eval.bench.walk.analysis import analyse
 from asap_eval.errors import RecordError
 from asap_eval.experiment import bench_defaults
-from asap_eval.report import claim_rules as rules
-from asap_eval.report.claims import Verdict, claims, read_timing, verdicts
 from asap_eval.report.cli import main
+from asap_eval.report.layouts.overview import overview
+from asap_eval.report.paper import claim_rules as rules
+from asap_eval.report.paper.claims import Verdict, claims, read_timing, verdicts
 from asap_eval.report.render import DASH
-from asap_eval.report.table import overview
 
 WALK_OPTIONS: dict[str, Any] = bench_defaults("walk")
 

@@ -24,7 +24,7 @@ from asap_eval.models import ModelSpec, load_model
 from asap_eval.models.class_names import given_names
 from asap_eval.paths import PACKAGE
 from asap_eval.record import read_record
-from asap_eval.report.table import overview
+from asap_eval.report.layouts.overview import overview
 
 NAMES = ("cat", "dog", "old_crow")
 DIGITS = PACKAGE / "example" / "images"

@@ -27,9 +27,9 @@ from asap_eval.journal import Journal
 from asap_eval.method import build
 from asap_eval.models import LoadedModel, load_model
 from asap_eval.record import Budget, Job, Macs, RunRecord, read_record
-from asap_eval.report.experiment import experiment_tables
-from asap_eval.report.match import matched
-from asap_eval.report.table import overview
+from asap_eval.report.experiment.match import matched
+from asap_eval.report.experiment.tables import experiment_tables
+from asap_eval.report.layouts.overview import overview
 from asap_eval.runner import Outcome, run
 from asap_eval.runner import head as training
 from asap_eval.video import cache

@@ -11,7 +11,7 @@ from project import ROOT
 from asap_eval.errors import BadValueError, UnknownNameError
 from asap_eval.experiment import load, parse
 from asap_eval.paper import COLUMNS, TABLES, claims, facts, paper_table
-from asap_eval.report.place import contradictions, place_of
+from asap_eval.report.paper.cited_row import contradictions, place_of
 
 FILES = {
     "1": "imagenet.csv",

@@ -16,8 +16,8 @@ from rich.console import Console
 from asap_eval import record as rec
 from asap_eval.methods.parts.predictors import TRAINED
 from asap_eval.report.cli import main, render
+from asap_eval.report.layouts.overview import BELOW, overview
 from asap_eval.report.render import DASH, Table, print_rich, to_markdown
-from asap_eval.report.table import BELOW, overview
 
 
 def cells(table: Table, row: int) -> dict[str, str]:

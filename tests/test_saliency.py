@@ -34,7 +34,7 @@ from asap_eval.method import build
 from asap_eval.models import LoadedModel, ModelSpec, WeightsInfo
 from asap_eval.record import Budget, Job, read_record
 from asap_eval.report.cli import render
-from asap_eval.report.table import overview
+from asap_eval.report.layouts.overview import overview
 from asap_eval.runner import Outcome, run
 
 MEAN, STD = 0.5, 0.25

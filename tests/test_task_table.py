@@ -61,7 +61,7 @@ OURS = vlm("asap", 60.0, 1700.0, k=8.0, params=resolved("asap", n=64))
 def _options_of_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables do not depend on what else the benchmark can be told."""
     given = {"tasks": ["gqa"], "newline": "kept"}
-    monkeypatch.setattr("asap_eval.report.match.bench_defaults", lambda _: given)
+    monkeypatch.setattr("asap_eval.report.experiment.match.bench_defaults", lambda _: given)
 
 
 def lines(records: list[RunRecord], **about: Any) -> list[dict[str, str]]:

@@ -11,10 +11,10 @@ from rich.console import Console
 from asap_eval.errors import RecordError
 from asap_eval.experiment import Entry, Experiment
 from asap_eval.record import RunRecord, read_record, record_stem
-from asap_eval.report.experiment import experiment_tables
-from asap_eval.report.match import Found
+from asap_eval.report.experiment.match import Found
+from asap_eval.report.experiment.tables import experiment_tables
+from asap_eval.report.layouts.overview import overview
 from asap_eval.report.render import print_rich, to_rich
-from asap_eval.report.table import overview
 from asap_eval.runner import Outcome
 from asap_eval.runner.progress import say, warn
 

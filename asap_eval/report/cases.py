@@ -14,8 +14,8 @@ from typing import Any
 from asap_eval.errors import RecordError
 from asap_eval.journal import Journal
 from asap_eval.record import RunRecord
-from asap_eval.report.columns import name_of
 from asap_eval.report.frame import frame
+from asap_eval.report.layouts.columns import name_of
 from asap_eval.report.render import DASH, Table
 
 FIXED, BROKEN = "fixed", "broken"

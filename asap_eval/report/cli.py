@@ -13,13 +13,13 @@ from rich.console import Console
 from asap_eval.errors import AsapEvalError, RecordError
 from asap_eval.experiment import Experiment, load
 from asap_eval.record import RunRecord
-from asap_eval.report.claims import claims, read_timing
-from asap_eval.report.experiment import experiment_frame, experiment_tables
+from asap_eval.report.experiment.match import matched
+from asap_eval.report.experiment.tables import experiment_frame, experiment_tables
 from asap_eval.report.frame import frame
-from asap_eval.report.match import matched
+from asap_eval.report.layouts.overview import overview
+from asap_eval.report.paper.claims import claims, read_timing
 from asap_eval.report.readable import readable
 from asap_eval.report.render import Table, print_rich, save, to_markdown, to_rich
-from asap_eval.report.table import overview
 
 COMMANDS = {
     "cases": "asap_eval.report.cases_command",

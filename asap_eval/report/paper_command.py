@@ -14,7 +14,7 @@ from asap_eval.paper import TABLES, PaperTable, paper_table
 from asap_eval.paths import conf_dir
 from asap_eval.record import RunRecord
 from asap_eval.report.document import Sheet
-from asap_eval.report.paper_sheet import paper_sheet
+from asap_eval.report.paper.sheets import paper_sheet
 from asap_eval.report.readable import readable
 from asap_eval.report.render import print_rich, save
 from asap_eval.report.sheet_text import ENDINGS, FORMATS, as_text, table_of
@@ -79,7 +79,7 @@ def sheets_of(given: Mapping[str, str]) -> list[Sheet]:
     """
     if given["table"] == "audit":
         from asap_eval.audit import audit  # it builds models; the tables do not
-        from asap_eval.report.audit import audit_sheet
+        from asap_eval.report.paper.audit import audit_sheet
 
         return [audit_sheet(audit())]
     records = _records(Path(given.get("results", "results")))

@@ -17,9 +17,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from asap_eval.errors import AsapEvalError, BadValueError, RecordError, unknown
-from asap_eval.report.claims import read_timing
 from asap_eval.report.page.content import Map, content
 from asap_eval.report.page.html import html
+from asap_eval.report.paper.claims import read_timing
 from asap_eval.report.readable import readable
 from asap_eval.report.render import save
 

@@ -11,17 +11,17 @@ from asap_eval.audit import audit
 from asap_eval.experiment import Experiment, experiments, load
 from asap_eval.paper import TABLES, paper_table
 from asap_eval.record import RunRecord
-from asap_eval.report.audit import audit_sheet
-from asap_eval.report.claims import EVIDENCE, claims, verdicts
 from asap_eval.report.document import Sheet, sheet_of
-from asap_eval.report.experiment import experiment_frame, experiment_tables
-from asap_eval.report.match import Found, on_models
+from asap_eval.report.experiment.match import Found, on_models
+from asap_eval.report.experiment.tables import experiment_frame, experiment_tables
+from asap_eval.report.layouts.overview import overview
 from asap_eval.report.page.headline import UNITS, Sentence, of_claims, of_saliency, of_table
 from asap_eval.report.page.provenance import Source, source_of
+from asap_eval.report.paper.audit import audit_sheet
+from asap_eval.report.paper.claims import EVIDENCE, claims, verdicts
 from asap_eval.report.paper_command import table_sheet
 from asap_eval.report.pictures import Figure, drawn
 from asap_eval.report.pictures.keepmaps import KEEP_MAPS
-from asap_eval.report.table import overview
 
 Kept = tuple[Path, RunRecord]
 

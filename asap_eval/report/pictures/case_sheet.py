@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from asap_eval.report.cases import Case, cells_of
-from asap_eval.report.keep_map import DROPPED, KEPT, POOLED, KeepMap
 from asap_eval.report.pictures.figure import DPI, Figure, finished, styled
+from asap_eval.report.pictures.keep_map import DROPPED, KEPT, POOLED, KeepMap
 from asap_eval.report.pictures.panels import BESIDE, COLOURS, field, legend, shown
 
 SIDE = 216

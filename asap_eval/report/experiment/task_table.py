@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from asap_eval.report.columns import CHANGE, METHOD, Column, Row, number, numbers, present, text
-from asap_eval.report.experiment_columns import SETTINGS_OF_SEEDS
+from asap_eval.report.experiment.columns import SETTINGS_OF_SEEDS
+from asap_eval.report.experiment.tasks import FULL, contradiction
+from asap_eval.report.experiment.verdict import CANNOT_TELL, DIFFERS, REPRODUCED, TELLING, word_of
+from asap_eval.report.layouts.columns import (
+    CHANGE,
+    METHOD,
+    Column,
+    Row,
+    number,
+    numbers,
+    present,
+    text,
+)
 from asap_eval.report.render import DASH, Table
-from asap_eval.report.tasks import FULL, contradiction
-from asap_eval.report.verdict import CANNOT_TELL, DIFFERS, REPRODUCED, TELLING, word_of
 
 SIGNS = {REPRODUCED: "=", DIFFERS: "≠", CANNOT_TELL: "?"}
 """What stands behind a change that agrees with the published one, does not, or cannot tell."""

@@ -20,7 +20,10 @@ from typing import Any
 from asap_eval.errors import RecordError
 from asap_eval.experiment import Experiment, load
 from asap_eval.record import RunRecord
-from asap_eval.report.claim_rules import (
+from asap_eval.report.experiment.match import matched
+from asap_eval.report.frame import comparable, frame
+from asap_eval.report.layouts.columns import name_of
+from asap_eval.report.paper.claim_rules import (
     CLUSTERING_PAPER,
     CLUSTERING_RULE,
     TAU_CLAIMS,
@@ -28,9 +31,6 @@ from asap_eval.report.claim_rules import (
     Finding,
     clustering,
 )
-from asap_eval.report.columns import name_of
-from asap_eval.report.frame import comparable, frame
-from asap_eval.report.match import matched
 from asap_eval.report.render import DASH, Table
 
 EVIDENCE = "claims"

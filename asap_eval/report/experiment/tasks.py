@@ -15,10 +15,10 @@ from typing import Any
 
 from asap_eval.experiment import Published
 from asap_eval.record import RunRecord
-from asap_eval.report.columns import Row, present
-from asap_eval.report.lines import MARK
-from asap_eval.report.match import Found
-from asap_eval.report.verdict import JUDGED, NOT_COMPARABLE, TENTH, verdict, word_of
+from asap_eval.report.experiment.lines import MARK
+from asap_eval.report.experiment.match import Found
+from asap_eval.report.experiment.verdict import JUDGED, NOT_COMPARABLE, TENTH, verdict, word_of
+from asap_eval.report.layouts.columns import Row, present
 
 FULL = {"mme": 2000.0}
 """What makes 100 in Avg where it is not 100. MME ends at 2800; the paper divides by 2000."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from asap_eval.report.columns import (
+from asap_eval.report.layouts.columns import (
     BUDGET,
     CHANGE,
     FIRED,

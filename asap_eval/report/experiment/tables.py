@@ -10,18 +10,25 @@ import pandas as pd
 
 from asap_eval.experiment import About, Entry, Experiment
 from asap_eval.record import RunRecord
-from asap_eval.report.claims import claims
-from asap_eval.report.columns import BELOW, Row, name_of, present
-from asap_eval.report.experiment_columns import experiment_layout
+from asap_eval.report.experiment.columns import experiment_layout
+from asap_eval.report.experiment.grid import grid
+from asap_eval.report.experiment.lines import facts, images_note, line_of
+from asap_eval.report.experiment.match import Found
+from asap_eval.report.experiment.task_table import changes, notes, scores
+from asap_eval.report.experiment.tasks import task_columns, tasks_of
+from asap_eval.report.experiment.verdict import NOT_COMPARABLE
 from asap_eval.report.frame import CONTROL, FIELDS, comparable, frame
-from asap_eval.report.grid import grid
-from asap_eval.report.lines import facts, images_note, line_of
-from asap_eval.report.match import Found
+from asap_eval.report.layouts.columns import BELOW, Row, name_of, present
+from asap_eval.report.layouts.overview import (
+    COMPARED,
+    LAYOUTS,
+    data_notes,
+    layout_of,
+    overview,
+    title_of,
+)
+from asap_eval.report.paper.claims import claims
 from asap_eval.report.render import Table
-from asap_eval.report.table import COMPARED, LAYOUTS, data_notes, layout_of, overview, title_of
-from asap_eval.report.task_table import changes, notes, scores
-from asap_eval.report.tasks import task_columns, tasks_of
-from asap_eval.report.verdict import NOT_COMPARABLE
 
 OTHERS = ("none", CONTROL)
 """Methods whose records say something of other rows."""

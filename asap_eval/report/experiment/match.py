@@ -13,8 +13,8 @@ from asap_eval.experiment import Entry, Experiment, bench_defaults
 from asap_eval.method import Reducer, methods
 from asap_eval.options import options
 from asap_eval.record import Job, RunRecord
+from asap_eval.report.experiment.verdict import NOT_RUN
 from asap_eval.report.frame import comparable
-from asap_eval.report.verdict import NOT_RUN
 
 NO_RECORD = "no record"
 

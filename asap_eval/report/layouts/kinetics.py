@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from asap_eval.report.accuracy import ACCURACY
-from asap_eval.report.columns import Column, Row, number, numbers
+from asap_eval.report.layouts.accuracy import ACCURACY
+from asap_eval.report.layouts.columns import Column, Row, number, numbers
 
 CONTENDERS = "fused", "matched", "method"
 

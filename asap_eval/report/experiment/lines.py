@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from asap_eval.experiment import Entry, Published
-from asap_eval.report.columns import Row, present
-from asap_eval.report.match import Found
-from asap_eval.report.verdict import JUDGED, NOT_COMPARABLE, unlike, verdict, word_of
+from asap_eval.report.experiment.match import Found
+from asap_eval.report.experiment.verdict import JUDGED, NOT_COMPARABLE, unlike, verdict, word_of
+from asap_eval.report.layouts.columns import Row, present
 
 MARK = "†"
 """Mark of a verdict on other images than the published figure's."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from asap_eval.report.columns import Column, Row, number, numbers, present, settings, text
+from asap_eval.report.layouts.columns import Column, Row, number, numbers, present, settings, text
 from asap_eval.report.render import DASH
 
 

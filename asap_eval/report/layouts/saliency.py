@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asap_eval.report.columns import (
+from asap_eval.report.layouts.columns import (
     BUDGET,
     CHANGE,
     FIRED,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from asap_eval.report.columns import BELOW, Row, number, present
-from asap_eval.report.match import Found
+from asap_eval.report.experiment.match import Found
+from asap_eval.report.layouts.columns import BELOW, Row, number, present
 from asap_eval.report.render import DASH, Table
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from asap_eval.errors import BadValueError
-from asap_eval.report.keep_map import KeepMap
+from asap_eval.report.pictures.keep_map import KeepMap
 
 MARGIN, LINE = 6, 14
 """Pixels between pictures, and of a line of text."""

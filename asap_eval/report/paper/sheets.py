@@ -16,16 +16,16 @@ from statistics import fmean
 from asap_eval.experiment import Experiment
 from asap_eval.paper import COLUMNS, PaperRow, PaperTable
 from asap_eval.record import RunRecord
-from asap_eval.report.columns import BELOW, METHOD, Row, present, text
-from asap_eval.report.costs import COSTS, cost_cells
 from asap_eval.report.document import EMPTY, Cell, Head, Line, Sheet
-from asap_eval.report.experiment import Group, groups_of, images_of
-from asap_eval.report.experiment_columns import SETTINGS_OF_SEEDS as SETTINGS
-from asap_eval.report.lines import MARK, images_note
-from asap_eval.report.match import NO_RECORD, matched
-from asap_eval.report.measures import measures
-from asap_eval.report.place import place_of
-from asap_eval.report.verdict import NOT_RUN
+from asap_eval.report.experiment.columns import SETTINGS_OF_SEEDS as SETTINGS
+from asap_eval.report.experiment.lines import MARK, images_note
+from asap_eval.report.experiment.match import NO_RECORD, matched
+from asap_eval.report.experiment.tables import Group, groups_of, images_of
+from asap_eval.report.experiment.verdict import NOT_RUN
+from asap_eval.report.layouts.columns import BELOW, METHOD, Row, present, text
+from asap_eval.report.paper.cited_row import place_of
+from asap_eval.report.paper.costs import COSTS, cost_cells
+from asap_eval.report.paper.measured_columns import measures
 
 WORDS = (
     Head("row of the paper", kind="text"),

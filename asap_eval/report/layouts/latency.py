@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asap_eval.report.columns import (
+from asap_eval.report.layouts.columns import (
     CHANGE,
     FIRED,
     GMACS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asap_eval.report.columns import SAMPLES, Column, Row, number, part, present
+from asap_eval.report.layouts.columns import SAMPLES, Column, Row, number, part, present
 from asap_eval.report.render import DASH, Table
 
 READINGS = ("cls", "heaviest")

@@ -11,16 +11,25 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from asap_eval.record import RunRecord
-from asap_eval.report.accuracy import ACCURACY
-from asap_eval.report.columns import BELOW, Column, Row, name_of, number, present, settings, text
 from asap_eval.report.frame import GROUP, frame
-from asap_eval.report.keepmaps import KEEPMAPS
-from asap_eval.report.kinetics import KINETICS
-from asap_eval.report.latency import LATENCY
+from asap_eval.report.layouts.accuracy import ACCURACY
+from asap_eval.report.layouts.columns import (
+    BELOW,
+    Column,
+    Row,
+    name_of,
+    number,
+    present,
+    settings,
+    text,
+)
+from asap_eval.report.layouts.keepmaps import KEEPMAPS
+from asap_eval.report.layouts.kinetics import KINETICS
+from asap_eval.report.layouts.latency import LATENCY
+from asap_eval.report.layouts.saliency import SALIENCY, sink_tables
+from asap_eval.report.layouts.vlm import VLM, task_tables
+from asap_eval.report.layouts.walk import WALK, block_tables
 from asap_eval.report.render import Table
-from asap_eval.report.saliency import SALIENCY, sink_tables
-from asap_eval.report.vlm import VLM, task_tables
-from asap_eval.report.walk import WALK, block_tables
 
 LAYOUTS: dict[str, Sequence[Column]] = {
     "keepmaps": KEEPMAPS,
