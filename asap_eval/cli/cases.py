@@ -41,8 +41,8 @@ from asap_eval.errors import (
 from asap_eval.record import RunRecord
 from asap_eval.report.cases import COLUMNS, Case, Compared, cells_of
 from asap_eval.report.cases_command import CHOICE, chosen_cases
-from asap_eval.report.pictures import write
 from asap_eval.report.pictures.case_sheet import Stage, case_sheet
+from asap_eval.report.pictures.kinds import write
 from asap_eval.report.pictures.panels import BESIDE
 from asap_eval.report.render import DASH, Table, save, to_markdown
 from asap_eval.report.words import count_of, settings_of

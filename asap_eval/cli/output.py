@@ -63,7 +63,7 @@ def show(results: Sequence[Result], experiment: Experiment | None = None) -> Non
 
 def _draw(outcomes: Sequence[Outcome]) -> None:
     """Pictures of benchmarks that are for looking at, beside the records."""
-    from asap_eval.report.pictures import DRAWN, write  # matplotlib takes its time
+    from asap_eval.report.pictures.kinds import DRAWN, write  # matplotlib takes its time
 
     made = [(outcome.path, outcome.record) for outcome in outcomes]
     for bench in {record.job.bench for _, record in made} & set(DRAWN):

@@ -20,8 +20,9 @@ from asap_eval.report.page.provenance import Source, source_of
 from asap_eval.report.paper.audit import audit_sheet
 from asap_eval.report.paper.claims import EVIDENCE, claims, verdicts
 from asap_eval.report.paper_command import table_sheet
-from asap_eval.report.pictures import Figure, drawn
+from asap_eval.report.pictures.figure import Figure
 from asap_eval.report.pictures.keepmaps import KEEP_MAPS
+from asap_eval.report.pictures.kinds import drawn
 
 Kept = tuple[Path, RunRecord]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError
-from asap_eval.report.pictures import pictures
+from asap_eval.report.pictures.kinds import pictures
 from asap_eval.report.words import settings_of
 
 DEFAULTS = {"results": "results", "out": "figures"}
