@@ -18,8 +18,7 @@ from asap_eval.paper import paper_table
 from asap_eval.record import RunRecord, write_record
 from asap_eval.report.cli import main
 from asap_eval.report.document import Cell, Head, Line, Sheet
-from asap_eval.report.paper.sheets import portable
-from asap_eval.report.paper_command import table_sheet
+from asap_eval.report.paper.sheets import portable, table_sheet
 from asap_eval.report.sheet_text import ENDINGS, FORMATS
 
 

@@ -9,12 +9,10 @@ from pathlib import Path
 from rich.console import Console
 
 from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError, unknown
-from asap_eval.experiment import Experiment, load
-from asap_eval.paper import TABLES, PaperTable, paper_table
-from asap_eval.paths import conf_dir
+from asap_eval.paper import TABLES, paper_table
 from asap_eval.record import RunRecord
 from asap_eval.report.document import Sheet
-from asap_eval.report.paper.sheets import paper_sheet
+from asap_eval.report.paper.sheets import table_sheet
 from asap_eval.report.readable import readable
 from asap_eval.report.render import print_rich, save
 from asap_eval.report.sheet_text import ENDINGS, FORMATS, as_text, table_of
@@ -86,26 +84,6 @@ def sheets_of(given: Mapping[str, str]) -> list[Sheet]:
     model = given.get("model")
     names = TABLES if given["table"] == ALL else (given["table"],)
     return [table_sheet(paper_table(name), records, model) for name in names]
-
-
-def table_sheet(table: PaperTable, records: Sequence[RunRecord], model: str | None = None) -> Sheet:
-    """One table of the paper from records.
-
-    Args:
-        model: rows and records of this model alone; None = all.
-    """
-    experiment = experiment_of(table)
-    if model is not None:
-        records = [record for record in records if record.job.model == model]
-        experiment = experiment.on(model) if experiment else None
-    return paper_sheet(table, experiment, records)
-
-
-def experiment_of(table: PaperTable) -> Experiment | None:
-    """The experiment whose rows are a table's; None where there is no such file."""
-    if not (conf_dir() / "experiment" / f"{table.experiment}.yaml").is_file():
-        return None
-    return load(table.experiment)
 
 
 def _records(folder: Path) -> list[RunRecord]:

@@ -19,7 +19,7 @@ from asap_eval.report.page.headline import UNITS, Sentence, of_claims, of_salien
 from asap_eval.report.page.provenance import Source, source_of
 from asap_eval.report.paper.audit import audit_sheet
 from asap_eval.report.paper.claims import EVIDENCE, claims, verdicts
-from asap_eval.report.paper_command import table_sheet
+from asap_eval.report.paper.sheets import table_sheet
 from asap_eval.report.pictures.figure import Figure
 from asap_eval.report.pictures.keepmaps import KEEP_MAPS
 from asap_eval.report.pictures.kinds import drawn

@@ -1,4 +1,4 @@
-"""Which row of the paper a row of an experiment answers."""
+"""Which row of the paper a row of an experiment cites."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from asap_eval.paper import PaperRow, PaperTable
 from asap_eval.paper.columns import TASKS
 
 
-def place_of(entry: Entry, table: PaperTable) -> PaperRow | None:
+def cited_row(entry: Entry, table: PaperTable) -> PaperRow | None:
     """The row that is cited; else the one of the same label that no given figure contradicts.
 
     None where nothing is published, or for another table.

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from statistics import fmean
 
-from asap_eval.experiment import Experiment
+from asap_eval.experiment import Experiment, load
 from asap_eval.paper import COLUMNS, PaperRow, PaperTable
+from asap_eval.paths import conf_dir
 from asap_eval.record import RunRecord
 from asap_eval.report.document import EMPTY, Cell, Head, Line, Sheet
 from asap_eval.report.experiment.columns import SETTINGS_OF_SEEDS as SETTINGS
@@ -23,7 +24,7 @@ from asap_eval.report.experiment.match import NO_RECORD, matched
 from asap_eval.report.experiment.tables import Group, groups_of, images_of
 from asap_eval.report.experiment.verdict import NOT_RUN
 from asap_eval.report.layouts.columns import BELOW, METHOD, Row, present, text
-from asap_eval.report.paper.cited_row import place_of
+from asap_eval.report.paper.cited_row import cited_row
 from asap_eval.report.paper.costs import COSTS, cost_cells
 from asap_eval.report.paper.measured_columns import measures
 
@@ -48,6 +49,26 @@ class Placed:
     answers: PaperRow | None
     line: Line
     ran: bool
+
+
+def table_sheet(table: PaperTable, records: Sequence[RunRecord], model: str | None = None) -> Sheet:
+    """One table of the paper from records.
+
+    Args:
+        model: rows and records of this model alone; None = all.
+    """
+    experiment = experiment_of(table)
+    if model is not None:
+        records = [record for record in records if record.job.model == model]
+        experiment = experiment.on(model) if experiment else None
+    return paper_sheet(table, experiment, records)
+
+
+def experiment_of(table: PaperTable) -> Experiment | None:
+    """The experiment whose rows are a table's; None where there is no such file."""
+    if not (conf_dir() / "experiment" / f"{table.experiment}.yaml").is_file():
+        return None
+    return load(table.experiment)
 
 
 def paper_sheet(
@@ -107,7 +128,7 @@ def _telling(groups: Sequence[Group]) -> list[Group]:
 def _placed(table: PaperTable, group: Group) -> Iterator[Placed]:
     """The lines of a group; a control stands in the section of the last published row above it."""
     entries = [found[0].entry for found in group.found]
-    places = [place_of(entry, table) for entry in entries]
+    places = [cited_row(entry, table) for entry in entries]
     model = group.lines[0]["model"] if group.lines else None
     published = [p for p, e in zip(places, entries, strict=True) if p and e.model == model]
     # Another model than the paper's gets a section of its own, with no figures beside it.
