@@ -13,9 +13,9 @@ from test_walk import image
 
 from asap_eval import record as rec
 from asap_eval.bench.walk.analysis import analyse
+from asap_eval.cli.report import main
 from asap_eval.errors import RecordError
 from asap_eval.experiment import bench_defaults
-from asap_eval.report.cli import main
 from asap_eval.report.layouts.overview import overview
 from asap_eval.report.paper import claim_rules as rules
 from asap_eval.report.paper.claims import Verdict, claims, read_timing, verdicts

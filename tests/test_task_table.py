@@ -11,9 +11,9 @@ import pytest
 from records import make
 from test_experiment_table import resolved
 
+from asap_eval.cli.report.command import render
 from asap_eval.experiment import Experiment, parse
 from asap_eval.record import RunRecord
-from asap_eval.report.cli import render
 
 WHOLE = {"gqa": 62.0, "mme": 1860.0}
 PRINTED = {"row": "Ours", "tokens": 64, "tasks": {"gqa": 59.6, "mme": 1781}, "avg": 75.0}

@@ -29,6 +29,8 @@ import asap_eval  # noqa: F401  (registers the methods)
 from asap_eval.bench.language.asked import ready_of
 from asap_eval.bench.language.keepmaps import Kept, keep_maps, stages_of
 from asap_eval.cli.crops import maps_of
+from asap_eval.cli.key_value import count_of, settings_of
+from asap_eval.cli.report.cases import CHOICE, chosen_cases
 from asap_eval.data.questions.question_set import Asked, Question, QuestionSet
 from asap_eval.errors import (
     AsapEvalError,
@@ -40,12 +42,10 @@ from asap_eval.errors import (
 )
 from asap_eval.record import RunRecord
 from asap_eval.report.cases import COLUMNS, Case, Compared, cells_of
-from asap_eval.report.cases_command import CHOICE, chosen_cases
 from asap_eval.report.pictures.case_sheet import Stage, case_sheet
 from asap_eval.report.pictures.kinds import write
 from asap_eval.report.pictures.panels import BESIDE
 from asap_eval.report.render import DASH, Table, save, to_markdown
-from asap_eval.report.words import count_of, settings_of
 from asap_eval.runner.prepare import Prepared, prepare
 from asap_eval.runner.progress import bar, say
 

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from asap_eval.cli.key_value import settings_of
 from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError
 from asap_eval.report.pictures.kinds import pictures
-from asap_eval.report.words import settings_of
 
 DEFAULTS = {"results": "results", "out": "figures"}
 

@@ -22,14 +22,14 @@ from asap_eval.report.readable import readable
 from asap_eval.report.render import Table, print_rich, save, to_markdown, to_rich
 
 COMMANDS = {
-    "cases": "asap_eval.report.cases_command",
-    "diff": "asap_eval.report.diff.command",
-    "html": "asap_eval.report.page.command",
-    "pictures": "asap_eval.report.pictures.command",
+    "cases": "asap_eval.cli.report.cases",
+    "diff": "asap_eval.cli.report.diff",
+    "html": "asap_eval.cli.report.page",
+    "pictures": "asap_eval.cli.report.pictures",
 }
 """First words that are another command, and the module that runs it: ``main(argv)``. Loaded when
 asked for; a folder of one of these names is given as ``./diff``."""
-PAPER = "asap_eval.report.paper_command"
+PAPER = "asap_eval.cli.report.paper"
 """What runs ``all``, ``audit`` and ``table=``."""
 
 

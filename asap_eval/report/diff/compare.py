@@ -1,27 +1,20 @@
-"""``asap-report diff A B``: what moved from one folder of results to another.
+"""What moved from one folder of results to another, as tables.
 
-Records are matched by their job, whatever version of the code ran it. Exit code 0: nothing moved
-beyond noise; 1: something did, or a job done in A failed in B; 2: nothing could be compared.
+Records are matched by their job, whatever version of the code ran it.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-from rich.console import Console
 
 from asap_eval.errors import RecordError
 from asap_eval.journal import Journal
-from asap_eval.record import read_records
 from asap_eval.report.diff.match import Kept, Pairs, label, pairs
 from asap_eval.report.diff.numbers import BEYOND, EQUAL, UNKNOWN, WITHIN, Move, Samples, moves
 from asap_eval.report.layouts.columns import number
-from asap_eval.report.render import DASH, Table, print_rich, save, to_markdown, to_rich
+from asap_eval.report.render import DASH, Table
 from asap_eval.statistics import P
 
 HEADS = ("job", "number", "verdict", "A", "B", "B − A [95 %]", "McNemar p", "rests on")
@@ -109,39 +102,6 @@ def tables(difference: Difference, a: str, b: str) -> list[Table]:
     return found
 
 
-def main(argv: Sequence[str]) -> int:
-    """Print or write the comparison; the exit codes are those of the module's first lines."""
-    args = _parser().parse_args(argv)
-    try:
-        a, b = _read(args.a), _read(args.b)
-    except RecordError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    found = compare(a, b)
-    for problem in found.problems:
-        print(f"skipped: {problem}", file=sys.stderr)
-    made = tables(found, str(args.a), str(args.b))
-    if args.out is not None:
-        try:
-            save(_text(made, args.format), args.out)
-        except OSError as error:
-            print(f"{args.out} cannot be written: {error.strerror}.", file=sys.stderr)
-            return 2
-    elif args.format == "rich" and sys.stdout.isatty():
-        for table in made:
-            print_rich(table, Console())
-    else:
-        sys.stdout.write(_text(made, args.format))
-    if not found.pairs.both:
-        print(
-            f"error: {args.a} and {args.b} have no job in common: nothing to compare. Jobs match "
-            "by model, method, options, images, weights and precision.",
-            file=sys.stderr,
-        )
-        return 2
-    return int(found.worse)
-
-
 def _row(name: str, move: Move) -> list[str]:
     change = f"{move.after - move.before:+.4g}"
     if move.low is not None:
@@ -149,17 +109,6 @@ def _row(name: str, move: Move) -> list[str]:
     p = DASH if move.p is None else "<0.001" if move.p < 0.001 else number(move.p, "{:.3f}")
     numbers = [f"{move.before:.6g}", f"{move.after:.6g}", change, p, move.basis]
     return [name, move.name, move.verdict, *numbers]
-
-
-def _read(folder: Path) -> list[Kept]:
-    if not folder.is_dir():
-        raise RecordError(f"No folder {folder}: give two folders that results went to.")
-    found, problems = read_records(folder)
-    for problem in problems:
-        print(f"skipped: {problem}", file=sys.stderr)
-    if not found:
-        raise RecordError(f"No record in {folder}: run asap-eval with results={folder} first.")
-    return found
 
 
 def _samples(kept: Kept, problems: list[RecordError]) -> Samples | None:
@@ -174,21 +123,3 @@ def _samples(kept: Kept, problems: list[RecordError]) -> Samples | None:
     except RecordError as error:
         problems.append(error)
         return None
-
-
-def _text(made: Sequence[Table], form: str) -> str:
-    one = {"rich": to_rich, "markdown": to_markdown}[form]
-    return "\n".join(one(table) for table in made)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "asap-report diff",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("a", type=Path, metavar="A", help="folder of records: before")
-    parser.add_argument("b", type=Path, metavar="B", help="folder of records: after")
-    parser.add_argument("--format", choices=("rich", "markdown"), default="rich")
-    parser.add_argument("--out", type=Path, help="file to write instead of the terminal")
-    return parser

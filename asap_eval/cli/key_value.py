@@ -1,4 +1,4 @@
-"""Command lines of ``key=value`` words."""
+"""Command lines of ``key=value`` words, as the smaller commands have them."""
 
 from __future__ import annotations
 
