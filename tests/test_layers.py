@@ -36,7 +36,6 @@ LAYERS = [
     {"experiment"},
     {"models", "authors"},
     {""},  # asap_eval/__init__.py: the Python API
-    {"video"},
     {"data", "work"},
     {"timing"},
     {"bench"},
@@ -51,7 +50,6 @@ LAYERS = [
 ONLY = {
     "kernels": {"errors", "paths", "files"},
     "hosts": {"errors", "tokens", "trace", "packing", "transfer", "method", "kernels", "token_map"},
-    "video": {"errors", "files", "models", "hosts"},
     "data": {"errors", "files", "hub", "models"},
     "paper": {"errors"},
     "audit": {"errors", "paper", "work", "hosts", "models"},

@@ -76,7 +76,7 @@ def test_wheel_has_the_commands_and_the_licence(wheel: Path) -> None:
         "asap-eval = asap_eval.cli:main",
         "asap-report = asap_eval.report.cli:main",
         "asap-eval-ls = asap_eval.ls:main",
-        "asap-train = asap_eval.train.cli:main",
+        "asap-train = asap_eval.cli.train:main",
     ):
         assert line in text
     assert any(name.endswith("licenses/LICENSE") for name in names)

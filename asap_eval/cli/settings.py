@@ -20,7 +20,7 @@ from asap_eval.method import method_class
 from asap_eval.models import ModelSpec, spec_from
 from asap_eval.options import checked, options
 from asap_eval.record import Budget, Job
-from asap_eval.video.training import Recipe
+from asap_eval.train.head.fit import Recipe
 
 STAGES = ("eval", "train")
 
