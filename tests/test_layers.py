@@ -31,19 +31,18 @@ LAYERS = [
     {"method"},
     {"scorer"},
     {"methods", "hosts"},
-    {"record", "journal"},
+    {"record"},
     {"paper"},
     {"experiment"},
-    {"models", "authors"},
+    {"models"},
     {""},  # asap_eval/__init__.py: the Python API
     {"data", "work"},
     {"timing"},
     {"bench"},
-    {"budget"},
     {"runner"},
     {"audit"},
     {"report", "train"},
-    {"ls", "cli"},
+    {"cli"},
 ]
 """Lowest first; a module imports from lower layers only, or from its own package."""
 
@@ -54,7 +53,7 @@ ONLY = {
     "paper": {"errors"},
     "audit": {"errors", "paper", "work", "hosts", "models"},
     "report": {
-        *("errors", "paths", "record", "journal", "method", "options", "experiment", "bench"),
+        *("errors", "paths", "record", "method", "options", "experiment", "bench"),
         *("paper", "audit", "data", "statistics"),
     },
 }

@@ -11,8 +11,8 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from asap_eval.authors import KIND, fill
 from asap_eval.bench.bench import bench_class
+from asap_eval.cli.authors import KIND, fill
 from asap_eval.cli.groups import TIMM
 from asap_eval.errors import BadValueError, unknown
 from asap_eval.experiment.file import FILE
