@@ -17,9 +17,10 @@ from torch.nn import functional as F
 from asap_eval.hosts import attention, forward, replacing, seam
 from asap_eval.hosts.forward import Pass
 from asap_eval.hosts.layout import Layout
-from asap_eval.hosts.llama import LanguageSeam, Reading
+from asap_eval.hosts.llama import LanguageSeam
 from asap_eval.hosts.overriding import override
 from asap_eval.hosts.probe import Probe
+from asap_eval.hosts.reading import Reading
 from asap_eval.method import Reducer
 from asap_eval.timing.speed import spread
 

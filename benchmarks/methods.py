@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 import asap_eval  # noqa: F401  (registers the methods)
-from asap_eval.authors import ABOUT, entries
+from asap_eval.cli.authors import ABOUT, entries
 from asap_eval.errors import AsapEvalError
 from asap_eval.method import build, method_class
 from asap_eval.models import LoadedModel, load_model

@@ -29,8 +29,8 @@ from asap_eval.data.videos.sampling import Sampling
 from asap_eval.data.videos.store import VideoStore
 from asap_eval.hosts import geometry_of
 from asap_eval.models import LoadedModel, load_model
+from asap_eval.models.encoder import encoder_of, features
 from asap_eval.timing.speed import backend
-from asap_eval.video.encoder import encoder_of, features
 from asap_eval.work.convention import CONVENTIONS
 from asap_eval.work.macs import unpruned_attention_macs, unpruned_macs
 

@@ -17,8 +17,9 @@ from asap_eval.data.questions.pictures import Pictures
 from asap_eval.data.videos.store import VideoStore
 from asap_eval.errors import SetUpError
 from asap_eval.record import Budget, Job, read_records
-from asap_eval.runner import head, run
-from asap_eval.video.training import Recipe
+from asap_eval.runner import run
+from asap_eval.train.head import run as head
+from asap_eval.train.head.fit import Recipe
 
 MANY = 5 * ENOUGH
 

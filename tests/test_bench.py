@@ -18,12 +18,12 @@ from asap_eval.bench.image_bench import ImageBench
 from asap_eval.data.images import ImageBatch, ImageSet, Sample, open_images
 from asap_eval.errors import BadValueError, UnknownNameError
 from asap_eval.hosts import Geometry
-from asap_eval.journal import Row
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedModel
 from asap_eval.options import options
 from asap_eval.paths import conf_dir
 from asap_eval.record import Budget, Job, job_key, read_record
+from asap_eval.record.journal import Row
 from asap_eval.report.layouts.overview import overview
 from asap_eval.runner import run
 from asap_eval.runner.prepare import _modules

@@ -23,19 +23,19 @@ from asap_eval.data.videos.decode import read_frames
 from asap_eval.errors import AsapEvalError, BadValueError, DataError, WeightsError
 from asap_eval.experiment import load as load_experiment
 from asap_eval.hosts import geometry_of, install
-from asap_eval.journal import Journal
 from asap_eval.method import build
 from asap_eval.models import LoadedModel, load_model
+from asap_eval.models.encoder import encoder_of, features
+from asap_eval.models.video_head import Head, accuracy, load_head, save_head
 from asap_eval.record import Budget, Job, Macs, RunRecord, read_record
+from asap_eval.record.journal import Journal
 from asap_eval.report.experiment.match import matched
 from asap_eval.report.experiment.tables import experiment_tables
 from asap_eval.report.layouts.overview import overview
 from asap_eval.runner import Outcome, run
-from asap_eval.runner import head as training
-from asap_eval.video import cache
-from asap_eval.video.encoder import encoder_of, features
-from asap_eval.video.head import Head, accuracy, load_head, save_head
-from asap_eval.video.training import Recipe
+from asap_eval.train.head import features as cache
+from asap_eval.train.head import run as training
+from asap_eval.train.head.fit import Recipe
 from asap_eval.work.macs import unpruned_macs
 
 CLASSES = clips.CLASSES

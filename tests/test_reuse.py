@@ -21,8 +21,8 @@ from test_saliency import photographs
 from asap_eval.bench.imagenet import ImageNet
 from asap_eval.cli import main
 from asap_eval.errors import DataError, RecordError
-from asap_eval.journal import Journal
 from asap_eval.record import Budget, Job, RunRecord, read_record, read_records
+from asap_eval.record.journal import Journal
 from asap_eval.runner import finished, run, sources
 from asap_eval.runner.prepare import prepare
 from asap_eval.runner.sources import sources_digest

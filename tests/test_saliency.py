@@ -30,10 +30,10 @@ from asap_eval.cli.report.command import render
 from asap_eval.data.masks import Coverage, MaskStore, geometry_only
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import geometry_of, install
-from asap_eval.journal import Journal
 from asap_eval.method import build
 from asap_eval.models import LoadedModel, ModelSpec, WeightsInfo
 from asap_eval.record import Budget, Job, read_record
+from asap_eval.record.journal import Journal
 from asap_eval.report.layouts.overview import overview
 from asap_eval.runner import Outcome, run
 

@@ -26,8 +26,8 @@ from asap_eval.bench.walk import analysis as walk_analysis
 from asap_eval.bench.walk.observer import WalkObserver
 from asap_eval.errors import BadValueError, RecordError, UnknownNameError
 from asap_eval.hosts import install
-from asap_eval.journal import Journal, Row
 from asap_eval.record import Job, RunRecord, read_record
+from asap_eval.record.journal import Journal, Row
 from asap_eval.runner import Outcome, run
 from asap_eval.statistics import distribution, shares
 

@@ -18,10 +18,10 @@ from asap_eval.bench.bench import Bench, Summary
 from asap_eval.data.images import ImageBatch, ImageSet, image_batches
 from asap_eval.errors import AsapEvalError, DataError
 from asap_eval.hosts import Geometry, geometry_of, install
-from asap_eval.journal import Row
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedModel
 from asap_eval.record import Metrics
+from asap_eval.record.journal import Row
 from asap_eval.timing.speed import Pixels, measure_speed
 from asap_eval.trace import Trace
 from asap_eval.work.rows import (

@@ -34,8 +34,8 @@ from asap_eval.data.images import ImageBatch, ImageSet, Sample, chosen_images
 from asap_eval.errors import DataError
 from asap_eval.files.fingerprint import content_of
 from asap_eval.hosts import Geometry
-from asap_eval.journal import Row
 from asap_eval.models import LoadedModel
+from asap_eval.record.journal import Row
 from asap_eval.trace import Trace
 
 INPUTS = "inputs"

@@ -39,9 +39,9 @@ from asap_eval.data.images import ImageBatch, ImageSet, Sample, chosen_images
 from asap_eval.data.masks import Coverage, MaskStore, geometry_only
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import Geometry, geometry_of
-from asap_eval.journal import Row
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedModel
+from asap_eval.record.journal import Row
 from asap_eval.statistics import mean
 from asap_eval.trace import Trace
 

@@ -17,9 +17,9 @@ from asap_eval.cli.settings import Settings
 from asap_eval.errors import DataError, RecordError, UnsupportedModelError, WeightsError
 from asap_eval.record import Job, read_record, record_stem
 from asap_eval.runner import finished
-from asap_eval.runner.head import training_plan
 from asap_eval.runner.prepare import Prepared, checked, prepare, spec_of
-from asap_eval.video.training import Recipe
+from asap_eval.train.head.fit import Recipe
+from asap_eval.train.head.run import training_plan
 
 
 def plan_of(settings: Settings) -> tuple[list[str], bool]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import Geometry
-from asap_eval.journal import Row
 from asap_eval.record import Fired, Macs, Tokens
+from asap_eval.record.journal import Row
 from asap_eval.trace import Trace
 from asap_eval.work.convention import CONVENTIONS
 from asap_eval.work.macs import (

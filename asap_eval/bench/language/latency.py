@@ -40,10 +40,10 @@ from asap_eval.data.questions.question_set import QuestionBatch, QuestionSet, Sa
 from asap_eval.data.questions.tasks import Task
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import LlavaGeometry, llava_geometry
-from asap_eval.journal import Row
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedVlm
 from asap_eval.record import RunRecord
+from asap_eval.record.journal import Row
 from asap_eval.timing.answer import Phases, timed_answer
 from asap_eval.timing.memory import peak_gb
 from asap_eval.timing.speed import backend, fastest_unpruned, spread

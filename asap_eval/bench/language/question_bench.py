@@ -21,11 +21,11 @@ from asap_eval.data.questions.question_set import (
 from asap_eval.data.questions.tasks import TASKS, Task, chosen
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import Geometry, LlavaGeometry, llava_geometry
-from asap_eval.journal import Row
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedVlm, ModelSpec
 from asap_eval.packing import Newline
 from asap_eval.record import Job
+from asap_eval.record.journal import Row
 from asap_eval.work.language import unpruned_prefill
 
 

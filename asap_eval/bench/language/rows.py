@@ -14,8 +14,8 @@ from asap_eval.data.questions.question_set import Question, QuestionBatch
 from asap_eval.data.questions.tasks import truth
 from asap_eval.errors import DataError
 from asap_eval.hosts import LlavaGeometry
-from asap_eval.journal import Row
 from asap_eval.models import LoadedVlm
+from asap_eval.record.journal import Row
 from asap_eval.trace import Trace
 
 COUNTS = ("new_tokens", "prompt_tokens", "image_tokens", "handed_to_llm", "llm_layer_mean")

@@ -21,7 +21,7 @@ from typing import Any
 
 from asap_eval.data.questions.lmms import VERSION, Totals
 from asap_eval.data.questions.tasks import Task
-from asap_eval.journal import Row
+from asap_eval.record.journal import Row
 from asap_eval.statistics import mean_interval, paired
 
 PERCENT = 100.0

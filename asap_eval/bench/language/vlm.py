@@ -32,10 +32,10 @@ from asap_eval.data.questions.lmms import totals_of
 from asap_eval.data.questions.question_set import QuestionBatch
 from asap_eval.data.questions.tasks import TASKS, chosen
 from asap_eval.hosts import LlavaGeometry, install, llava_geometry
-from asap_eval.journal import Row
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedVlm
 from asap_eval.record import Baseline, RunRecord
+from asap_eval.record.journal import Row
 from asap_eval.work.rows import readable
 
 

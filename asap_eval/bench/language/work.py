@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from asap_eval.bench.bench import Summary
 from asap_eval.bench.language.rows import COUNTS, LISTS, PARTS
 from asap_eval.hosts import LlavaGeometry
-from asap_eval.journal import Row
 from asap_eval.record import Macs
+from asap_eval.record.journal import Row
 from asap_eval.work.rows import fired_block, tokens_block
 
 

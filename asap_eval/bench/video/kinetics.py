@@ -38,12 +38,12 @@ from asap_eval.data.videos.sampling import Sampling
 from asap_eval.data.videos.store import VideoStore
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import Geometry, geometry_of, install
-from asap_eval.journal import Row
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedModel
+from asap_eval.models.encoder import Feature, encoder_of, features, width_of
+from asap_eval.models.video_head import Head, check_head, load_head
+from asap_eval.record.journal import Row
 from asap_eval.timing.speed import measure_speed
-from asap_eval.video.encoder import Feature, encoder_of, features, width_of
-from asap_eval.video.head import Head, check_head, load_head
 from asap_eval.work.rows import work_of
 
 

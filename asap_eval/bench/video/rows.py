@@ -12,9 +12,9 @@ from asap_eval.bench.bench import Summary
 from asap_eval.data.videos.loader import VideoBatch
 from asap_eval.data.videos.sampling import Sampling
 from asap_eval.hosts import Geometry
-from asap_eval.journal import Row
+from asap_eval.models.video_head import Head
 from asap_eval.record import Metrics
-from asap_eval.video.head import Head
+from asap_eval.record.journal import Row
 from asap_eval.work.rows import NO_WORK, fired_block, macs_block, readable, tokens_block
 
 LISTS = ("fired", "tokens", "layer_mean")

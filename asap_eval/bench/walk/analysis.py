@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from asap_eval.bench.walk.figures import ring
-from asap_eval.journal import Row
+from asap_eval.record.journal import Row
 from asap_eval.statistics import distribution, over, pooled, shares
 
 

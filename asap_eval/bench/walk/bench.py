@@ -27,9 +27,9 @@ from asap_eval.bench.walk.sums import StreamedSums, save_whole
 from asap_eval.data.images import ImageBatch, ImageSet, Sample, images_of
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import Geometry
-from asap_eval.journal import Row
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedModel
+from asap_eval.record.journal import Row
 from asap_eval.trace import Trace
 
 MAPS = 4

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from asap_eval.errors import RecordError
-from asap_eval.journal import Journal
+from asap_eval.record.journal import Journal
 from asap_eval.report.diff.match import Kept, Pairs, label, pairs
 from asap_eval.report.diff.numbers import BEYOND, EQUAL, UNKNOWN, WITHIN, Move, Samples, moves
 from asap_eval.report.layouts.columns import number

@@ -12,8 +12,8 @@ from typing import Any
 
 from rich.console import Console
 
-from asap_eval.authors import ABOUT, entries, known_models
 from asap_eval.bench.bench import benches
+from asap_eval.cli.authors import ABOUT, entries, known_models
 from asap_eval.errors import AsapEvalError
 from asap_eval.method import Reducer, methods
 from asap_eval.models import model_specs

@@ -15,11 +15,11 @@ from asap_eval.errors import AsapEvalError, BadValueError, DataError
 from asap_eval.hosts import install
 from asap_eval.methods.parts.predictors import Predictor, write_predictors
 from asap_eval.runner.progress import bar, say, warn
-from asap_eval.train.job import TrainJob
-from asap_eval.train.losses import losses
-from asap_eval.train.masked import Masked, check_output
-from asap_eval.train.setting import Setting, prepared, said
-from asap_eval.train.state import State
+from asap_eval.train.predictors.job import TrainJob
+from asap_eval.train.predictors.losses import losses
+from asap_eval.train.predictors.masked import Masked, check_output
+from asap_eval.train.predictors.setting import Setting, prepared, said
+from asap_eval.train.predictors.state import State
 
 SAVE_SECONDS = 60
 """Time between two states written to the disk."""

@@ -21,8 +21,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from asap_eval.errors import BadValueError, DataError
-from asap_eval.video.cache import Features
-from asap_eval.video.head import Head, accuracy, save_whole
+from asap_eval.models.video_head import Head, accuracy, save_whole
+from asap_eval.train.head.features import Features
 
 
 @dataclass(frozen=True)

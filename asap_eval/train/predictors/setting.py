@@ -20,8 +20,8 @@ from asap_eval.methods.parts.predictors import TRAINED
 from asap_eval.models import LoadedModel, load_model
 from asap_eval.runner import provenance
 from asap_eval.runner.sources import sources_digest
-from asap_eval.train.job import TrainJob
-from asap_eval.train.state import State
+from asap_eval.train.predictors.job import TrainJob
+from asap_eval.train.predictors.state import State
 
 SAID = ("k", "blocks", "checkpoint")
 """Options of a method that its file says elsewhere, or that are of a run with it."""
@@ -100,7 +100,9 @@ def prepared(job: TrainJob) -> Setting:
         limit=job.limit,
         sample=job.sample,  # type: ignore[arg-type]
     )
-    code = sources_digest([type(method).__module__, "asap_eval.train.loop", "asap_eval.hosts"])
+    code = sources_digest(
+        [type(method).__module__, "asap_eval.train.predictors.loop", "asap_eval.hosts"]
+    )
     facts = [job.deciding, loaded.weights.sha256, images.digest, images.content(), code]
     identity = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return Setting(job, loaded, images, out, identity)

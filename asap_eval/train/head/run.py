@@ -12,15 +12,15 @@ from asap_eval.bench.first_samples import FirstSamples
 from asap_eval.data.images import ImageSet
 from asap_eval.errors import DataError
 from asap_eval.hosts import geometry_of
+from asap_eval.models.video_head import load_head, save_head
 from asap_eval.record import Job
 from asap_eval.runner import provenance
 from asap_eval.runner.failures import readable
-from asap_eval.runner.head_job import Training, ready
 from asap_eval.runner.lock import locked
 from asap_eval.runner.progress import bar, say, warn
-from asap_eval.video.cache import Encoded, Features, cached_features, count_cached
-from asap_eval.video.head import load_head, save_head
-from asap_eval.video.training import Labelled, Recipe, train_head
+from asap_eval.train.head.features import Encoded, Features, cached_features, count_cached
+from asap_eval.train.head.fit import Labelled, Recipe, train_head
+from asap_eval.train.head.job import Training, ready
 from asap_eval.work.macs import unpruned_macs
 
 SHOWN = 3

@@ -13,8 +13,8 @@ from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError
 from asap_eval.record import Job
 from asap_eval.runner.failures import readable
 from asap_eval.runner.progress import say
-from asap_eval.train.job import TrainJob, parse
-from asap_eval.train.loop import train
+from asap_eval.train.predictors.job import TrainJob, parse
+from asap_eval.train.predictors.loop import train
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 """Exit codes."""

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from asap_eval.errors import DataError
-from asap_eval.video.head import save_whole
+from asap_eval.models.video_head import save_whole
 
 SECONDS, VIDEOS = 30.0, 1024
 """A shard is closed after this much time or this many videos, whichever comes first."""

@@ -20,11 +20,11 @@ from asap_eval.record import Job
 from asap_eval.runner.prepare import load
 from asap_eval.runner.sources import sources_digest
 from asap_eval.runner.versions import computing
-from asap_eval.video.training import Recipe
+from asap_eval.train.head.fit import Recipe
 
-ENCODING = ("asap_eval.data.videos.loader", "asap_eval.video.encoder")
+ENCODING = ("asap_eval.data.videos.loader", "asap_eval.models.encoder")
 """Where the code begins that can change features."""
-TRAINING = ("asap_eval.video.training",)
+TRAINING = ("asap_eval.train.head.fit",)
 
 
 @dataclass(frozen=True)
