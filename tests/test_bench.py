@@ -12,8 +12,7 @@ from omegaconf import OmegaConf
 from pictures import picture_folder
 from torch import Tensor
 
-from asap_eval.bench import bench as registry
-from asap_eval.bench.bench import benches, build_bench
+from asap_eval.bench.bench import benches, build_bench, register
 from asap_eval.bench.image_bench import ImageBench
 from asap_eval.data.images import ImageBatch, ImageSet, Sample, open_images
 from asap_eval.errors import BadValueError, UnknownNameError
@@ -24,6 +23,7 @@ from asap_eval.options import options
 from asap_eval.paths import conf_dir
 from asap_eval.record import Budget, Job, job_key, read_record
 from asap_eval.record.journal import Row
+from asap_eval.registry import BENCHES
 from asap_eval.report.layouts.overview import overview
 from asap_eval.runner import run
 from asap_eval.runner.prepare import _modules
@@ -64,8 +64,8 @@ class Brightness(ImageBench):
 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
-    monkeypatch.setattr(registry, "_BENCHES", dict(benches()))
-    registry.register("brightness", "for this test")(Brightness)
+    monkeypatch.setattr(BENCHES, "classes", BENCHES.all())
+    register("brightness", "for this test")(Brightness)
     data = picture_folder(tmp_path / "data", each=2)
     return Job(
         "test_vit", weights="random", data=str(data), batch_size=4, bench="brightness",

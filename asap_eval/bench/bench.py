@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from asap_eval.bench.plan import Outlook
-from asap_eval.errors import AsapEvalError, unknown
+from asap_eval.errors import unknown
 from asap_eval.hosts import Geometry, geometry_of
 from asap_eval.method import Reducer
 from asap_eval.models import ModelSpec
 from asap_eval.options import checked, options
 from asap_eval.record import Baseline, Fired, Job, Macs, Metrics, Paired, RunRecord, Tokens
 from asap_eval.record.journal import Row
+from asap_eval.registry import BENCHES
 from asap_eval.statistics import paired
 from asap_eval.work.macs import unpruned_macs
 from asap_eval.work.rows import check_convention, macs_change
@@ -243,32 +244,27 @@ class Bench(ABC, Generic[S, B]):
 
 
 C = TypeVar("C", bound=type[Bench[Any, Any]])
-_BENCHES: dict[str, type[Bench[Any, Any]]] = {}
 
 
 def register(name: str, description: str) -> Callable[[C], C]:
     """Class decorator: the benchmark becomes ``bench=<name>`` everywhere."""
 
     def add(cls: C) -> C:
-        if name in _BENCHES:
-            raise AsapEvalError(f"Two benchmarks are called '{name}'.")
+        BENCHES.add(name, cls)
         cls.name, cls.description = name, description
-        _BENCHES[name] = cls
         return cls
 
     return add
 
 
 def benches() -> dict[str, type[Bench[Any, Any]]]:
-    """All registered benchmarks by name."""
-    return dict(sorted(_BENCHES.items()))
+    """All benchmarks by name."""
+    return BENCHES.all()
 
 
 def bench_class(name: str) -> type[Bench[Any, Any]]:
     """The class of a benchmark; near names are suggested where there is none."""
-    if name not in _BENCHES:
-        raise unknown("benchmark", name, _BENCHES)
-    return _BENCHES[name]
+    return BENCHES.get(name)
 
 
 def build_bench(name: str, **params: Any) -> Bench[Any, Any]:
