@@ -14,7 +14,8 @@ from records import AT_35, baseline, make, put
 from rich.console import Console
 
 from asap_eval import record as rec
-from asap_eval.cli.report.command import main, render
+from asap_eval.cli.report import main
+from asap_eval.cli.report.tables import render
 from asap_eval.methods.parts.predictors import TRAINED
 from asap_eval.report.layouts.overview import BELOW, overview
 from asap_eval.report.render import DASH, Table, print_rich, to_markdown

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from asap_eval.bench.bench import bench_class
 from asap_eval.cli.authors import KIND, fill
 from asap_eval.cli.groups import TIMM
+from asap_eval.cli.keys import Keys
 from asap_eval.errors import BadValueError, unknown
 from asap_eval.experiment.file import FILE
 from asap_eval.method import method_class
@@ -23,33 +24,6 @@ from asap_eval.record import Budget, Job
 from asap_eval.train.head.fit import Recipe
 
 STAGES = ("eval", "train")
-
-
-@dataclass
-class Keys:
-    """Keys that stand alone, and their types; what they mean stands in ``conf/config.yaml``."""
-
-    stage: str = "eval"
-    k: float | None = None
-    data: str | None = None
-    images: str | None = None
-    methods: Any = None
-    tasks: Any = None
-    weights: str | None = None
-    limit: int | None = None
-    sample: str = "first"
-    target: float | None = None
-    batch_size: int = 32
-    device: str = "cpu"
-    dtype: str = "float32"
-    seed: int = 0
-    speed: bool = False
-    macs_convention: str = "full"
-    results: str = "results"
-    workers: int = 0
-    force: bool = False
-    debug: bool = False
-    plan: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +62,7 @@ def settings_of(
     plain = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
     if not choice.get("model"):
         raise BadValueError(
-            "model is missing: name one (asap-eval-ls models), for instance model=deit_tiny. "
+            "model is missing: name one (asap-eval ls models), for instance model=deit_tiny. "
             "Without model, method, bench, data and experiment the bundled example runs."
         )
     spec = _model(plain["model"])
