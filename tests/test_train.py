@@ -234,7 +234,7 @@ def test_training_lowers_the_loss_and_leaves_the_backbone(
     state = torch.get_rng_state()
     weights = {"ce": 0.0, "kl": 0.5, "ratio": 5.0, "keep": 0.2, "lr": 1e-2}
     asked = job(method, pictures, tmp_path / "p.safetensors", epochs=20, batch_size=12, **weights)
-    out = train(asked, "asap-train …")
+    out = train(asked, "asap-eval train …")
     said = read_metadata(out)
     assert float(said["loss_last_epoch"]) < 0.6 * float(said["loss_first_epoch"])
     assert tensors_sha256(backbone) == before
@@ -245,7 +245,7 @@ def test_training_lowers_the_loss_and_leaves_the_backbone(
 
     assert said["trained"] == TRAINED
     facts = {"method": method, "backbone_sha256": "0" * 64, "blocks": "[2, 3]", "steps": "20"}
-    facts |= {"images": "12", "data": str(pictures), "command": "asap-train …", "failed": "0"}
+    facts |= {"images": "12", "data": str(pictures), "command": "asap-eval train …", "failed": "0"}
     assert facts.items() <= said.items()
 
     with asap_eval.reduce(backbone, method, k=KEEP, blocks=[2, 3], checkpoint=str(out)) as trace:
@@ -340,7 +340,7 @@ def test_what_cannot_be_trained_is_refused(
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_without_a_checkpoint_names_the_command(method: str) -> None:
     with (
-        pytest.raises(BadValueError, match=f"asap-train method={method} "),
+        pytest.raises(BadValueError, match=f"asap-eval train method={method} "),
         asap_eval.reduce(model := tiny.vit(1), method, blocks=[2]),
     ):
         tiny.output(model, tiny.images(1))
@@ -394,7 +394,7 @@ def test_trained_predictors_run_through_the_command_line(
     out, err = capsys.readouterr()
     assert out.splitlines() == [str(file)]
     assert "epoch 1/1: loss" in err
-    assert read_metadata(file)["command"].startswith("asap-train method=spot out=")
+    assert read_metadata(file)["command"].startswith("asap-eval train method=spot out=")
     assert json.loads(read_metadata(file)["options"]) == {"history": 2, "hidden": None}
 
     words = [*TINY, f"data={pictures}", "method=spot", "k=0.5", "method.blocks=[3]"]

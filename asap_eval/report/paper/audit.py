@@ -33,7 +33,7 @@ def audit_sheet(checks: list[Check]) -> Sheet:
         columns=HEADS,
         rows=tuple(lines),
         footnotes=tuple(map(_note, checks)),
-        command="asap-report audit",
+        command="asap-eval report audit",
     )
 
 

@@ -107,7 +107,7 @@ def paper_sheet(
         columns=_heads(table),
         rows=tuple(lines),
         footnotes=tuple(_notes(experiment, groups, heads)),
-        command=f"asap-report table={table.name}",
+        command=f"asap-eval report table={table.name}",
     )
     return _trimmed(table, sheet)
 
