@@ -17,6 +17,7 @@ from asap_eval.cli.experiment import Row, check_files, rows_of, rows_of_methods
 from asap_eval.cli.groups import GROUPS, TIMM
 from asap_eval.cli.guard import FAILED, INTERRUPTED, guarded
 from asap_eval.cli.keys import Keys
+from asap_eval.cli.lists import with_brackets
 from asap_eval.cli.output import Result, show
 from asap_eval.cli.overrides import check, keys_of, names_a_run, opened, parsed, values_of
 from asap_eval.cli.planning import plan_of, training_plan_of
@@ -102,8 +103,9 @@ def _complete(words: Sequence[str], asked: Asked, extra: Sequence[Path]) -> list
         AsapEvalError: a key, choice or option that does not exist, or a sweep without ``-m``.
     """
     texts = [opened(text) for text in words]
+    check(parsed(texts), extra)
+    texts = with_brackets(texts, multirun=asked.multirun)
     overrides = parsed(texts)
-    check(overrides, extra)
     for override in overrides:
         if override.key_or_group == "experiment":
             check_files(values_of(override), extra)
@@ -147,6 +149,9 @@ def _jobs_of(given: Sequence[str], extra: Sequence[Path], made: set[Path]) -> in
         rows = [Row(whole.overrides, own)]
     else:
         experiment, rows = rows_of(whole)
+    for chosen in dict.fromkeys(row.settings.chosen for row in rows if row.settings):
+        if chosen:
+            say(f"auto: {chosen}")
     if config.stage == "train":
         return _train(rows)
     if config.plan is True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
@@ -15,6 +16,7 @@ from asap_eval.bench.bench import bench_class
 from asap_eval.cli.authors import KIND, fill
 from asap_eval.cli.groups import TIMM
 from asap_eval.cli.keys import Keys
+from asap_eval.cli.machine import fitted
 from asap_eval.errors import BadValueError, unknown
 from asap_eval.experiment.file import FILE
 from asap_eval.method import method_class
@@ -33,8 +35,9 @@ class Settings:
     Attributes:
         job: what decides the numbers. results: folder of the records. workers: processes that
             load images. force: run again what is done. plan: only say what would run.
-        config: the resolved configuration, for the record. recipe: how to train a head instead of
-            measuring; None with stage=eval.
+        config: the resolved configuration, for the record. chosen: what of it the machine decides
+            (`asap_eval.cli.machine`). recipe: how to train a head instead of measuring; None with
+            stage=eval.
     """
 
     job: Job
@@ -43,6 +46,7 @@ class Settings:
     force: bool
     plan: bool
     config: dict[str, Any]
+    chosen: str = ""
     recipe: Recipe | None = None
 
 
@@ -78,6 +82,8 @@ def settings_of(
         found, options = fill(spec.name, name, given, budget=budget is not None)
         keys.k = keys.k if found is None else float(found)
         params.update(options)
+    on = fitted(keys, spec, bench)
+    plain.update(dataclasses.asdict(on))
     _one_of("sample", keys.sample, Job)
     _one_of("macs_convention", keys.macs_convention, Job)
     return Settings(
@@ -102,18 +108,19 @@ def settings_of(
             limit=keys.limit,
             sample=keys.sample,  # type: ignore[arg-type]
             budget=budget,
-            batch_size=keys.batch_size,
-            device=keys.device,
-            dtype=keys.dtype,
+            batch_size=on.batch_size,
+            device=on.device,
+            dtype=on.dtype,
             seed=keys.seed,
             speed=keys.speed,
             macs_convention=keys.macs_convention,  # type: ignore[arg-type]
         ),
         results=Path(keys.results).expanduser(),
-        workers=keys.workers,
+        workers=on.workers,
         force=keys.force,
         plan=keys.plan,
         config={key: value for key, value in plain.items() if key not in FILE},
+        chosen=on.said(keys),
         recipe=_recipe(keys.stage, plain["train"] or {}),
     )
 
