@@ -18,6 +18,7 @@ from asap_eval.bench.seen import seen
 from asap_eval.cli.crops import crop_maps
 from asap_eval.decoding import EXTENSIONS
 from asap_eval.errors import AsapEvalError, BadValueError
+from asap_eval.files.archive import path_of
 from asap_eval.hosts import geometry_of, install
 from asap_eval.method import build
 from asap_eval.models import load_model
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "params": _params(args.option),
         }
         if args.source.suffix.lower() in STILL:
-            maps = crop_maps(args.source, args.model, args.method, **given)
+            maps = crop_maps(path_of(str(args.source)), args.model, args.method, **given)
         else:
             maps = keep_maps(args.source, args.model, args.method, frames=args.frames, **given)
         for path, save in ((args.out, save_strip), (args.animate, save_animated)):
