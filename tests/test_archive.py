@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import re
 import stat
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import test_images
 from PIL import Image
+from project import ROOT
 from test_images import WNIDS, encoded, folder_of, transform, wnids
 from test_saliency import photographs
 
@@ -24,7 +26,10 @@ from asap_eval.errors import DataError
 from asap_eval.files import fingerprint
 from asap_eval.files.archive import path_of
 from asap_eval.files.fingerprint import content_of
+from asap_eval.paths import PACKAGE
 from asap_eval.vlm.pictures import open_pictures
+
+EXAMPLE = PACKAGE / "example" / "digits.zip"
 
 
 def zipped(folder: Path, method: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -313,3 +318,18 @@ def test_threads_and_copies_of_a_set_read_the_same(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(packed.store.read, packed.places)) == expected
         assert list(pool.map(again.store.read, again.places)) == expected
+
+
+# The bundled example
+
+
+def test_the_example_is_written_the_same_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    with zipfile.ZipFile(EXAMPLE) as archive:
+        files = {name: archive.read(name) for name in reversed(archive.namelist())}
+    assert len([name for name in files if re.fullmatch(r"images/\d/\d{3}\.png", name)]) == 540
+    assert {n.replace("images", "masks") for n in files} == {n for n in files if n[0] == "m"}
+    importlib.import_module("digits_task").write_archive(files, tmp_path / "again.zip")
+    assert (tmp_path / "again.zip").read_bytes() == EXAMPLE.read_bytes()
