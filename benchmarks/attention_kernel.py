@@ -28,10 +28,10 @@ from rich.table import Table
 from torch import Tensor
 
 import asap_eval  # noqa: F401  (its first import decides the order of the others)
-from asap_eval.bench.speed import backend
 from asap_eval.hosts.attention import attend, attend_with_maps
 from asap_eval.hosts.layout import Layout
 from asap_eval.kernels import attention_kernel, available, packed_attention
+from asap_eval.timing.speed import backend
 
 SHAPES: dict[str, tuple[int, tuple[int, ...]]] = {
     "DeiT-Tiny": (3, (197,) * 32),

@@ -23,11 +23,11 @@ import contenders
 import torch
 from invariance_table import put, table
 
-from asap_eval.bench.speed import Pixels
 from asap_eval.hosts import install
 from asap_eval.method import build
 from asap_eval.models import load_model
 from asap_eval.runner import provenance
+from asap_eval.timing.speed import Pixels
 
 MODEL = "deit_tiny"
 

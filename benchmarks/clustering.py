@@ -28,11 +28,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from asap_eval.bench.images import image_batches, open_images
-from asap_eval.bench.speed import backend
+from asap_eval.data.images import image_batches, open_images
 from asap_eval.hosts import install
 from asap_eval.method import Need, Reducer, View, build, method_class
 from asap_eval.models import LoadedModel, load_model
+from asap_eval.timing.speed import backend
 from asap_eval.tokens import Reduction, Tokens
 
 WARMUP = 20

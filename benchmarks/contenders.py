@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from asap_eval.bench.images import image_batches, open_images
-from asap_eval.bench.macs import model_macs, unpruned_macs
-from asap_eval.bench.speed import Pixels, spread
-from asap_eval.budget import Found, search, whole_knob
+from asap_eval.data.images import image_batches, open_images
 from asap_eval.hosts import geometry_of, install
 from asap_eval.method import Batch, build
 from asap_eval.models import LoadedModel
+from asap_eval.runner.search import Found, search, whole_knob
+from asap_eval.timing.speed import Pixels, spread
+from asap_eval.work.macs import model_macs, unpruned_macs
 
 
 def parser(

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from cost_rows import Contender
+from cost_sections import Sections, milliseconds
 from cost_watch import new_positions, rounds_of
 from torch import Tensor, nn
 
-from asap_eval.bench.sections import Sections, milliseconds
 from asap_eval.hosts.llama import LanguageSeam
 from asap_eval.hosts.prompts import Prompts
 from asap_eval.method import build

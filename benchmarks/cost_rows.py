@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from asap_eval import nystroem
 from asap_eval.method import method_class
 from asap_eval.methods import (
     asap,
@@ -20,6 +19,7 @@ from asap_eval.methods import (
     visionzip,
     vispruner,
 )
+from asap_eval.methods.parts import nystroem
 
 USED = 23
 """Blocks whose output LLaVA reads; the 24th runs in the unpruned model alone."""

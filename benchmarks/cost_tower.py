@@ -11,22 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 from cost_rows import USED, Contender
+from cost_sections import Sections, milliseconds
 from cost_watch import rounds_of
 from PIL import Image
 from torch import Tensor
 
-from asap_eval.bench.sections import Sections, milliseconds
-from asap_eval.bench.speed import fastest_unpruned
 from asap_eval.hosts import backbone_of
 from asap_eval.hosts.backbone import Backbone
 from asap_eval.hosts.seam import Seam
-from asap_eval.learned import Learned
 from asap_eval.method import Reducer, build, method_class
+from asap_eval.methods.parts.learned import Learned
+from asap_eval.methods.parts.predictors import write_predictors
 from asap_eval.methods.spot import STATISTICS, Spot
 from asap_eval.models import model_specs
 from asap_eval.models.llava import fill
 from asap_eval.models.vlm import PEAK, SEED
-from asap_eval.predictors import write_predictors
+from asap_eval.timing.speed import fastest_unpruned
 
 
 def tower_of(options: argparse.Namespace) -> Backbone:

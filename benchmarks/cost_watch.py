@@ -10,18 +10,19 @@ from typing import Any
 
 import torch
 from cost_rows import ONCE, OWN, Contender
+from cost_sections import Sections
 from torch import Tensor
 from torch.nn import functional as F
 
-from asap_eval.bench.sections import Sections
-from asap_eval.bench.speed import spread
 from asap_eval.hosts import attention, forward, replacing, seam
 from asap_eval.hosts.forward import Pass
 from asap_eval.hosts.layout import Layout
-from asap_eval.hosts.llama import LanguageSeam, Reading
+from asap_eval.hosts.llama import LanguageSeam
 from asap_eval.hosts.overriding import override
 from asap_eval.hosts.probe import Probe
+from asap_eval.hosts.reading import Reading
 from asap_eval.method import Reducer
+from asap_eval.timing.speed import spread
 
 MAPS, REPLACED = "attention maps", "attention through landmarks"
 FUSED, NOT_RUN = "fused attention", "fused attention not run"
@@ -100,7 +101,7 @@ def _beside(
 ) -> Callable[..., Any]:
     """Times attention as a section, and on the same tensors at that moment, before it and behind it
     in turn, that of the fastest unpruned model: the kernel that the tower's blocks run with (see
-    `asap_eval.bench.speed.Unpruned`); in the language model (causal) PyTorch's fused attention."""
+    `asap_eval.timing.speed.Unpruned`); in the language model (causal) PyTorch's fused attention."""
 
     def unpruned(q: Tensor, k: Tensor, v: Tensor, *args: Any) -> None:
         given = [value for value in args if isinstance(value, Layout)]

@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 import asap_eval  # noqa: F401  (its first import decides the order of the others)
-from asap_eval.bench.vlm_macs import unpruned_prefill
 from asap_eval.hosts import LlavaGeometry, llava_geometry
 from asap_eval.models import model_specs
 from asap_eval.models.vlm import shape_of
+from asap_eval.work.language import unpruned_prefill
 
 MODELS = ("llava15_7b", "llava_next_7b")
 

@@ -2,7 +2,7 @@
 
     python benchmarks/methods.py --data imagenet/val --weights deit_tiny.safetensors
 
-Every row times its contenders in turns on the same real images (asap_eval/bench/speed.py): the
+Every row times its contenders in turns on the same real images (asap_eval/timing/speed.py): the
 untouched model with torch's fused attention, the unpruned model with our kernel where there is one,
 the model that reads what the method reads and removes nothing, and the method. The headline is over
 the faster of the first two; the ideal is MACs over MACs with the method's own products left out.
@@ -25,11 +25,11 @@ from rich.console import Console
 from rich.table import Table
 
 import asap_eval  # noqa: F401  (registers the methods)
-from asap_eval.authors import ABOUT, entries
-from asap_eval.bench.speed import Pixels, backend, measure_speed
+from asap_eval.cli.authors import ABOUT, entries
 from asap_eval.errors import AsapEvalError
 from asap_eval.method import build, method_class
 from asap_eval.models import LoadedModel, load_model
+from asap_eval.timing.speed import Pixels, backend, measure_speed
 
 AUTHORS = "authors'"
 

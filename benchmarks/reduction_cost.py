@@ -43,8 +43,8 @@ from rich.console import Console
 from rich.table import Table
 
 import asap_eval  # noqa: F401  (registers the methods)
-from asap_eval.bench.speed import backend, spread
 from asap_eval.models.vlm import SEED
+from asap_eval.timing.speed import backend, spread
 
 PAPER = {"walk, early stop": (8, 311), "walk, all layers": (29, 311)}
 """Table 9: milliseconds more than the whole unpruned LLaVA-NeXT's 311, on an A100."""

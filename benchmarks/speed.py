@@ -1,6 +1,6 @@
 """What the walk costs, what arrives of the saving, and what memory it takes.
 
-One command, one process, contenders in turns (see asap_eval/bench/speed.py):
+One command, one process, contenders in turns (see asap_eval/timing/speed.py):
 
     python benchmarks/speed.py --data imagenet/val --weights deit_tiny.safetensors
 
@@ -23,12 +23,12 @@ from rich.console import Console
 from rich.table import Table
 
 import asap_eval  # noqa: F401  (registers the methods)
-from asap_eval.bench.macs import unpruned_macs
-from asap_eval.bench.memory import peak_gb
-from asap_eval.bench.speed import backend, measure_speed, spread
 from asap_eval.hosts import geometry_of, install
 from asap_eval.method import Reducer, build
 from asap_eval.models import LoadedModel, load_model
+from asap_eval.timing.memory import peak_gb
+from asap_eval.timing.speed import backend, measure_speed, spread
+from asap_eval.work.macs import unpruned_macs
 
 NEVER = float("inf")
 

@@ -23,16 +23,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from asap_eval.bench.convention import CONVENTIONS
-from asap_eval.bench.macs import unpruned_attention_macs, unpruned_macs
-from asap_eval.bench.speed import backend
+from asap_eval.data.videos.listing import EXTENSIONS, Listing
+from asap_eval.data.videos.loader import VideoBatch, video_batches
+from asap_eval.data.videos.sampling import Sampling
+from asap_eval.data.videos.store import VideoStore
 from asap_eval.hosts import geometry_of
 from asap_eval.models import LoadedModel, load_model
-from asap_eval.video.encoder import encoder_of, features
-from asap_eval.video.listing import EXTENSIONS, Listing
-from asap_eval.video.loader import VideoBatch, video_batches
-from asap_eval.video.sampling import Sampling
-from asap_eval.video.store import VideoStore
+from asap_eval.models.encoder import encoder_of, features
+from asap_eval.timing.speed import backend
+from asap_eval.work.convention import CONVENTIONS
+from asap_eval.work.macs import unpruned_attention_macs, unpruned_macs
 
 
 def main() -> None:

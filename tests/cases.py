@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import asap_eval
-from asap_eval.learned import Learned
 from asap_eval.method import Reducer, build
+from asap_eval.methods.parts.learned import Learned
 from asap_eval.trace import Trace
 
 

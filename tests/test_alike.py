@@ -9,16 +9,17 @@ import clips
 import pytest
 from pictures import picture_folder
 
-from asap_eval.bench import answers as answering
-from asap_eval.bench import vlm_rows
-from asap_eval.bench.alike import ENOUGH, FirstSamples
-from asap_eval.bench.images import ImageSet
+from asap_eval.bench.first_samples import ENOUGH, FirstSamples
+from asap_eval.bench.language import answers as answering
+from asap_eval.bench.language import rows as vlm_rows
+from asap_eval.data.images import ImageSet
+from asap_eval.data.questions.pictures import Pictures
+from asap_eval.data.videos.store import VideoStore
 from asap_eval.errors import SetUpError
 from asap_eval.record import Budget, Job, read_records
-from asap_eval.runner import head, run
-from asap_eval.video.store import VideoStore
-from asap_eval.video.training import Recipe
-from asap_eval.vlm.pictures import Pictures
+from asap_eval.runner import run
+from asap_eval.train.head import run as head
+from asap_eval.train.head.fit import Recipe
 
 MANY = 5 * ENOUGH
 

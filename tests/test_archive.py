@@ -18,16 +18,16 @@ from project import ROOT
 from test_images import WNIDS, encoded, folder_of, transform, wnids
 from test_saliency import photographs
 
-from asap_eval.bench.images import image_batches
 from asap_eval.bench.keepmaps import LooseStore
-from asap_eval.bench.masks import MaskStore
 from asap_eval.cli.crops import crop_maps
+from asap_eval.data.images import image_batches
+from asap_eval.data.masks import MaskStore
+from asap_eval.data.questions.pictures import open_pictures
 from asap_eval.errors import DataError
 from asap_eval.files import fingerprint
 from asap_eval.files.archive import path_of
 from asap_eval.files.fingerprint import content_of
 from asap_eval.paths import PACKAGE
-from asap_eval.vlm.pictures import open_pictures
 
 EXAMPLE = PACKAGE / "example" / "digits.zip"
 

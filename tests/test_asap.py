@@ -27,7 +27,7 @@ import asap_eval
 from asap_eval.errors import AsapEvalError, UnsupportedModelError
 from asap_eval.kernels import walk
 from asap_eval.methods.asap import ASAP
-from asap_eval.selection import even_ranks, largest_remainders
+from asap_eval.methods.parts.selection import even_ranks, largest_remainders
 from asap_eval.trace import Trace
 
 SIZE, COUNT, SEED = 32, 12, 3

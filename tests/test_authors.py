@@ -13,14 +13,14 @@ from hydra import compose, initialize_config_dir
 from pictures import picture_folder
 from torch import nn
 
-from asap_eval.authors import ABOUT, entries, fill, known_models
 from asap_eval.cli import main
+from asap_eval.cli.authors import ABOUT, entries, fill, known_models
 from asap_eval.cli.groups import register_choices
+from asap_eval.cli.ls import main as ls
 from asap_eval.cli.overrides import keys_of
 from asap_eval.cli.settings import settings_of
 from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError
 from asap_eval.hosts import geometry_of
-from asap_eval.ls import main as ls
 from asap_eval.method import Batch, build, method_class
 from asap_eval.models import model_specs
 from asap_eval.models.clip_tower import ClipTower

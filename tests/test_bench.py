@@ -13,22 +13,22 @@ from pictures import picture_folder
 from torch import Tensor
 
 from asap_eval.bench import bench as registry
-from asap_eval.bench import speed
 from asap_eval.bench.bench import benches, build_bench
 from asap_eval.bench.image_bench import ImageBench
-from asap_eval.bench.images import ImageBatch, ImageSet, Sample, open_images
+from asap_eval.data.images import ImageBatch, ImageSet, Sample, open_images
 from asap_eval.errors import BadValueError, UnknownNameError
 from asap_eval.hosts import Geometry
-from asap_eval.journal import Row
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedModel
 from asap_eval.options import options
 from asap_eval.paths import conf_dir
 from asap_eval.record import Budget, Job, job_key, read_record
+from asap_eval.record.journal import Row
 from asap_eval.report.table import overview
 from asap_eval.runner import run
 from asap_eval.runner.prepare import _modules
 from asap_eval.runner.sources import _closure
+from asap_eval.timing import speed
 from asap_eval.trace import Trace
 
 

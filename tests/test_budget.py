@@ -12,11 +12,11 @@ from pictures import picture_folder
 
 from asap_eval.bench import bench
 from asap_eval.bench.imagenet import ImageNet
-from asap_eval.budget import PROMISE, TOLERANCE, search, whole_knob
 from asap_eval.errors import BudgetError, UnreachableError
 from asap_eval.method import build
 from asap_eval.record import Budget, Job
 from asap_eval.runner import Outcome, run
+from asap_eval.runner.search import PROMISE, TOLERANCE, search, whole_knob
 
 
 def counted(function: Callable[[float], float]) -> tuple[Callable[[float], float], list[float]]:

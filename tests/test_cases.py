@@ -13,7 +13,7 @@ import torch
 from records import make, put
 
 from asap_eval import record as rec
-from asap_eval.bench.vlm_keep import keep_maps
+from asap_eval.bench.language.keepmaps import keep_maps
 from asap_eval.method import build
 from asap_eval.report.cli import main
 

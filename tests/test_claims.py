@@ -12,7 +12,7 @@ from test_report import cells, make, put
 from test_walk import image
 
 from asap_eval import record as rec
-from asap_eval.bench.walk_analysis import analyse
+from asap_eval.bench.walk.analysis import analyse
 from asap_eval.errors import RecordError
 from asap_eval.experiment import bench_defaults
 from asap_eval.report import claim_rules as rules

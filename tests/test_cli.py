@@ -495,7 +495,7 @@ def test_a_plan_fetches_no_weights(
     for name in ("hf_hub_download", "snapshot_download"):
         monkeypatch.setattr(huggingface_hub, name, lambda *_, **__: pytest.fail("fetched"))
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
-    monkeypatch.setattr("asap_eval.bench.outlook.cached", lambda *_: False)
+    monkeypatch.setattr("asap_eval.bench.plan.cached", lambda *_: False)
     monkeypatch.setattr("asap_eval.models.clip_tower.load_published", lambda *_: pytest.fail("is"))
     code, out, err = command(*more, f"data={pictures}", "plan=true")
     text = "\n".join(out)
@@ -508,8 +508,8 @@ def test_a_plan_fetches_no_weights(
 
 @pytest.mark.parametrize("data", ["hfds/owner/name@val", "wds/https://host/{0..9}.tar"])
 def test_a_plan_fetches_no_data(data: str, command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asap_eval.bench.outlook.cached", lambda *_: False)
-    monkeypatch.setattr("asap_eval.bench.images.open_images", lambda *_, **__: pytest.fail("is"))
+    monkeypatch.setattr("asap_eval.bench.plan.cached", lambda *_: False)
+    monkeypatch.setattr("asap_eval.data.images.open_images", lambda *_, **__: pytest.fail("is"))
     code, out, _ = command(*TINY, f"data='{data}'", "plan=true")
     assert code == 1
     assert f"missing: data: {data} is not in the local cache" in "\n".join(out)

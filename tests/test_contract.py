@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend
 
 import asap_eval
-from asap_eval.bench.speed import Unpruned
 from asap_eval.errors import AsapEvalError, UnsupportedModelError
 from asap_eval.hosts import attention, geometry_of, gpu_attention, install
 from asap_eval.hosts.layout import Layout
 from asap_eval.method import Need, Reducer, Site, View, build, methods
+from asap_eval.timing.speed import Unpruned
 from asap_eval.tokens import Reduction
 from asap_eval.trace import Trace
 

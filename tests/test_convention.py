@@ -14,18 +14,18 @@ import tiny
 import torch
 
 import asap_eval
-from asap_eval.bench.convention import CONVENTIONS
-from asap_eval.bench.macs import (
+from asap_eval.errors import BadValueError
+from asap_eval.hosts import Geometry, geometry_of
+from asap_eval.models import model_specs
+from asap_eval.models.lvvit import lvvit_s
+from asap_eval.work.convention import CONVENTIONS
+from asap_eval.work.macs import (
     attention_macs,
     model_macs,
     unpruned_attention_macs,
     unpruned_macs,
 )
-from asap_eval.bench.work import check_convention, macs_block, macs_change
-from asap_eval.errors import BadValueError
-from asap_eval.hosts import Geometry, geometry_of
-from asap_eval.models import model_specs
-from asap_eval.models.lvvit import lvvit_s
+from asap_eval.work.rows import check_convention, macs_block, macs_change
 
 FULL, PAPER = CONVENTIONS["full"], CONVENTIONS["paper"]
 

@@ -15,14 +15,14 @@ from PIL import ExifTags, Image
 from timm.data import create_transform
 
 from asap_eval.bench.bench import build_bench
-from asap_eval.bench.images import image_batches, open_images
-from asap_eval.bench.masks import Coverage, MaskStore
 from asap_eval.cli.crops import crop_maps
-from asap_eval.decoding import EXTENSIONS, decode
+from asap_eval.data.decoding import EXTENSIONS, decode
+from asap_eval.data.images import image_batches, open_images
+from asap_eval.data.masks import Coverage, MaskStore
+from asap_eval.data.questions.documents import decoded
+from asap_eval.data.questions.pictures import open_pictures
 from asap_eval.errors import DataError
 from asap_eval.models import load_model
-from asap_eval.vlm.documents import decoded
-from asap_eval.vlm.pictures import open_pictures
 
 T = Image.Transpose
 STORED = {

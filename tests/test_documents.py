@@ -12,9 +12,9 @@ from hub_stand_in import Hub
 from hub_stand_in import hub as hub  # a fixture
 from PIL import Image
 
+from asap_eval.data.questions.documents import Documents, open_documents
+from asap_eval.data.questions.tasks import TASKS
 from asap_eval.errors import DataError
-from asap_eval.vlm.documents import Documents, open_documents
-from asap_eval.vlm.tasks import TASKS
 
 datasets = pytest.importorskip("datasets", reason="the extra [vlm] is not installed")
 

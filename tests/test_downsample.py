@@ -15,13 +15,13 @@ from pictures import picture_folder
 from torch import Tensor, nn
 
 import asap_eval
-from asap_eval.bench.macs import model_macs, unpruned_macs
 from asap_eval.errors import AsapEvalError
 from asap_eval.hosts import geometry_of
 from asap_eval.method import build
 from asap_eval.record import Budget, Job
 from asap_eval.runner import run
 from asap_eval.tokens import covering
+from asap_eval.work.macs import model_macs, unpruned_macs
 
 host = functools.cache(lambda name: tiny.HOSTS[name]())
 on_every_host = pytest.mark.parametrize("name", tiny.HOSTS)

@@ -17,12 +17,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 import asap_eval
-from asap_eval.bench.macs import model_macs, unpruned_macs
-from asap_eval.budget import PROMISE, Found, search, whole_knob
 from asap_eval.errors import BudgetError
 from asap_eval.hosts import Geometry, geometry_of
 from asap_eval.method import Batch, build
 from asap_eval.models.lvvit import LVViT, lvvit_s
+from asap_eval.runner.search import PROMISE, Found, search, whole_knob
+from asap_eval.work.macs import model_macs, unpruned_macs
 
 REAL = {
     "T": lambda: timm.create_model("deit_tiny_patch16_224"),

@@ -15,12 +15,12 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 import asap_eval
-from asap_eval.bench.vlm_macs import decode_macs, prefill_ledger
 from asap_eval.errors import BadValueError, UnsupportedModelError
 from asap_eval.hosts import install, llava_geometry
 from asap_eval.method import Reducer, View, build
 from asap_eval.models import load_vlm
 from asap_eval.tokens import Reduction
+from asap_eval.work.language import decode_macs, prefill_ledger
 
 BLOCKS = [4, 5, 11]
 

@@ -14,11 +14,11 @@ import torch
 from flops import counting
 from project import ROOT
 
-from asap_eval.bench.vlm_macs import prefill_ledger
 from asap_eval.hosts import install, llava_geometry
 from asap_eval.method import build
 from asap_eval.models import llava, model_specs
 from asap_eval.packing import Newline
+from asap_eval.work.language import prefill_ledger
 
 TEXT = (35, 20)
 """Tokens before and behind the image: as LLaVA's prompt has them on a short question."""

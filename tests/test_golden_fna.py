@@ -10,8 +10,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import asap_eval
-from asap_eval import nystroem
 from asap_eval.errors import BadValueError
+from asap_eval.methods.parts import nystroem
 
 
 @g.files("fna", "fn_*")

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 import asap_eval
-from asap_eval.bench.macs import unpruned_macs
 from asap_eval.hosts import geometry_of, install
 from asap_eval.method import Batch, Reducer, View
 from asap_eval.models.lvvit import LVViT, lvvit_s
 from asap_eval.tokens import Reduction
+from asap_eval.work.macs import unpruned_macs
 
 OURS = ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "skip_lam")
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from asap_eval.matching import match, removable
+from asap_eval.methods.parts.matching import match, removable
 from asap_eval.methods.tome import Tome
 from asap_eval.tokens import Reduction, Tokens
 

@@ -13,7 +13,7 @@ from tiny_llava import generate
 from torch import Tensor
 
 import asap_eval
-from asap_eval.matching import match, removable
+from asap_eval.methods.parts.matching import match, removable
 from asap_eval.models import LoadedVlm, ModelSpec, load_vlm
 from asap_eval.tokens import Reduction, Tokens
 

@@ -10,7 +10,6 @@ import tiny
 import torch
 
 import asap_eval
-from asap_eval.bench.macs import model_macs, unpruned_macs
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import geometry_of, install
 from asap_eval.method import Need
@@ -22,6 +21,7 @@ from asap_eval.methods.zero_tprune import (
     page_rank,
 )
 from asap_eval.trace import Trace
+from asap_eval.work.macs import model_macs, unpruned_macs
 
 BOUNDS = ("scaled", 0.01, 0.7)
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageFile
 from torch import Tensor
 
-from asap_eval.bench.images import ImageBatch, ImageSet, image_batches, open_images
+from asap_eval.data.images import ImageBatch, ImageSet, image_batches, open_images
 from asap_eval.errors import BadValueError, DataError, UnknownNameError
 
 WNIDS = {"n01443537": 1, "n02085620": 151, "n15075141": 999}

@@ -17,26 +17,26 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from asap_eval.bench.bench import build_bench
-from asap_eval.bench.kinetics import Kinetics
-from asap_eval.bench.macs import unpruned_macs
+from asap_eval.bench.video.kinetics import Kinetics
 from asap_eval.cli import main
+from asap_eval.data.videos.decode import read_frames
 from asap_eval.errors import AsapEvalError, BadValueError, DataError, WeightsError
 from asap_eval.experiment import load as load_experiment
 from asap_eval.hosts import geometry_of, install
-from asap_eval.journal import Journal
 from asap_eval.method import build
 from asap_eval.models import LoadedModel, load_model
+from asap_eval.models.encoder import encoder_of, features
+from asap_eval.models.video_head import Head, accuracy, load_head, save_head
 from asap_eval.record import Budget, Job, Macs, RunRecord, read_record
+from asap_eval.record.journal import Journal
 from asap_eval.report.experiment import experiment_tables
 from asap_eval.report.match import matched
 from asap_eval.report.table import overview
 from asap_eval.runner import Outcome, run
-from asap_eval.runner import head as training
-from asap_eval.video import cache
-from asap_eval.video.decode import read_frames
-from asap_eval.video.encoder import encoder_of, features
-from asap_eval.video.head import Head, accuracy, load_head, save_head
-from asap_eval.video.training import Recipe
+from asap_eval.train.head import features as cache
+from asap_eval.train.head import run as training
+from asap_eval.train.head.fit import Recipe
+from asap_eval.work.macs import unpruned_macs
 
 CLASSES = clips.CLASSES
 TINY = {

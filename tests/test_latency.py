@@ -12,16 +12,16 @@ import tiny_llava as small
 import torch
 from PIL import ImageFile
 
-import asap_eval.bench.phases
+import asap_eval.timing.answer
 from asap_eval.bench.bench import build_bench
-from asap_eval.bench.phases import timed_answer
-from asap_eval.bench.speed import fastest_unpruned
 from asap_eval.cli import command as cli
+from asap_eval.data.questions.pictures import open_pictures
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import install
 from asap_eval.method import build
 from asap_eval.record import read_record
-from asap_eval.vlm.pictures import open_pictures
+from asap_eval.timing.answer import timed_answer
+from asap_eval.timing.speed import fastest_unpruned
 
 Run = Callable[..., tuple[int, list[str], str]]
 
@@ -61,7 +61,7 @@ def test_phases_of_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start, the language model's first call, the first logits, the end: one look at each."""
     loaded, given = small.vlm("llava_tiny"), small.inputs("llava_tiny", 0, 1)
     plain = small.generate(loaded, given, 5)
-    monkeypatch.setattr(asap_eval.bench.phases, "time", Clock())
+    monkeypatch.setattr(asap_eval.timing.answer, "time", Clock())
     out, phases = timed_answer(loaded.model, given, max_new_tokens=5)
     assert torch.equal(out, plain)
     assert phases._asdict() == {"encode": 1e3, "prefill": 2e3, "decode": 1e3, "answer": 3e3}

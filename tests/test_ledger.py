@@ -22,11 +22,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import asap_eval
-from asap_eval.bench.macs import model_macs, unpruned_macs
+from asap_eval.cli.ls import hosts_table
 from asap_eval.errors import UnsupportedModelError
 from asap_eval.hosts import backbone_of, geometry_of, llava_geometry
-from asap_eval.ls import hosts_table
 from asap_eval.models import timm_names
+from asap_eval.work.macs import model_macs, unpruned_macs
 
 NAMES = timm_names.names()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from asap_eval.bench.bench import benches
-from asap_eval.ls import main, options_table, type_name
+from asap_eval.cli.ls import main, options_table, type_name
 from asap_eval.method import methods
 from asap_eval.models import model_specs
 

@@ -19,7 +19,7 @@ from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor
 
 import asap_eval
-from asap_eval.bench.images import image_batches, open_images
+from asap_eval.data.images import image_batches, open_images
 from asap_eval.errors import (
     BadValueError,
     UnknownNameError,

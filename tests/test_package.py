@@ -76,8 +76,8 @@ def test_wheel_has_the_commands_and_the_licence(wheel: Path) -> None:
     for line in (
         "asap-eval = asap_eval.cli:main",
         "asap-report = asap_eval.report.cli:main",
-        "asap-eval-ls = asap_eval.ls:main",
-        "asap-train = asap_eval.train.cli:main",
+        "asap-eval-ls = asap_eval.cli.ls:main",
+        "asap-train = asap_eval.cli.train:main",
     ):
         assert line in text
     assert any(name.endswith("licenses/LICENSE") for name in names)
@@ -90,7 +90,8 @@ def test_wheel_works_from_any_folder(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
     script = (
-        "from asap_eval import ls, paths; print(paths.conf_dir()); raise SystemExit(ls.main([]))"
+        "from asap_eval import paths; from asap_eval.cli import ls; "
+        "print(paths.conf_dir()); raise SystemExit(ls.main([]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],

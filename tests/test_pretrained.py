@@ -19,12 +19,12 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from asap_eval.bench.vlm import VisionLanguage
-from asap_eval.bench.vlm_outlook import outlook_of
+from asap_eval.bench.language.plan import outlook_of
+from asap_eval.bench.language.vlm import VisionLanguage
+from asap_eval.cli.head import main as make_head
 from asap_eval.errors import WeightsError
 from asap_eval.methods.none import Identity
 from asap_eval.models import LoadedVlm, ModelSpec, load_vlm, model_specs, spec_from
-from asap_eval.models.text_head import main as make_head
 from asap_eval.record import Job
 
 SPEC = model_specs()["llava_tiny"]

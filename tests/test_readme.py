@@ -14,10 +14,10 @@ from project import ROOT
 import asap_eval
 from asap_eval import method
 from asap_eval.cli.groups import register_choices
+from asap_eval.cli.ls import filled, methods_table
 from asap_eval.cli.overrides import check, parsed
-from asap_eval.ls import filled, methods_table
 from asap_eval.report.verdict import word_of
-from asap_eval.train.job import parse
+from asap_eval.train.predictors.job import parse
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = {

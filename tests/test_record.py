@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from asap_eval.errors import BadValueError, RecordError
-from asap_eval.journal import Journal
 from asap_eval.record import (
     Budget,
     Calibration,
@@ -28,6 +27,7 @@ from asap_eval.record import (
     read_records,
     write_record,
 )
+from asap_eval.record.journal import Journal
 from asap_eval.runner.sources import sources_digest
 
 JOB = Job(model="deit_tiny", method="asap", data="x", k=2.0, params={"tau": 1.7})

@@ -14,11 +14,9 @@ import pytest
 import torch
 from project import ROOT
 
-import asap_eval.bench.sections
-from asap_eval.bench.sections import Sections, milliseconds
 from asap_eval.hosts import attention, forward, probe, replacing
 from asap_eval.method import build, method_class, methods
-from asap_eval.predictors import origin
+from asap_eval.methods.parts.predictors import origin
 
 CPU = torch.device("cpu")
 
@@ -37,14 +35,30 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The folder of the benchmarks can be imported from; what was imported is forgotten."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name == "reduction_cost" or name.startswith("cost_"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def timing(scripts: None) -> ModuleType:
+    return importlib.import_module("cost_sections")
+
+
+@pytest.fixture
+def clock(timing: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(asap_eval.bench.sections, "time", made)
+    monkeypatch.setattr(timing, "time", made)
     return made
 
 
-def test_a_section_counts_its_own_time_alone(clock: Clock) -> None:
-    sections = Sections(CPU)
+def test_a_section_counts_its_own_time_alone(timing: ModuleType, clock: Clock) -> None:
+    sections = timing.Sections(CPU)
     with sections.section("outer"):
         clock.wait(2)
         with sections.section("inner"):
@@ -59,7 +73,7 @@ def test_a_section_counts_its_own_time_alone(clock: Clock) -> None:
     assert not sections.calls
 
 
-def test_a_function_is_timed_and_given_back(clock: Clock) -> None:
+def test_a_function_is_timed_and_given_back(timing: ModuleType, clock: Clock) -> None:
     class Base:
         def work(self, seconds: float) -> float:
             clock.wait(seconds)
@@ -68,7 +82,7 @@ def test_a_function_is_timed_and_given_back(clock: Clock) -> None:
     class Derived(Base):
         pass
 
-    sections, plain = Sections(CPU), Base.work
+    sections, plain = timing.Sections(CPU), Base.work
     with sections.around(Derived, "work", "work"):
         assert Derived().work(4) == 4
         Base().work(8)  # another owner's
@@ -81,19 +95,14 @@ def test_a_function_is_timed_and_given_back(clock: Clock) -> None:
         pass
 
 
-def test_milliseconds_of_a_step(clock: Clock) -> None:
-    assert milliseconds(lambda: clock.wait(0.25), CPU) == 250
+def test_milliseconds_of_a_step(timing: ModuleType, clock: Clock) -> None:
+    assert timing.milliseconds(lambda: clock.wait(0.25), CPU) == 250
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def script(scripts: None) -> ModuleType:
     """The script; what it imports from its own folder hangs on it."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    before = set(sys.modules)
-    yield importlib.import_module("reduction_cost")
-    for name in set(sys.modules) - before:
-        if name == "reduction_cost" or name.startswith("cost_"):
-            del sys.modules[name]
+    return importlib.import_module("reduction_cost")
 
 
 @pytest.fixture
@@ -158,7 +167,7 @@ def test_maps_cost_what_they_take_longer_and_replaced_attention_shows_what_it_sa
 
 
 def test_attention_stands_beside_fused_attention_of_the_same_tensors(
-    watch: ModuleType, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    timing: ModuleType, watch: ModuleType, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Causal where the language model's is; before and behind in turn."""
     order: list[str] = []
@@ -175,7 +184,7 @@ def test_attention_stands_beside_fused_attention_of_the_same_tensors(
         return v
 
     monkeypatch.setattr(watch.F, "scaled_dot_product_attention", fused)
-    sections, tensors = Sections(CPU), torch.zeros(3, 1, 2, 4, 8).unbind()
+    sections, tensors = timing.Sections(CPU), torch.zeros(3, 1, 2, 4, 8).unbind()
     both = watch._beside(sections, watch.REPLACED, own, causal=True)
     assert both(*tensors) is tensors[2]
     both(*tensors)

@@ -14,7 +14,7 @@ from records import AT_35, baseline, make, put
 from rich.console import Console
 
 from asap_eval import record as rec
-from asap_eval.predictors import TRAINED
+from asap_eval.methods.parts.predictors import TRAINED
 from asap_eval.report.cli import main, render
 from asap_eval.report.render import DASH, Table, print_rich, to_markdown
 from asap_eval.report.table import BELOW, overview

@@ -21,8 +21,8 @@ from test_saliency import photographs
 from asap_eval.bench.imagenet import ImageNet
 from asap_eval.cli import main
 from asap_eval.errors import DataError, RecordError
-from asap_eval.journal import Journal
 from asap_eval.record import Budget, Job, RunRecord, read_record, read_records
+from asap_eval.record.journal import Journal
 from asap_eval.runner import finished, run, sources
 from asap_eval.runner.prepare import prepare
 from asap_eval.runner.sources import sources_digest
@@ -83,8 +83,8 @@ def questions_of(root: Path, change: bool) -> None:
     import vlm_questions  # on the path once the fixture has run
     from datasets import Dataset
 
-    from asap_eval.vlm.documents import open_documents
-    from asap_eval.vlm.tasks import TASKS
+    from asap_eval.data.questions.documents import open_documents
+    from asap_eval.data.questions.tasks import TASKS
 
     if not change:
         vlm_questions.write(root, pictures=2)
@@ -163,8 +163,8 @@ def test_what_data_holds_is_in_the_key(
 @pytest.mark.usefixtures("questions")
 def test_questions_written_again_are_read_again(tmp_path: Path) -> None:
     """The library that reads parquet keeps what it read by path and time."""
-    from asap_eval.vlm.documents import open_documents
-    from asap_eval.vlm.tasks import TASKS
+    from asap_eval.data.questions.documents import open_documents
+    from asap_eval.data.questions.tasks import TASKS
 
     def first() -> bytes:
         settled(tmp_path)
@@ -177,9 +177,9 @@ def test_questions_written_again_are_read_again(tmp_path: Path) -> None:
 
 
 def test_videos_count_by_their_bytes(tmp_path: Path) -> None:
-    from asap_eval.bench.images import ImageSet
-    from asap_eval.video.listing import list_videos
-    from asap_eval.video.store import VideoStore
+    from asap_eval.data.images import ImageSet
+    from asap_eval.data.videos.listing import list_videos
+    from asap_eval.data.videos.store import VideoStore
 
     clips.folder(tmp_path / "val", 1)
     listing = list_videos(str(tmp_path), "val", whole=True)
@@ -363,8 +363,8 @@ def test_versions_of_what_questions_compute_with_are_in_their_key(
 ) -> None:
     job, _ = _questions(tmp_path)
     # lmms-eval's own check of its version is elsewhere.
-    monkeypatch.setattr("asap_eval.vlm.questions.check_lmms_eval", lambda: None)
-    monkeypatch.setattr("asap_eval.vlm.lmms.check_lmms_eval", lambda: None)
+    monkeypatch.setattr("asap_eval.data.questions.question_set.check_lmms_eval", lambda: None)
+    monkeypatch.setattr("asap_eval.data.questions.lmms.check_lmms_eval", lambda: None)
     found = keys_by_package(job, monkeypatch)
     used = {"torch", "torchvision", "pillow", "transformers", "tokenizers", "lmms-eval"}
     assert {name for name, changes in found.items() if changes} == used

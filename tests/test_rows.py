@@ -16,7 +16,7 @@ from hub_stand_in import hub as hub  # a fixture
 from huggingface_hub import constants
 from PIL import Image
 
-from asap_eval.bench.images import ImageSet, open_images
+from asap_eval.data.images import ImageSet, open_images
 from asap_eval.errors import DataError
 from asap_eval.record import Job
 from asap_eval.runner import run

@@ -27,9 +27,9 @@ from project import ROOT
 from asap_eval.bench.imagenet import ImageNet
 from asap_eval.cli import main
 from asap_eval.errors import AsapEvalError, BadValueError, DataError, UnsupportedModelError
-from asap_eval.journal import Journal, Row
 from asap_eval.models import load_model
 from asap_eval.record import Budget, Job, RunRecord, read_record, read_records
+from asap_eval.record.journal import Journal, Row
 from asap_eval.runner import Outcome, run
 from asap_eval.runner.failures import explained
 
@@ -376,7 +376,7 @@ commands that they start inherit that."""
 
 SLOW = """
 import time
-from asap_eval.journal import Journal
+from asap_eval.record.journal import Journal
 
 append = Journal.append
 

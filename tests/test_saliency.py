@@ -20,19 +20,19 @@ from torch import Tensor
 from torchvision.transforms import Compose, RandomCrop
 
 import asap_eval
-from asap_eval.bench import walk_statistics as walk
 from asap_eval.bench.bench import build_bench
-from asap_eval.bench.fates import FATES, fates_of
-from asap_eval.bench.masks import Coverage, MaskStore, geometry_only
+from asap_eval.bench.patches import FATES, fates_of
 from asap_eval.bench.saliency import Saliency
 from asap_eval.bench.sink_watch import ALPHA, SinkWatch, watched
+from asap_eval.bench.walk import figures as walk
 from asap_eval.cli import main
+from asap_eval.data.masks import Coverage, MaskStore, geometry_only
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import geometry_of, install
-from asap_eval.journal import Journal
 from asap_eval.method import build
 from asap_eval.models import LoadedModel, ModelSpec, WeightsInfo
 from asap_eval.record import Budget, Job, read_record
+from asap_eval.record.journal import Journal
 from asap_eval.report.cli import render
 from asap_eval.report.table import overview
 from asap_eval.runner import Outcome, run

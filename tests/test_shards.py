@@ -16,7 +16,7 @@ from hub_stand_in import PLAIN, Hub
 from hub_stand_in import hub as hub  # a fixture
 from PIL import Image
 
-from asap_eval.bench.images import ImageSet, open_images
+from asap_eval.data.images import ImageSet, open_images
 from asap_eval.errors import DataError
 
 pytest.importorskip("webdataset", reason="webdataset is not installed")

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from scipy.special import gammaln, xlogy
 
-from asap_eval.bench.statistics import (
+from asap_eval.errors import BadValueError
+from asap_eval.experiment import Published
+from asap_eval.report.verdict import verdict, word_of
+from asap_eval.statistics import (
     mcnemar_p,
     mean_interval,
     paired,
     paired_interval,
     share_interval,
 )
-from asap_eval.errors import BadValueError
-from asap_eval.experiment import Published
-from asap_eval.report.verdict import verdict, word_of
 
 
 def _runs(both: int, lost: int, won: int, neither: int) -> tuple[list[bool], list[bool]]:

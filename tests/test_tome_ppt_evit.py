@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 import asap_eval
-from asap_eval.bench.macs import model_macs, unpruned_macs
 from asap_eval.errors import AsapEvalError
 from asap_eval.hosts import geometry_of
-from asap_eval.matching import match, match_macs, removable
 from asap_eval.method import Batch, build
 from asap_eval.methods import ppt
 from asap_eval.methods.evit import reorganise
+from asap_eval.methods.parts.matching import match, match_macs, removable
 from asap_eval.methods.ppt import prune, significance
 from asap_eval.methods.tome import Tome
 from asap_eval.trace import Trace
+from asap_eval.work.macs import model_macs, unpruned_macs
 
 
 def run(options: dict[str, Any], x: Tensor | None = None) -> Trace:

@@ -22,20 +22,21 @@ from torch.nn.functional import linear
 import asap_eval
 from asap_eval.checkpoint import read_metadata
 from asap_eval.cli import main as evaluate
+from asap_eval.cli import train as cli
 from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError, WeightsError
 from asap_eval.files.digests import file_sha256
 from asap_eval.hosts import install
-from asap_eval.learned import Stages
 from asap_eval.method import Need, View, build
+from asap_eval.methods.parts.learned import Stages
+from asap_eval.methods.parts.predictors import TRAINED, Predictor
 from asap_eval.methods.spot import attention_statistics, standard_scores
 from asap_eval.models import LoadedModel, ModelSpec, WeightsInfo
 from asap_eval.models.weights import tensors_sha256
-from asap_eval.predictors import TRAINED, Predictor
 from asap_eval.record import read_record
-from asap_eval.train import TrainJob, cli, loop, setting, train
-from asap_eval.train.job import parse
-from asap_eval.train.losses import ce_loss, kl_loss, ratio_loss
-from asap_eval.train.masked import Masked, check_output, gumbel_choice, softmax_policy
+from asap_eval.train.predictors import TrainJob, loop, setting, train
+from asap_eval.train.predictors.job import parse
+from asap_eval.train.predictors.losses import ce_loss, kl_loss, ratio_loss
+from asap_eval.train.predictors.masked import Masked, check_output, gumbel_choice, softmax_policy
 
 METHODS = ("dynamicvit", "spot")
 KEEP = 0.4

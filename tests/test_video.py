@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
+from asap_eval.data.videos.decode import read_frames
+from asap_eval.data.videos.listing import list_videos
+from asap_eval.data.videos.loader import video_batches, videos_per_batch
+from asap_eval.data.videos.sampling import Sampling, view_of
+from asap_eval.data.videos.store import VideoStore
 from asap_eval.errors import BadValueError, DataError
-from asap_eval.video.decode import read_frames
-from asap_eval.video.listing import list_videos
-from asap_eval.video.loader import video_batches, videos_per_batch
-from asap_eval.video.sampling import Sampling, view_of
-from asap_eval.video.store import VideoStore
 
 
 def numbers(path: Path, shares: list[float]) -> list[int]:
@@ -73,7 +73,7 @@ def test_decoding_stops_after_the_last_wanted_frame(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = clips.write(tmp_path / "a.mp4", clips.numbered(40))
-    from asap_eval.video import decode
+    from asap_eval.data.videos import decode
 
     seen = []
     kept = decode._kept

@@ -20,15 +20,15 @@ from hub_stand_in import Hub
 from hub_stand_in import hub as hub  # a fixture
 from test_cli import Run
 
-from asap_eval.bench import vlm_rows
+from asap_eval.bench.language import rows as vlm_rows
 from asap_eval.cli import main
+from asap_eval.data.questions import lmms
+from asap_eval.data.questions.documents import open_documents
+from asap_eval.data.questions.question_set import open_questions
+from asap_eval.data.questions.tasks import TASKS, chosen
 from asap_eval.errors import BadValueError, DataError, UnsupportedModelError
-from asap_eval.journal import Journal, Row
 from asap_eval.record import RunRecord, read_record
-from asap_eval.vlm import lmms
-from asap_eval.vlm.documents import open_documents
-from asap_eval.vlm.questions import open_questions
-from asap_eval.vlm.tasks import TASKS, chosen
+from asap_eval.record.journal import Journal, Row
 
 command = test_cli.command
 
@@ -503,8 +503,8 @@ def test_nobody_else_imports_lmms_eval() -> None:
     import subprocess
 
     code = (
-        "import sys, asap_eval.cli, asap_eval.ls, asap_eval.report.cli\n"
-        "assert asap_eval.ls.main(['benchmarks']) == 0\n"
+        "import sys, asap_eval.cli, asap_eval.cli.ls, asap_eval.report.cli\n"
+        "assert asap_eval.cli.ls.main(['benchmarks']) == 0\n"
         "assert not {'lmms_eval', 'datasets', 'transformers'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

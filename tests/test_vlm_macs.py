@@ -11,13 +11,13 @@ import tiny_llava as small
 import torch
 from flops import counting
 
-from asap_eval.bench.vlm_macs import decode_macs, prefill_ledger, unpruned_prefill
 from asap_eval.errors import UnsupportedModelError
 from asap_eval.hosts import install, llava_geometry
 from asap_eval.method import Reducer, View, build
 from asap_eval.models import model_specs
 from asap_eval.models.vlm import shape_of
 from asap_eval.tokens import Reduction
+from asap_eval.work.language import decode_macs, prefill_ledger, unpruned_prefill
 
 
 @dataclasses.dataclass

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from vlm_rows import Say, asked, rows_of
 
-from asap_eval.bench.vlm_scores import average, difference, relative, task_block
+from asap_eval.bench.language.scores import average, difference, relative, task_block
+from asap_eval.data.questions.lmms import judge_of, totals_of
+from asap_eval.data.questions.question_set import Asked
+from asap_eval.data.questions.tasks import TASKS, chosen
+from asap_eval.data.questions.tasks import truth as truth_in_words
 from asap_eval.errors import UnknownNameError
-from asap_eval.vlm.lmms import judge_of, totals_of
-from asap_eval.vlm.questions import Asked
-from asap_eval.vlm.tasks import TASKS, chosen
-from asap_eval.vlm.tasks import truth as truth_in_words
 
 
 def block_of(questions: Asked, say: Say) -> dict[str, Any]:

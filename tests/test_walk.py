@@ -22,14 +22,14 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 import asap_eval
-from asap_eval.bench import walk_analysis
-from asap_eval.bench.distribution import distribution, shares
-from asap_eval.bench.walk_observer import WalkObserver
+from asap_eval.bench.walk import analysis as walk_analysis
+from asap_eval.bench.walk.observer import WalkObserver
 from asap_eval.errors import BadValueError, RecordError, UnknownNameError
 from asap_eval.hosts import install
-from asap_eval.journal import Journal, Row
 from asap_eval.record import Job, RunRecord, read_record
+from asap_eval.record.journal import Journal, Row
 from asap_eval.runner import Outcome, run
+from asap_eval.statistics import distribution, shares
 
 SIZE, COUNT = 32, 6
 FP32 = 1e-4
@@ -348,7 +348,7 @@ def test_a_stopped_run_ends_with_the_same_numbers(
 def test_a_run_stopped_after_its_arrays_keeps_them(
     whole: Outcome, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from asap_eval.bench.walk import WalkBench
+    from asap_eval.bench.walk.bench import WalkBench
 
     real = WalkBench.finish
 

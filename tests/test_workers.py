@@ -13,17 +13,17 @@ import pytest
 from pictures import picture_folder
 from test_saliency import photographs
 
-from asap_eval.bench import images
 from asap_eval.bench.bench import build_bench
+from asap_eval.data import images
+from asap_eval.data.questions import question_set as asking
+from asap_eval.data.questions.pictures import open_pictures
+from asap_eval.data.questions.question_set import open_questions, question_batches
+from asap_eval.data.questions.tasks import TASKS, chosen
+from asap_eval.data.videos import loader
+from asap_eval.data.videos.listing import list_videos
+from asap_eval.data.videos.sampling import Sampling
+from asap_eval.data.videos.store import VideoStore
 from asap_eval.models import load_model
-from asap_eval.video import loader
-from asap_eval.video.listing import list_videos
-from asap_eval.video.sampling import Sampling
-from asap_eval.video.store import VideoStore
-from asap_eval.vlm import questions as asking
-from asap_eval.vlm.pictures import open_pictures
-from asap_eval.vlm.questions import open_questions, question_batches
-from asap_eval.vlm.tasks import TASKS, chosen
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 import asap_eval
-from asap_eval.bench.macs import unpruned_macs
 from asap_eval.cli import main
+from asap_eval.cli.head import main as make_head
 from asap_eval.errors import AsapEvalError, BadValueError, WeightsError
 from asap_eval.hosts import geometry_of
 from asap_eval.models import ModelSpec, load_model
@@ -33,9 +33,9 @@ from asap_eval.models.text_head import (
     read_templates,
     text_embeds,
 )
-from asap_eval.models.text_head import main as make_head
 from asap_eval.models.zero_shot import SCALE, attach, read_head
 from asap_eval.record import read_record
+from asap_eval.work.macs import unpruned_macs
 
 NAMES = {"n03": "cat", "n01": "dog", "n02": "red car"}
 IN_ORDER = ["dog", "red car", "cat"]

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from asap_eval.bench.answers import Answer
-from asap_eval.bench.vlm_rows import row_of
-from asap_eval.journal import Row
-from asap_eval.vlm.questions import Asked, Question, open_questions
-from asap_eval.vlm.tasks import TASKS
+from asap_eval.bench.language.answers import Answer
+from asap_eval.bench.language.rows import row_of
+from asap_eval.data.questions.question_set import Asked, Question, open_questions
+from asap_eval.data.questions.tasks import TASKS
+from asap_eval.record.journal import Row
 
 Say = Callable[[dict[str, Any]], "str | None"]
 """An answer to a document; None = its picture could not be read."""

@@ -8,12 +8,12 @@ from functools import cache
 import timm
 import torch
 
-from asap_eval.bench.macs import macs_of, unpruned_macs
-from asap_eval.bench.vlm_macs import VlmMacs, unpruned_prefill
 from asap_eval.hosts import Geometry, geometry_of, llava_geometry
 from asap_eval.models import model_specs
 from asap_eval.models.lvvit import lvvit_s
 from asap_eval.models.vlm import check_transformers, shape_of
+from asap_eval.work.language import VlmMacs, unpruned_prefill
+from asap_eval.work.macs import macs_of, unpruned_macs
 
 MODELS = {
     "DeiT-Base": "deit_base",

@@ -1,4 +1,4 @@
-"""One benchmark, one file. Importing this package registers every benchmark in it.
+"""One benchmark, one file, or a folder of its own. Importing this package registers all of them.
 
 Import names from the modules, not from here: the hash of a job's sources then holds the files of
 its own benchmark only.
@@ -9,5 +9,5 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+for _module in pkgutil.walk_packages(__path__, f"{__name__}."):
+    importlib.import_module(_module.name)

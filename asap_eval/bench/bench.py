@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from asap_eval.bench.macs import unpruned_macs
-from asap_eval.bench.outlook import Outlook
-from asap_eval.bench.statistics import paired
-from asap_eval.bench.work import check_convention, macs_change
+from asap_eval.bench.plan import Outlook
 from asap_eval.errors import AsapEvalError, unknown
 from asap_eval.hosts import Geometry, geometry_of
-from asap_eval.journal import Row
 from asap_eval.method import Reducer
 from asap_eval.models import ModelSpec
 from asap_eval.options import checked, options
 from asap_eval.record import Baseline, Fired, Job, Macs, Metrics, Paired, RunRecord, Tokens
+from asap_eval.record.journal import Row
+from asap_eval.statistics import paired
+from asap_eval.work.macs import unpruned_macs
+from asap_eval.work.rows import check_convention, macs_change
 
 
 class Samples(Protocol):

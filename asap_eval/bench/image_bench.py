@@ -15,9 +15,16 @@ import torch
 from torch import Tensor
 
 from asap_eval.bench.bench import Bench, Summary
-from asap_eval.bench.images import ImageBatch, ImageSet, image_batches
-from asap_eval.bench.speed import Pixels, measure_speed
-from asap_eval.bench.work import (
+from asap_eval.data.images import ImageBatch, ImageSet, image_batches
+from asap_eval.errors import AsapEvalError, DataError
+from asap_eval.hosts import Geometry, geometry_of, install
+from asap_eval.method import Reducer
+from asap_eval.models import LoadedModel
+from asap_eval.record import Metrics
+from asap_eval.record.journal import Row
+from asap_eval.timing.speed import Pixels, measure_speed
+from asap_eval.trace import Trace
+from asap_eval.work.rows import (
     NO_WORK,
     fired_block,
     macs_block,
@@ -25,13 +32,6 @@ from asap_eval.bench.work import (
     tokens_block,
     work_of,
 )
-from asap_eval.errors import AsapEvalError, DataError
-from asap_eval.hosts import Geometry, geometry_of, install
-from asap_eval.journal import Row
-from asap_eval.method import Reducer
-from asap_eval.models import LoadedModel
-from asap_eval.record import Metrics
-from asap_eval.trace import Trace
 
 SPEED_BATCHES = 4
 """Different batches of real images that the speed rounds take turns on, where there are as many."""

@@ -27,17 +27,16 @@ from PIL import Image
 from torch import Tensor
 
 from asap_eval.bench.bench import register
-from asap_eval.bench.fates import FATES, fates_of
 from asap_eval.bench.image_bench import ImageBench
-from asap_eval.bench.images import ImageBatch, ImageSet, Sample, chosen_images
-from asap_eval.bench.seen import seen
-from asap_eval.decoding import EXTENSIONS
+from asap_eval.bench.patches import FATES, as_seen, fates_of
+from asap_eval.data.decoding import EXTENSIONS
+from asap_eval.data.images import ImageBatch, ImageSet, Sample, chosen_images
 from asap_eval.errors import DataError
 from asap_eval.files.archive import path_of, relative
 from asap_eval.files.fingerprint import content_of
 from asap_eval.hosts import Geometry
-from asap_eval.journal import Row
 from asap_eval.models import LoadedModel
+from asap_eval.record.journal import Row
 from asap_eval.trace import Trace
 
 INPUTS = "inputs"
@@ -83,7 +82,7 @@ class KeepMaps(ImageBench):
                 zip(
                     source.tolist(),
                     fates_of(source).tolist(),
-                    seen(batch.pixels, self._transform),
+                    as_seen(batch.pixels, self._transform),
                     strict=True,
                 )
             )

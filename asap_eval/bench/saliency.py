@@ -32,17 +32,17 @@ from typing import Any, cast
 from torch import Tensor
 
 from asap_eval.bench.bench import register
-from asap_eval.bench.distribution import mean
-from asap_eval.bench.fates import FATES, fates_of
 from asap_eval.bench.image_bench import ImageBench
-from asap_eval.bench.images import ImageBatch, ImageSet, Sample, chosen_images
-from asap_eval.bench.masks import Coverage, MaskStore, geometry_only
+from asap_eval.bench.patches import FATES, fates_of
 from asap_eval.bench.sink_watch import SinkWatch, watched
+from asap_eval.data.images import ImageBatch, ImageSet, Sample, chosen_images
+from asap_eval.data.masks import Coverage, MaskStore, geometry_only
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import Geometry, geometry_of
-from asap_eval.journal import Row
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedModel
+from asap_eval.record.journal import Row
+from asap_eval.statistics import mean
 from asap_eval.trace import Trace
 
 SIDES = ("foreground", "background")

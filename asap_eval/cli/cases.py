@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import asap_eval  # noqa: F401  (registers the methods)
-from asap_eval.bench.vlm_asked import ready_of
-from asap_eval.bench.vlm_keep import Kept, keep_maps, stages_of
+from asap_eval.bench.language.asked import ready_of
+from asap_eval.bench.language.keepmaps import Kept, keep_maps, stages_of
 from asap_eval.cli.crops import maps_of
+from asap_eval.data.questions.question_set import Asked, Question, QuestionSet
 from asap_eval.errors import (
     AsapEvalError,
     BadValueError,
@@ -47,7 +48,6 @@ from asap_eval.report.render import DASH, Table, save, to_markdown
 from asap_eval.report.words import count_of, settings_of
 from asap_eval.runner.prepare import Prepared, prepare
 from asap_eval.runner.progress import bar, say
-from asap_eval.vlm.questions import Asked, Question, QuestionSet
 
 DEFAULTS = {**CHOICE, "out": "cases", "most": "8", "data": "", "weights": "", "device": ""}
 MOVED = ("data", "weights", "device")

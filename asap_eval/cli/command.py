@@ -29,8 +29,8 @@ from asap_eval.cli.settings import settings_of
 from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError, UnreachableError
 from asap_eval.paths import conf_dir
 from asap_eval.runner import run
-from asap_eval.runner.head import head_summary, train
 from asap_eval.runner.progress import say
+from asap_eval.train.head.run import head_summary, train
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 """Exit codes."""

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from asap_eval.bench.fates import fates_of
-from asap_eval.bench.vlm_keep import Kept, keep_maps
-from asap_eval.decoding import decode
+from asap_eval.bench.language.keepmaps import Kept, keep_maps
+from asap_eval.bench.patches import fates_of
+from asap_eval.data.decoding import decode
 from asap_eval.errors import DataError
 from asap_eval.files.archive import AnyPath
 from asap_eval.method import build

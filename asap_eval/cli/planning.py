@@ -12,14 +12,14 @@ from typing import Any
 
 import huggingface_hub
 
-from asap_eval.bench.outlook import lacking_data, lacking_weights
+from asap_eval.bench.plan import lacking_data, lacking_weights
 from asap_eval.cli.settings import Settings
 from asap_eval.errors import DataError, RecordError, UnsupportedModelError, WeightsError
 from asap_eval.record import Job, read_record, record_stem
 from asap_eval.runner import finished
-from asap_eval.runner.head import training_plan
 from asap_eval.runner.prepare import Prepared, checked, prepare, spec_of
-from asap_eval.video.training import Recipe
+from asap_eval.train.head.fit import Recipe
+from asap_eval.train.head.run import training_plan
 
 
 def plan_of(settings: Settings) -> tuple[list[str], bool]:

@@ -11,8 +11,8 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from asap_eval.authors import KIND, fill
 from asap_eval.bench.bench import bench_class
+from asap_eval.cli.authors import KIND, fill
 from asap_eval.cli.groups import TIMM
 from asap_eval.errors import BadValueError, unknown
 from asap_eval.experiment.file import FILE
@@ -20,7 +20,7 @@ from asap_eval.method import method_class
 from asap_eval.models import ModelSpec, spec_from
 from asap_eval.options import checked, options
 from asap_eval.record import Budget, Job
-from asap_eval.video.training import Recipe
+from asap_eval.train.head.fit import Recipe
 
 STAGES = ("eval", "train")
 

@@ -13,10 +13,12 @@ import torch
 from omegaconf import OmegaConf
 
 import asap_eval  # noqa: F401  (registers the methods)
-from asap_eval.bench.fates import fates_of
-from asap_eval.bench.seen import seen
+from asap_eval.bench.patches import as_seen, fates_of
 from asap_eval.cli.crops import crop_maps
-from asap_eval.decoding import EXTENSIONS
+from asap_eval.data.decoding import EXTENSIONS
+from asap_eval.data.videos.decode import Frame, read_frames
+from asap_eval.data.videos.loader import frame_id
+from asap_eval.data.videos.sampling import Sampling
 from asap_eval.errors import AsapEvalError, BadValueError
 from asap_eval.files.archive import path_of
 from asap_eval.hosts import geometry_of, install
@@ -25,9 +27,6 @@ from asap_eval.models import load_model
 from asap_eval.report.keep_map import KeepMap
 from asap_eval.report.strip import save_animated, save_strip
 from asap_eval.runner.progress import say
-from asap_eval.video.decode import Frame, read_frames
-from asap_eval.video.loader import frame_id
-from asap_eval.video.sampling import Sampling
 
 STILL = tuple(ending for ending in EXTENSIONS if ending != ".gif")
 """Endings of pictures; a GIF mostly moves and is read as a video."""
@@ -88,7 +87,7 @@ def keep_maps(
         loaded.model(pixels)
     sinks = trace.notes.get("sink", torch.full((len(taken),), -1)).tolist()
     fates = fates_of(trace.source).tolist()
-    images = seen(pixels, loaded.transform)
+    images = as_seen(pixels, loaded.transform)
     return [
         KeepMap(image, grid, fate, slots, sink if sink >= 0 else None, _title(frame, fate, fired))
         for frame, image, fate, slots, sink, fired in zip(

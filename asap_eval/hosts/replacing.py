@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from asap_eval.errors import UnsupportedModelError
 from asap_eval.hosts.probe import Probe
+from asap_eval.hosts.reading import Reading
 from asap_eval.method import Reducer
-
-if TYPE_CHECKING:
-    from asap_eval.hosts.llama import Reading
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from torch.nn.functional import normalize
 from asap_eval.errors import BadValueError
 from asap_eval.kernels.walk import as_exact_as, room, walked
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
-from asap_eval.selection import spread, thin_by_pairs, thin_by_rounds
+from asap_eval.methods.parts.selection import spread, thin_by_pairs, thin_by_rounds
 from asap_eval.tokens import DROPPED, Reduction
 from asap_eval.transfer import Arriving, to_device
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
-from asap_eval.schedule import locations
+from asap_eval.methods.parts.acting_blocks import locations
 from asap_eval.tokens import DROPPED, Reduction
 
 

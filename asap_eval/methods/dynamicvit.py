@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from asap_eval.learned import Learned, Stages
 from asap_eval.method import Card, Need, View, register
-from asap_eval.predictors import Inputs, Predictor
+from asap_eval.methods.parts.learned import Learned, Stages
+from asap_eval.methods.parts.predictors import Inputs, Predictor
 
 
 @register(

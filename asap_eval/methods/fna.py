@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from asap_eval import nystroem
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Reducer, View, register
-from asap_eval.schedule import locations
+from asap_eval.methods.parts import nystroem
+from asap_eval.methods.parts.acting_blocks import locations
 from asap_eval.tokens import Reduction
 
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
 
-from asap_eval import nystroem
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Prompt, Reducer, View, register
-from asap_eval.schedule import locations
+from asap_eval.methods.parts import nystroem
+from asap_eval.methods.parts.acting_blocks import locations
 from asap_eval.tokens import Reduction
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
-from asap_eval.schedule import locations
+from asap_eval.methods.parts.acting_blocks import locations
 from asap_eval.tokens import DROPPED, Reduction, reduce_run
 
 KEEP = {192: [300, 200, 110], 128: [303, 110, 36], 96: [238, 48, 26], 64: [66, 30, 17]}

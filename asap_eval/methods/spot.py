@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from asap_eval.errors import BadValueError
-from asap_eval.learned import Learned, Stages
 from asap_eval.method import Batch, Card, Need, View, register
-from asap_eval.predictors import Inputs, Predictor
+from asap_eval.methods.parts.learned import Learned, Stages
+from asap_eval.methods.parts.predictors import Inputs, Predictor
 
 STATISTICS = 6
 """Values of a patch for each head and block: see `attention_statistics`."""

@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass
 
 from asap_eval.errors import BadValueError
-from asap_eval.matching import match, match_macs, mean_over_heads, removable
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
+from asap_eval.methods.parts.matching import match, match_macs, mean_over_heads, removable
 from asap_eval.tokens import Reduction
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
+from asap_eval.methods.parts.selection import thin_by_rounds
 from asap_eval.packing import Crops
-from asap_eval.selection import thin_by_rounds
 from asap_eval.tokens import Reduction
 
 

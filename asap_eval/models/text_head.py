@@ -1,10 +1,8 @@
-"""``asap-eval-head``: text embeddings of a zero-shot classifier, from class names and prompts."""
+"""Text embeddings of a zero-shot classifier, from class names and prompts."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from asap_eval.errors import AsapEvalError, BadValueError
+from asap_eval.errors import BadValueError
 from asap_eval.models.pretrained import load_beside, load_whole, open_pretrained
 
 TEMPLATES = ("a photo of a {}.",)
@@ -81,21 +79,6 @@ def text_embeds(
     return normalize(torch.stack(rows), dim=-1)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Compute a head and write it as safetensors; the exit code is 0 if it was written."""
-    args = _parser().parse_args(argv)
-    try:
-        names = imagenet_names() if args.names is None else read_names(args.names)
-        templates = TEMPLATES if args.templates is None else read_templates(args.templates)
-        clip, tokenizer = _load(args.clip)
-        write_head(args.out, args.clip, clip, tokenizer, names, templates)
-    except (AsapEvalError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(args.out)
-    return 0
-
-
 def write_head(
     out: Path,
     source: str,
@@ -119,30 +102,10 @@ def write_head(
     save_file({key: value.contiguous() for key, value in tensors.items()}, out, metadata)
 
 
-def _load(source: str) -> tuple[Any, Tokenizer]:
+def open_clip(source: str) -> tuple[Any, Tokenizer]:
+    """A `transformers.CLIPModel` and its tokenizer, from a repository or a folder."""
     from transformers import AutoTokenizer, CLIPModel
 
     given = open_pretrained(source, f"--clip {source}", "give its folder as --clip <folder>")
     clip = load_whole(CLIPModel, given, dtype=torch.float32).eval()
     return clip, load_beside(AutoTokenizer, given, "tokenizer", words=True)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("asap-eval-head", description=__doc__)
-    parser.add_argument(
-        "--clip",
-        default="openai/clip-vit-large-patch14-336",
-        help="repository or folder of the whole CLIP model (default: %(default)s)",
-    )
-    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument(
-        "--names", type=Path, help="lines `<WordNet id> <name>`; default: timm's for ImageNet-1k"
-    )
-    parser.add_argument(
-        "--templates", type=Path, help=f"prompts, one a line; default: {TEMPLATES[0]}"
-    )
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -45,7 +45,7 @@ class Paired:
     delta_top1: float
     """Percentage points."""
     ci95: list[float]
-    """Bounds of the 95 % interval over samples (`asap_eval.bench.statistics`)."""
+    """Bounds of the 95 % interval over samples (`asap_eval.statistics`)."""
     mcnemar_p: float
     """Exact two-sided p."""
 
@@ -68,7 +68,7 @@ class Macs:
     reduction_model_pct: float
     """Change without the method's own products."""
     convention: str
-    """``full`` (every product) or ``paper``: `asap_eval.bench.convention`."""
+    """``full`` (every product) or ``paper``: `asap_eval.work.convention`."""
     paper: Macs | None = None
     """The same work as the ASAP paper counts; None where its one decimal leaves nothing."""
 
@@ -192,7 +192,7 @@ class RunRecord:
     interval of ``<name>`` over images."""
     tasks: dict[str, dict[str, Any]] | None = None
     """By task: ``metric: value``, split, scorer, n, failed, and the difference to the unpruned
-    model (vision-language); `asap_eval.bench.vlm_scores` says each key."""
+    model (vision-language); `asap_eval.bench.language.scores` says each key."""
     baseline: Baseline | None = None
     """None for ``none`` itself."""
     paired: Paired | None = None

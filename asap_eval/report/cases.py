@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from asap_eval.errors import RecordError
-from asap_eval.journal import Journal
 from asap_eval.record import RunRecord
+from asap_eval.record.journal import Journal
 from asap_eval.report.columns import name_of
 from asap_eval.report.frame import frame
 from asap_eval.report.render import DASH, Table

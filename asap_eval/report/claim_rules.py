@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-from asap_eval.bench.statistics import square_and_add
+from asap_eval.statistics import square_and_add
 
 Judgement = Literal["supported", "contradicted", "mixed"]
 Walk = Mapping[str, Any]

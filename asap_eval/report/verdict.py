@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from asap_eval.bench.statistics import share_interval
 from asap_eval.experiment import Published
+from asap_eval.statistics import share_interval
 
 REPRODUCED, DIFFERS, CANNOT_TELL = "reproduced", "differs", "cannot tell"
 NOT_COMPARABLE, NOT_RUN = "not comparable", "not run"

@@ -6,16 +6,16 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from asap_eval.bench.alike import FirstSamples
 from asap_eval.bench.bench import Bench
-from asap_eval.bench.statistics import mean_interval
-from asap_eval.budget import search, whole_knob
+from asap_eval.bench.first_samples import FirstSamples
 from asap_eval.errors import BudgetError
-from asap_eval.journal import Row
 from asap_eval.method import build
 from asap_eval.record import Calibration, Job, ids_digest
+from asap_eval.record.journal import Row
 from asap_eval.runner.prepare import Prepared
 from asap_eval.runner.progress import bar, say, warn
+from asap_eval.runner.search import search, whole_knob
+from asap_eval.statistics import mean_interval
 
 UNITS = {"macs": "%", "tokens": "tokens"}
 """Of what each kind of budget counts."""

@@ -6,9 +6,9 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from asap_eval.bench.memory import out_of_memory
 from asap_eval.errors import AsapEvalError
 from asap_eval.record import Job
+from asap_eval.timing.memory import out_of_memory
 
 
 @contextmanager

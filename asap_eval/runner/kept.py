@@ -6,8 +6,8 @@ from pathlib import Path
 
 from asap_eval.errors import RecordError
 from asap_eval.files.digests import file_sha256
-from asap_eval.journal import Journal, Row
 from asap_eval.record import SAMPLES_SUFFIX, RunRecord, read_record
+from asap_eval.record.journal import Journal, Row
 from asap_eval.runner.progress import warn
 
 

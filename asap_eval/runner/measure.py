@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asap_eval.bench.alike import FirstSamples
+from asap_eval.bench.first_samples import FirstSamples
 from asap_eval.errors import DataError, SetUpError
-from asap_eval.journal import Journal, Row
 from asap_eval.method import Reducer, build
 from asap_eval.record import Job, Provenance, RunRecord, record_stem, write_record
+from asap_eval.record.journal import Journal, Row
 from asap_eval.runner import provenance
 from asap_eval.runner.calibration import calibrate, evaluated
 from asap_eval.runner.failures import described, readable

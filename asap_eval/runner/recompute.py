@@ -17,15 +17,15 @@ from typing import Any
 
 from asap_eval.bench.bench import build_bench
 from asap_eval.bench.image_bench import ImageBench
-from asap_eval.bench.work import readable
 from asap_eval.errors import RecordError
-from asap_eval.journal import Journal, Row
 from asap_eval.models import ModelSpec, load_model
 from asap_eval.record import RunRecord
 from asap_eval.record.files import write_json
+from asap_eval.record.journal import Journal, Row
 from asap_eval.runner.calibration import evaluated
 from asap_eval.runner.kept import damage
 from asap_eval.runner.lock import locked
+from asap_eval.work.rows import readable
 
 EQUAL = 1e-9
 """Relative difference up to which two numbers are the same number, added up in another order."""

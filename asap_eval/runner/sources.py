@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = "asap_eval"
-STORAGE = frozenset({"errors", "files", "hub", "journal", "paths", "record"})
+STORAGE = frozenset({"errors", "files", "hub", "paths", "record"})
 """Rooms that only name, store or refuse numbers: a change there leaves old records valid."""
 
 COMPILED = (".c", ".h")

@@ -1,6 +1,1 @@
-"""Training token predictors on a frozen backbone: ``asap-train``."""
-
-from asap_eval.train.job import TrainJob
-from asap_eval.train.loop import train
-
-__all__ = ["TrainJob", "train"]
+"""Two trainings on frozen models: predictors of tokens, and a linear head for videos."""

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from asap_eval.bench.statistics import P
 from asap_eval.errors import RecordError
-from asap_eval.journal import Journal
 from asap_eval.record import read_records
+from asap_eval.record.journal import Journal
 from asap_eval.report.columns import number
 from asap_eval.report.diff.match import Kept, Pairs, label, pairs
 from asap_eval.report.diff.numbers import BEYOND, EQUAL, UNKNOWN, WITHIN, Move, Samples, moves
 from asap_eval.report.render import DASH, Table, print_rich, save, to_markdown, to_rich
+from asap_eval.statistics import P
 
 HEADS = ("job", "number", "verdict", "A", "B", "B − A [95 %]", "McNemar p", "rests on")
 

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from asap_eval.bench.statistics import P, mean_interval, paired, share_interval, square_and_add
 from asap_eval.record import RunRecord
 from asap_eval.report.diff.tasks import task_change
+from asap_eval.statistics import P, mean_interval, paired, share_interval, square_and_add
 
 Verdict = Literal["beyond noise", "within noise", "cannot tell"]
 BEYOND: Final = "beyond noise"

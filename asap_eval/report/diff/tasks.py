@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from asap_eval.bench.statistics import paired
-from asap_eval.bench.vlm_scores import difference
-from asap_eval.vlm.tasks import TASKS, Task
+from asap_eval.bench.language.scores import difference
+from asap_eval.data.questions.tasks import TASKS, Task
+from asap_eval.statistics import paired
 
 Rows = Mapping[str, Mapping[str, Any]]
 """Rows of a per-sample file by id."""

@@ -1,0 +1,1 @@
+"""Vision-language models: questions about pictures, and the latency of answers."""

@@ -1,0 +1,264 @@
+"""Latency of a vision-language model, phase by phase, in turns with the unpruned one.
+
+Every batch is answered by the unpruned model and by the method, in an order that swaps from batch
+to batch (A B B A), after a warm-up; pictures are decoded, processed and on the device before the
+clock starts. The unpruned model runs with fused attention and without the tower's last block, which
+nobody reads: the fastest it can go.
+
+A row is one question: counts and work as in ``bench=vlm``; ``ms`` and ``unpruned_ms`` by phase
+(`asap_eval.timing.answer`), shared by the questions of a batch; ``steps`` decoding steps of the
+batch; ``memory_gb`` and ``unpruned_memory_gb``, by phase, of the first batch alone.
+
+Of a record: ``latency_ms`` ``{encode prefill decode answer}{median p10 p90}`` of the method;
+``memory_gb``: ``weights``, and the peak above them ``prefill`` and ``answer`` on the first batch
+(on a CPU what torch's allocator sees). ``speed``: ``speedup`` of the prefill and
+``answer_speedup``, ``{median p10 p90}`` over the questions; ``ideal`` unpruned MACs over the
+method's model MACs up to the first logits, its own products left out; ``share_of_ideal`` of the
+prefill; ``rounds`` batches; ``backend``. ``analysis``: that of ``bench=vlm`` without scores, and
+``unpruned_ms`` as ``latency_ms``; ``unpruned_memory_gb``; ``decode_token_ms`` and
+``unpruned_decode_token_ms``, median per token after the first (null where none came); ``warmup``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from asap_eval.bench.bench import Summary, register
+from asap_eval.bench.first_samples import FirstSamples
+from asap_eval.bench.language.answers import answers_from
+from asap_eval.bench.language.asked import Asked, Named, asked_of
+from asap_eval.bench.language.question_bench import QuestionBench
+from asap_eval.bench.language.rows import UNANSWERED, measured
+from asap_eval.bench.language.work import work_of
+from asap_eval.data.questions.pictures import open_pictures
+from asap_eval.data.questions.question_set import QuestionBatch, QuestionSet, Sample
+from asap_eval.data.questions.tasks import Task
+from asap_eval.errors import BadValueError
+from asap_eval.hosts import LlavaGeometry, llava_geometry
+from asap_eval.method import Reducer
+from asap_eval.models import LoadedVlm
+from asap_eval.record import RunRecord
+from asap_eval.record.journal import Row
+from asap_eval.timing.answer import Phases, timed_answer
+from asap_eval.timing.memory import peak_gb
+from asap_eval.timing.speed import backend, fastest_unpruned, spread
+from asap_eval.trace import Trace
+from asap_eval.work.rows import readable
+
+UNTIMED: Row = dict.fromkeys(("ms", "unpruned_ms", "steps", "memory_gb", "unpruned_memory_gb"))
+"""What a question without a usable picture has of the times."""
+
+
+@register("latency", "Vision-language models: time to the first token and to the answer, memory.")
+@dataclass
+class Latency(QuestionBench):
+    """Times of prefill, decoding and answer, beside the unpruned model's in the same process.
+
+    Attributes:
+        tasks: whose questions are asked. warmup: questions answered by both before the first that
+            counts. question: asked of every picture of a folder (``data``) in place of tasks.
+    """
+
+    tasks: list[str] = field(default_factory=lambda: ["pope"])
+    warmup: int = 20
+    question: str | None = None
+
+    accuracy = False
+    no_speed = "it measures nothing else"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.warmup < 0:
+            raise BadValueError(f"bench.warmup={self.warmup}: give a number of questions >= 0.")
+        # What the times were taken on; None where every row is of an earlier process.
+        self._backend: dict[str, Any] | None = None
+        self._weights_gb = 0.0
+
+    @property
+    def asked(self) -> list[Task]:
+        """Tasks whose questions are asked; none where a folder's pictures are."""
+        return super().asked if self.question is None else []
+
+    def open(
+        self, data: str, loaded: LoadedVlm, *, limit: int | None, sample: Sample
+    ) -> QuestionSet:
+        """Questions of tasks, or the pictures of a folder with one question."""
+        self._weights_gb = sum(p.nbytes for p in loaded.model.parameters()) / 1e9
+        if self.question is None:
+            return super().open(data, loaded, limit=limit, sample=sample)
+        return open_pictures(
+            data, self.question, limit=limit, sample=sample, new_tokens=self.new_tokens
+        )
+
+    def calibrating(
+        self, loaded: LoadedVlm, reducer: Reducer, batches: Iterable[QuestionBatch], *, seed: int
+    ) -> Generator[list[Row], None, None]:
+        """Counts alone: nothing is timed while a knob is searched."""
+        for batch in batches:
+            asked = asked_of(loaded, batch)
+            counted: list[Row] = []
+            if asked.given is not None:
+                with self._installed(loaded, reducer, asked, seed) as trace:
+                    out, _ = timed_answer(loaded.model, asked.given, max_new_tokens=1)
+                    counted = _counts(loaded, trace, asked, out)
+            yield _rows(asked, [row | UNTIMED for row in counted])
+
+    def evaluate(
+        self, loaded: LoadedVlm, reducer: Reducer, batches: Iterable[QuestionBatch], *, seed: int
+    ) -> Generator[list[Row], None, None]:
+        """Rows of one batch after the other, timed in turns."""
+        both = {"unpruned": fastest_unpruned(next(loaded.model.parameters())), "method": reducer}
+        rest = (asked_of(loaded, batch) for batch in batches)
+        head = self._warm(loaded, both, rest, seed)
+        first = True
+        for number, asked in enumerate(itertools.chain(head, rest)):
+            if asked.given is None:
+                yield _rows(asked, [])
+                continue
+            times: dict[str, Phases] = {}
+            counted: list[Row] = []
+            for name in list(both)[:: 1 if number % 2 == 0 else -1]:
+                with self._installed(loaded, both[name], asked, seed) as trace:
+                    out, times[name] = timed_answer(
+                        loaded.model, asked.given, max_new_tokens=asked.new_tokens
+                    )
+                    if name == "method":
+                        counted = _counts(loaded, trace, asked, out)
+            steps = max(row["new_tokens"] for row in counted) - 1
+            taken = {
+                "ms": times["method"]._asdict(),
+                "unpruned_ms": times["unpruned"]._asdict(),
+                "steps": steps,
+                "memory_gb": self._peaks(loaded, reducer, asked, seed) if first else None,
+                "unpruned_memory_gb": (
+                    self._peaks(loaded, both["unpruned"], asked, seed) if first else None
+                ),
+            }
+            first = False
+            yield _rows(asked, [row | taken for row in counted])
+
+    def _warm(
+        self, loaded: LoadedVlm, both: Mapping[str, Reducer], rest: Iterator[Asked], seed: int
+    ) -> list[Asked]:
+        """Answer `warmup` questions, the first ones, as often as that takes; they are given back
+        to be timed."""
+        head: list[Asked] = []
+        first = FirstSamples()  # here no row is seen before the warm-up is done
+        while sum(len(asked.ready) for asked in head) < max(self.warmup, 1):
+            if (asked := next(rest, None)) is None:
+                break
+            first.see((q.id, asked.errors.get(q.id)) for q in asked.batch.questions)
+            head.append(asked)
+        usable = [asked for asked in head if asked.given is not None]
+        if usable:
+            self._backend = backend(usable[0].given["pixel_values"])  # settles the allocator, too
+        done, turns = 0, itertools.cycle(usable)
+        while usable and done < self.warmup:
+            asked = next(turns)
+            for reducer in both.values():
+                with self._installed(loaded, reducer, asked, seed):
+                    timed_answer(loaded.model, asked.given, max_new_tokens=asked.new_tokens)
+            done += len(asked.ready)
+        return head
+
+    def _installed(
+        self, loaded: LoadedVlm, reducer: Reducer, asked: Asked, seed: int
+    ) -> AbstractContextManager[Trace]:
+        return Named(loaded, reducer, [one.id for one in asked.ready], seed, self.newline)
+
+    def _peaks(
+        self, loaded: LoadedVlm, reducer: Reducer, asked: Asked, seed: int
+    ) -> dict[str, float]:
+        """Peak GB above the weights until the first logits, and of the whole answer; not timed."""
+        found = {}
+        for phase, tokens in (("prefill", 1), ("answer", asked.new_tokens)):
+            with self._installed(loaded, reducer, asked, seed):
+                found[phase] = peak_gb(
+                    lambda: timed_answer(loaded.model, asked.given, max_new_tokens=tokens),  # noqa: B023
+                    loaded.model.device,
+                )
+        return found
+
+    def summarise(self, rows: Sequence[Row], geometry: LlavaGeometry, convention: str) -> Summary:
+        """What the rows of all questions say together.
+
+        Raises:
+            DataError: not one question could be answered.
+        """
+        read = readable(rows, "questions", "answered")
+        work = work_of(read, geometry, convention)
+        ratios = {
+            phase: [row["unpruned_ms"][phase] / row["ms"][phase] for row in read]
+            for phase in ("prefill", "answer")
+        }
+        speedup, ideal = spread(ratios["prefill"]), work.macs.baseline_g / work.macs.mean_g
+        memory, unpruned_memory = (_most(read, n) for n in ("memory_gb", "unpruned_memory_gb"))
+        return replace(
+            work,
+            latency_ms=_spreads(read, "ms"),
+            memory_gb={"weights": self._weights_gb, **memory},
+            speed={
+                "speedup": speedup,
+                "answer_speedup": spread(ratios["answer"]),
+                "ideal": ideal,
+                "share_of_ideal": speedup["median"] / ideal,
+                "rounds": len({tuple(row["ms"].values()) for row in read}),
+                "backend": self._backend,
+            },
+            analysis={
+                **(work.analysis or {}),
+                "unpruned_ms": _spreads(read, "unpruned_ms"),
+                "unpruned_memory_gb": {"weights": self._weights_gb, **unpruned_memory},
+                "decode_token_ms": _per_token(read, "ms"),
+                "unpruned_decode_token_ms": _per_token(read, "unpruned_ms"),
+                "warmup": self.warmup,
+            },
+        )
+
+    def compare(
+        self, record: RunRecord, unpruned: RunRecord, rows: Sequence[Row], before: Sequence[Row]
+    ) -> None:
+        """Nothing: the unpruned model runs beside the method, not in a record of its own."""
+
+
+def _counts(loaded: LoadedVlm, trace: Trace, asked: Asked, out: Any) -> list[Row]:
+    """Counts and work of the questions that were asked, in order."""
+    geometry = llava_geometry(loaded.model)
+    return [measured(one) for one in answers_from(loaded, trace, geometry, asked.given, out)]
+
+
+def _rows(asked: Asked, found: Sequence[Row]) -> list[Row]:
+    """Rows of all questions of a batch; ``found`` is of those that were asked, in order."""
+    by_id = {one.id: row for one, row in zip(asked.ready, found, strict=True)}
+    return [
+        {
+            "id": question.id,
+            **by_id.get(question.id, UNANSWERED | UNTIMED),
+            "error": (
+                f"{question.id}: {asked.errors[question.id]}"
+                if question.id in asked.errors
+                else None
+            ),
+        }
+        for question in asked.batch.questions
+    ]
+
+
+def _spreads(read: Sequence[Row], name: str) -> dict[str, dict[str, float]]:
+    return {phase: spread([row[name][phase] for row in read]) for phase in Phases._fields}
+
+
+def _most(read: Sequence[Row], name: str) -> dict[str, float]:
+    """By phase, the largest of the batches that were looked at."""
+    seen = [row[name] for row in read if row[name] is not None]
+    return {phase: max(peaks[phase] for peaks in seen) for phase in (seen[0] if seen else ())}
+
+
+def _per_token(read: Sequence[Row], name: str) -> float | None:
+    taken = [row[name]["decode"] / row["steps"] for row in read if row["steps"]]
+    return statistics.median(taken) if taken else None

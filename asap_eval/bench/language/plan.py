@@ -1,0 +1,172 @@
+"""The plan of a vision-language run from shapes alone: no weights, no data.
+
+Counts are those of a picture with all its crops (LLaVA-NeXT: a base and 2 x 2 tiles). Memory of
+activations is an estimate: the widest point of one layer, of the tower or of the language model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asap_eval.bench.plan import Outlook, cached, lacking_memory
+from asap_eval.data.questions.documents import HUB
+from asap_eval.data.questions.tasks import QUESTIONS, Task
+from asap_eval.hosts import LlavaGeometry, llava_geometry
+from asap_eval.hub.errors import address
+from asap_eval.method import Need, Reducer
+from asap_eval.models import ModelSpec
+from asap_eval.models.vlm import check_saved, shape_of
+from asap_eval.record import Job
+from asap_eval.work.language import unpruned_prefill
+
+CROPS = 5
+"""Crops of the LLaVA-NeXT picture that a budget of tokens speaks of: a base and four tiles."""
+
+TEXT, NEW = 60, 16
+"""Tokens of a prompt beside the image's, and of an answer, where they are not known yet."""
+
+
+def outlook_of(
+    job: Job, spec: ModelSpec, reducer: Reducer, tasks: Sequence[Task], newlines: bool
+) -> Outlook:
+    """Size of a run and what it lacks.
+
+    Args:
+        tasks: whose questions are asked; none = pictures of a folder. newlines: whether rows of
+            LLaVA-NeXT's tiles end with one.
+
+    Raises:
+        WeightsError: a folder of weights that is another model's.
+    """
+    check_saved(spec, job.weights)
+    model = shape_of(spec)
+    geometry = llava_geometry(model)
+    found = Outlook()
+    counts = [(task.name, QUESTIONS[task.name]) for task in tasks]
+    if job.limit is not None:
+        counts = [(name, min(job.limit, count)) for name, count in counts]
+    if counts:
+        listed = ", ".join(f"{name} {count}" for name, count in counts)
+        found.lines.append(("samples", f"{listed} (published sizes, not counted here)"))
+    crops = CROPS if spec.family == "llava_next" else 1
+    grid = geometry.tower.grid
+    full = crops * geometry.tower.patches + (2 * grid[0] if crops > 1 and newlines else 0)
+    kept = handed(job, reducer, crops)
+    found.lines.append(("tokens", _tokens(full, kept, crops, reducer)))
+    found.lines.append(("MACs", _work(geometry, full, kept, crops, sum(n for _, n in counts))))
+    needed, memory = _memory(job, model, reducer, full, kept, crops)
+    found.lines.append(("memory", memory))
+    local = spec.hf is not None and Path(spec.hf).expanduser().is_dir()
+    if spec.hf is not None and job.weights is None and not local:
+        size = 2 * _parameters(model) / 1e9
+        found.lines.append(
+            (
+                "fetch",
+                f"about {size:.1f} GB of weights in fp16 (by their shapes) from "
+                f"{address(spec.hf)}; sizes of the data sets are not known here",
+            )
+        )
+        if not cached(spec.hf, "model"):
+            found.missing.append(
+                f"weights: {spec.hf} is not in the local cache. A run fetches it, or give "
+                "weights=<folder>."
+            )
+    found.missing += _lacking_data(job.data or HUB, tasks)
+    if (lack := lacking_memory(job.device, needed)) is not None:
+        found.missing.append(lack)
+    return found
+
+
+def handed(job: Job, reducer: Reducer, crops: int) -> int | None:
+    """Image tokens that a picture hands to the language model; None where images decide."""
+    if job.budget is not None:
+        # A budget speaks of five crops, as published ones do.
+        return round(job.budget.target) if job.budget.kind == "tokens" else None
+    if reducer.name == "no_visual_tokens":
+        return 0
+    if reducer.site != "output" or not reducer.card.fixed_count:
+        return None
+    knob = getattr(reducer, reducer.card.knob or "", None)
+    return None if knob is None else int(knob) * crops
+
+
+def _tokens(full: int, kept: int | None, crops: int, reducer: Reducer) -> str:
+    whole = f"{full} image tokens of {crops} crop{'s' if crops > 1 else ''} unpruned"
+    if reducer.name == "none":
+        return whole
+    if kept is None:
+        if reducer.tower == "language":
+            return f"{whole}, all handed over; '{reducer.name}' acts inside the language model"
+        return f"{whole}; fewer as the tower or the images decide"
+    return f"{whole}, {kept} handed to the language model"
+
+
+def _work(geometry: LlavaGeometry, full: int, kept: int | None, crops: int, count: int) -> str:
+    def giga(tokens: int) -> float:
+        return float(unpruned_prefill(geometry, tokens, TEXT, crops).total) / 1e9
+
+    whole = giga(full)
+    said = f"{_short(whole)} G a question unpruned up to the first logits"
+    if kept is not None:
+        said += f", about {_short(giga(kept))} G with the method, its own products left out"
+    said += f" ({TEXT} tokens of text assumed)"
+    if count:
+        said += f"; in all {_short(whole * count / 1e6)} P"
+        said += f" and {_short(giga(kept) * count / 1e6)} P" if kept is not None else ""
+    return said
+
+
+def _short(value: float) -> str:
+    """Four digits, and no power of ten."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def _parameters(model: Any) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def _memory(
+    job: Job, model: Any, reducer: Reducer, full: int, kept: int | None, crops: int
+) -> tuple[float, str]:
+    """GB for the run with the unpruned model, which is its largest, and the parts in words."""
+    size = getattr(torch, job.dtype).itemsize
+    text, vision = model.config.text_config, model.config.vision_config
+    heads = text.num_key_value_heads * text.hidden_size // text.num_attention_heads
+    per_token = 2 * text.num_hidden_layers * heads * size
+    weights = _parameters(model) * size / 1e9
+
+    def cache(tokens: int) -> float:
+        return job.batch_size * (tokens + TEXT + NEW) * per_token / 1e9
+
+    patches = (vision.image_size // vision.patch_size) ** 2 + 1
+    tower = crops * patches * (6 * vision.hidden_size + 2 * vision.intermediate_size) * size
+    maps = Need.ATTENTION in reducer.needs and reducer.tower == "vision"
+    tower += crops * patches**2 * 3 * 4 * maps
+    layer = (full + TEXT) * (6 * text.hidden_size + 3 * text.intermediate_size) * size
+    activations = job.batch_size * max(tower, layer) / 1e9
+    total = weights + cache(full) + activations
+    said = (
+        f"about {total:.2f} GB: weights {weights:.2f}, cache {cache(full):.2f} unpruned"
+        + (f" ({cache(kept):.2f} with the method)" if kept is not None else "")
+        + f", activations about {activations:.2f} (estimates at batch_size={job.batch_size}, "
+        f"{job.dtype})"
+    )
+    return total, said
+
+
+def _lacking_data(data: str, tasks: Sequence[Task]) -> list[str]:
+    if data != HUB:
+        root = Path(data).expanduser()
+        places = [(task.name, root / f"{task.name}.parquet", root / task.name) for task in tasks]
+        gone = [name for name, file, folder in places if not file.is_file() and not folder.is_dir()]
+        if not root.is_dir():
+            return [f"data: {data} is no folder."]
+        return [f"data: {data} has nothing of {', '.join(gone)}."] if gone else []
+    gone = [task.name for task in tasks if not cached(task.hub, "dataset")]
+    if not gone:
+        return []
+    return [f"data: not in the local cache: {', '.join(gone)}. A run fetches them, or give data=."]

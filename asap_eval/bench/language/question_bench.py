@@ -1,0 +1,151 @@
+"""What the benchmarks of vision-language models share: questions, tokens and work of a sample."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from asap_eval.bench.bench import Bench
+from asap_eval.bench.language.plan import CROPS, outlook_of
+from asap_eval.bench.plan import Outlook
+from asap_eval.data.questions.documents import HUB
+from asap_eval.data.questions.question_set import (
+    QuestionBatch,
+    QuestionSet,
+    Sample,
+    open_questions,
+    question_batches,
+)
+from asap_eval.data.questions.tasks import TASKS, Task, chosen
+from asap_eval.errors import BadValueError
+from asap_eval.hosts import Geometry, LlavaGeometry, llava_geometry
+from asap_eval.method import Reducer
+from asap_eval.models import LoadedVlm, ModelSpec
+from asap_eval.packing import Newline
+from asap_eval.record import Job
+from asap_eval.record.journal import Row
+from asap_eval.work.language import unpruned_prefill
+
+
+@dataclass
+class QuestionBench(Bench[QuestionSet, QuestionBatch]):
+    """Base of what asks questions about pictures; it opens, batches and budgets them.
+
+    Attributes:
+        tasks: names of `asap_eval.data.questions.tasks.TASKS`. new_tokens: bound of every answer,
+            None = each task's own. newline: of LLaVA-NeXT, see `packing.Newline`.
+    """
+
+    tasks: list[str] = field(default_factory=lambda: list(TASKS))
+    new_tokens: int | None = None
+    newline: Newline = "kept"
+
+    vlm = True
+    own_data = HUB
+    budgets = {}  # noqa: RUF012 - it meets every kind
+
+    def __post_init__(self) -> None:
+        chosen(self.tasks)
+        if self.new_tokens is not None and self.new_tokens < 1:
+            raise BadValueError(f"bench.new_tokens={self.new_tokens}: give a number >= 1.")
+
+    def geometry(self, loaded: LoadedVlm) -> LlavaGeometry:
+        return llava_geometry(loaded.model)
+
+    def check(self, loaded: LoadedVlm) -> None:
+        loaded.check_prompts()
+
+    def check_convention(self, loaded: LoadedVlm, name: str) -> None:
+        if name != "full":
+            raise BadValueError(
+                f"macs_convention={name} is how the paper counts classifiers; it says nothing of "
+                f"language models. Use macs_convention=full with bench={self.name}."
+            )
+
+    def seen(self, geometry: LlavaGeometry, method: type[Reducer]) -> Geometry:
+        """The tower, or the language model with the image tokens of one crop as its row."""
+        if method.tower == "vision":
+            return geometry.tower
+        return dataclasses.replace(
+            geometry.tower,
+            family="language model",
+            blocks=geometry.language.blocks,
+            width=geometry.language.width,
+            prefix=0,
+            grid=(1, geometry.tower.patches),
+            has_cls=False,
+        )
+
+    def open(
+        self, data: str, loaded: LoadedVlm, *, limit: int | None, sample: Sample
+    ) -> QuestionSet:
+        """``limit`` questions of each task, whole groups; see `open_questions`."""
+        return open_questions(
+            chosen(self.tasks), data, limit=limit, sample=sample, new_tokens=self.new_tokens
+        )
+
+    def planned(self, loaded: LoadedVlm, geometry: LlavaGeometry, samples: QuestionSet) -> str:
+        """From one question of each task: text and pictures are much alike within one."""
+        whole, lost = 0.0, 0
+        for asked in samples.asked:
+            first = next(question_batches(dataclasses.replace(samples, asked=[asked]), 1))
+            question = first.questions[0]
+            if question.picture is None:
+                lost += len(asked.places)
+                continue
+            given = loaded.inputs([question.picture], [asked.judge.prompt(question.document)])
+            ids, crops = given["input_ids"], len(given["pixel_values"][0])
+            tokens = int((ids == loaded.model.config.image_token_id).sum())
+            crops = crops if given["pixel_values"].dim() == 5 else 1
+            work = unpruned_prefill(geometry, tokens, ids.shape[1] - tokens, crops).total
+            whole += float(work) / 1e9 * len(asked.places)
+        counted = max(len(samples) - lost, 1)
+        return (
+            f"about {whole / counted:.3f} GMACs per question unpruned up to the first logits, "
+            f"{whole:.0f} GMACs in all"
+        )
+
+    def outlook(self, job: Job, spec: ModelSpec, reducer: Reducer) -> Outlook:
+        if not spec.vlm:
+            return Outlook()  # opening it says what is wrong
+        return outlook_of(job, spec, reducer, self.asked, self.newline != "none")
+
+    @property
+    def packages(self) -> Sequence[str]:
+        return ("lmms-eval",) if self.asked else ()
+
+    @property
+    def asked(self) -> list[Task]:
+        """Tasks whose questions are asked."""
+        return chosen(self.tasks)
+
+    def ends(self, samples: QuestionSet, batch_size: int) -> Sequence[int]:
+        return samples.ends(batch_size)
+
+    def batches(
+        self,
+        loaded: LoadedVlm,
+        samples: QuestionSet,
+        *,
+        batch_size: int,
+        workers: int = 0,
+        start: int = 0,
+    ) -> Iterator[QuestionBatch]:
+        return question_batches(samples, batch_size, workers, start)
+
+    def spent(self, kind: str, rows: Sequence[Row], geometry: Any, convention: str) -> list[float]:
+        """``tokens`` of a LLaVA-NeXT picture count as if it had five crops, as published budgets
+        do; ``macs`` up to the first logits."""
+        read = [row for row in rows if row["error"] is None]
+        if kind == "macs":
+            return [
+                100 * ((row["model_macs"] + row["method_macs"]) / row["unpruned_macs"] - 1)
+                for row in read
+            ]
+        crops = [len(row["tokens"]) for row in read]
+        return [
+            row["handed_to_llm"] * (CROPS / count if count > 1 else 1.0)
+            for row, count in zip(read, crops, strict=True)
+        ]

@@ -1,0 +1,1 @@
+"""Videos: accuracy on Kinetics-400, clip by clip."""

@@ -1,0 +1,1 @@
+"""The random walk of the unpruned model, block by block."""

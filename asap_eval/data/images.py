@@ -1,0 +1,305 @@
+"""Images in a fixed order, with or without labels, and their batches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from asap_eval.data.classes import Classes
+from asap_eval.data.decoding import decode
+from asap_eval.data.stores import Store, open_store
+from asap_eval.errors import BadValueError, DataError, unknown
+from asap_eval.models.zoo import Labels, LoadedModel
+
+Sample = Literal["first", "spread"]
+"""The first n images, or n evenly over all of them."""
+
+_SAMPLES = ("first", "spread")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Some images of a store, in its order.
+
+    Attributes:
+        store: all images. places: those of this set, ascending. sample: how they were chosen.
+        upright: whether they are turned as their EXIF orientation says, for a mask or a person's
+            eye. timm's evaluation, and so classification, ignores it.
+    """
+
+    store: Store
+    places: Sequence[int]
+    sample: Sample = "first"
+    upright: bool = False
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Path relative to the data folder, or index in the data set."""
+        return [self.store.ids[place] for place in self.places]
+
+    @cached_property
+    def labels(self) -> list[int | None]:
+        """Class numbers of the model; None = no label."""
+        return [self.store.labels[place] for place in self.places]
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader has to know of them, a line each."""
+        return self.store.notes
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over ids and labels, in order."""
+        digest = hashlib.sha256()
+        for pair in zip(self.ids, self.labels, strict=True):
+            digest.update(json.dumps(pair).encode())
+        return digest.hexdigest()
+
+    @property
+    def commits(self) -> Mapping[str, str]:
+        """Commits of the hub's repositories that the images are from, by their names."""
+        return getattr(self.store, "commits", {})
+
+    def content(self) -> str:
+        """Hash of the encoded images, in order; see `Store.content`."""
+        return self.store.content(self.places)
+
+    def load(self, index: int) -> Image.Image:
+        """Decode one image of this set to RGB.
+
+        Raises:
+            DataError: it is missing, truncated or no image.
+        """
+        try:
+            return decode(self.store.read(self.places[index]), upright=self.upright)
+        except MemoryError:
+            raise
+        except Exception as error:  # where a store lies apart, reading it raises many kinds
+            first = str(error).strip().split("\n")[0] or type(error).__name__
+            raise DataError(f"{self.ids[index]} cannot be read: {first}") from error
+
+    def calibration(self, count: int) -> tuple[ImageSet, bool]:
+        """Images to search a knob on, and whether none of them is in this set.
+
+        They come after this set (``spread``: evenly from the images left between). Where fewer
+        than ``count`` are left, those few; where none is left, ``count`` images of this set.
+        """
+        if count < 1:
+            raise BadValueError(f"{count} calibration images: give a number >= 1.")
+        if self.sample == "first":
+            left: Sequence[int] = range(max(self.places) + 1, len(self.store.ids))
+            chosen = list(left[:count])
+        else:
+            taken = set(self.places)
+            left = [place for place in range(len(self.store.ids)) if place not in taken]
+            chosen = _spread(left, count)
+        if chosen:
+            return replace(self, places=chosen), True
+        return replace(self, places=_spread(self.places, count)), False
+
+
+def _spread(places: Sequence[int], count: int) -> list[int]:
+    """At most ``count`` of the places, evenly."""
+    count = min(count, len(places))
+    return [places[at * len(places) // count] for at in range(count)]
+
+
+def images_of(loaded: LoadedModel, data: str, *, limit: int | None, sample: Sample) -> ImageSet:
+    """`open_images` with all that a loaded model says of its classes."""
+    return open_images(
+        data,
+        classes=loaded.classes,
+        labels=loaded.labels,
+        names=loaded.class_names,
+        limit=limit,
+        sample=sample,
+    )
+
+
+def open_images(
+    data: str,
+    *,
+    classes: int,
+    labels: Labels,
+    names: Sequence[str] | None = None,
+    limit: int | None = None,
+    sample: Sample = "first",
+) -> ImageSet:
+    """The images an address means, labelled with the model's class numbers.
+
+    Args:
+        data: a folder (class folders; ``val`` inside it), also in a ``.zip``, a parquet file or
+            folder, ``hfds/<data set>[:<config>][@<split>]``, or
+            ``wds/<folder or pattern of shards>[:<kind of the picture's files>][@<split>]``.
+        classes, labels, names: of the `LoadedModel` (names: its ``class_names``).
+        limit: number of images, ``None`` = all. sample: the first ones, or evenly over all.
+
+    Raises:
+        BadValueError: limit below 1 or above what is there, or the model has no classes.
+        DataError: no such data, no images, or classes that do not fit the model.
+    """
+    if labels == "none" or classes < 1:
+        raise BadValueError(
+            "The model has no classifier, so its answers cannot be scored. Choose a model with "
+            "classes, or tell what they are with model.labels=wnid or model.labels=folders. A CLIP "
+            "tower becomes a classifier with model.head=<file> (asap-eval-head makes it)."
+        )
+    return chosen_images(
+        lambda: open_store(data, Classes(classes, labels, names)), data, limit=limit, sample=sample
+    )
+
+
+def chosen_images(
+    opened: Callable[[], Store],
+    data: str,
+    *,
+    limit: int | None,
+    sample: Sample,
+    what: str = "images",
+    upright: bool = False,
+) -> ImageSet:
+    """The first ``limit`` images of a store, or as many spread over all; None = all.
+
+    Args:
+        opened: opens the store, once the choice is known to be possible. what: its samples are.
+        upright: see `ImageSet`.
+
+    Raises:
+        BadValueError: limit below 1 or above what is there. UnknownNameError: no such ``sample``.
+    """
+    if limit is not None and limit < 1:
+        raise BadValueError(
+            f"limit={limit}: give a number of {what} >= 1, or leave it out for all."
+        )
+    if sample not in _SAMPLES:
+        raise unknown("sample", str(sample), _SAMPLES)
+    store = opened()
+    count = len(store.ids)
+    if limit is not None and limit > count:
+        raise BadValueError(
+            f"limit={limit}, but data={data} has {count} {what}. Use limit={count} or leave it out."
+        )
+    every = range(count)
+    if limit is None:
+        return ImageSet(store, every, sample, upright)
+    chosen = every[:limit] if sample == "first" else _spread(every, limit)
+    return ImageSet(store, chosen, sample, upright)
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Images ``indices`` of a set, in order.
+
+    Attributes:
+        indices, ids, labels: of all images of the batch, unreadable ones included.
+        pixels: ``[b, 3, H, W]`` fp32 of the readable ones, in order; b = 0 where none is.
+        failures: what is wrong with each of the others, by index.
+        beside: ``[b, ...]`` what goes with each readable image (its mask); None = nothing.
+    """
+
+    indices: list[int]
+    ids: list[str]
+    labels: list[int | None]
+    pixels: Tensor
+    failures: dict[int, str]
+    beside: Tensor | None = None
+
+    @property
+    def readable(self) -> list[str]:
+        """Ids of the readable images, in order."""
+        return self.of_readable(self.ids)
+
+    def of_readable(self, values: Sequence[T]) -> list[T]:
+        """Of one value for each image those of the readable ones."""
+        return [v for at, v in zip(self.indices, values, strict=True) if at not in self.failures]
+
+
+Item = tuple[int, "tuple[Tensor, ...] | str"]
+"""Index, and transformed image with what goes beside it, or the message of its failure."""
+
+
+class _Decoded(Dataset[Item]):
+    def __init__(
+        self,
+        images: ImageSet,
+        transform: Callable[[Any], Tensor],
+        beside: Callable[[int], Tensor] | None,
+    ) -> None:
+        self.images, self.transform, self.beside = images, transform, beside
+
+    def __getitem__(self, index: int) -> Item:
+        try:
+            image = self.images.load(index)
+            extra = () if self.beside is None else (self.beside(index),)
+        except DataError as error:
+            return index, str(error)
+        return index, (self.transform(image), *extra)
+
+
+_NONE = torch.empty(0, 3, 0, 0)
+"""Pixels of a batch in which no image can be read."""
+
+
+@dataclass(frozen=True)
+class _Collate:
+    images: ImageSet
+
+    def __call__(self, items: list[Item]) -> ImageBatch:
+        indices = [index for index, _ in items]
+        found = [item for _, item in items if not isinstance(item, str)]
+        pixels, *beside = [torch.stack(parts) for parts in zip(*found, strict=True)] or [_NONE]
+        return ImageBatch(
+            indices=indices,
+            ids=[self.images.ids[index] for index in indices],
+            labels=[self.images.labels[index] for index in indices],
+            pixels=pixels,
+            failures={index: item for index, item in items if isinstance(item, str)},
+            beside=beside[0] if beside else None,
+        )
+
+
+def image_batches(
+    images: ImageSet,
+    transform: Callable[[Any], Tensor],
+    batch_size: int,
+    workers: int = 0,
+    start: int = 0,
+    beside: Callable[[int], Tensor] | None = None,
+) -> Iterator[ImageBatch]:
+    """Batches of consecutive images from ``start``, the same ones for any number of workers.
+
+    An unreadable image is listed in its batch and never raised.
+
+    Args:
+        beside: makes what goes with image ``index`` into ``batch.beside``; a `DataError` there
+            makes the image unreadable.
+    """
+    if batch_size < 1:
+        raise BadValueError(f"batch_size={batch_size}: give a number of images >= 1.")
+    if workers < 0:
+        raise BadValueError(f"workers={workers}: give a number of processes >= 0.")
+    if not 0 <= start <= len(images):
+        raise BadValueError(f"start={start} is outside the {len(images)} images.")
+    bounds = range(start, len(images), batch_size)
+    loader = DataLoader(
+        _Decoded(images, transform, beside),
+        batch_sampler=[list(range(at, min(at + batch_size, len(images)))) for at in bounds],
+        num_workers=workers,
+        collate_fn=_Collate(images),
+        generator=torch.Generator(),  # its own: the loader would draw from the global one
+    )
+    return iter(loader)

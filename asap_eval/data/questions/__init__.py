@@ -1,0 +1,1 @@
+"""Questions about pictures: lmms-eval's tasks, their documents, prompts and scorers."""

@@ -1,0 +1,1 @@
+"""Videos: their lists, their frames, and batches of clips."""

@@ -1,0 +1,56 @@
+"""Videos as a store: ids, class numbers, and frames by place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from asap_eval.data.videos.decode import Frame, read_frames
+from asap_eval.data.videos.listing import Listing
+from asap_eval.errors import DataError
+from asap_eval.files.fingerprint import content_of
+
+_SHOWN = 3
+
+
+class VideoStore:
+    """The videos of a listing, labelled with the class numbers of a head.
+
+    Attributes:
+        ids: of the videos. labels: class number of each. paths: where each should be.
+
+    Raises:
+        DataError: a video's class is not among the head's.
+    """
+
+    def __init__(self, listing: Listing, classes: Sequence[str], data: str) -> None:
+        place = {name: at for at, name in enumerate(classes)}
+        if strange := sorted(set(listing.names) - set(place)):
+            more = f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
+            raise DataError(
+                f"data={data} has classes that the head does not know: "
+                f"{', '.join(strange[:_SHOWN])}{more}. Its {len(classes)} classes begin with "
+                f"{', '.join(classes[:_SHOWN])}. Use the head that was trained for this data."
+            )
+        self.ids = listing.ids
+        self.paths = listing.paths
+        self.labels: list[int | None] = [place[name] for name in listing.names]
+        self.notes: list[str] = []
+
+    def read(self, place: int) -> bytes:
+        """The encoded video."""
+        return self.paths[place].read_bytes()
+
+    def content(self, places: Sequence[int]) -> str:
+        """Hash of the videos' files."""
+        return content_of(self.paths[place] for place in places)
+
+    def frames(self, place: int, shares: Sequence[float]) -> list[Frame]:
+        """Frames at some shares of a video's duration; see `read_frames`.
+
+        Raises:
+            DataError: it cannot be read; names the video.
+        """
+        try:
+            return read_frames(self.paths[place], shares)
+        except DataError as error:
+            raise DataError(f"{self.ids[place]} cannot be read: {error}") from error

@@ -1,0 +1,1 @@
+"""What several methods compute alike: matching, selection, places, predictors."""

@@ -1,0 +1,6 @@
+"""Training token predictors on a frozen backbone: ``asap-train``."""
+
+from asap_eval.train.predictors.job import TrainJob
+from asap_eval.train.predictors.loop import train
+
+__all__ = ["TrainJob", "train"]

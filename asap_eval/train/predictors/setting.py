@@ -1,0 +1,144 @@
+"""A training made ready: model, images, order and seeds, and what its file will say."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from asap_eval.data.images import ImageBatch, ImageSet, image_batches, images_of
+from asap_eval.errors import BadValueError
+from asap_eval.hosts import geometry_of
+from asap_eval.methods.parts.predictors import TRAINED
+from asap_eval.models import LoadedModel, load_model
+from asap_eval.runner import provenance
+from asap_eval.runner.sources import sources_digest
+from asap_eval.train.predictors.job import TrainJob
+from asap_eval.train.predictors.state import State
+
+SAID = ("k", "blocks", "checkpoint")
+"""Options of a method that its file says elsewhere, or that are of a run with it."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A training made ready.
+
+    Attributes:
+        job: what was asked for. loaded: the frozen model. images: in the order of the data.
+        out: the file to write. identity: hash of all that decides the result.
+    """
+
+    job: TrainJob
+    loaded: LoadedModel
+    images: ImageSet
+    out: Path
+    identity: str
+
+    @property
+    def per_epoch(self) -> int:
+        return math.ceil(len(self.images) / self.job.batch_size)
+
+    @property
+    def steps(self) -> int:
+        return self.per_epoch * self.job.epochs
+
+    @property
+    def state_path(self) -> Path:
+        """Where an interrupted training is kept."""
+        return self.out.with_name(self.out.name + ".resume")
+
+    def done(self, step: int) -> int:
+        """Images of the steps before this one."""
+        epoch, within = divmod(step, self.per_epoch)
+        return epoch * len(self.images) + within * self.job.batch_size
+
+    def batches(self, step: int) -> Iterator[ImageBatch]:
+        """What is left of the epoch that a step belongs to; each epoch has an order of its own."""
+        job, images = self.job, self.images
+        epoch, within = divmod(step, self.per_epoch)
+        g = torch.Generator().manual_seed(self.seed("order", epoch))
+        order = torch.randperm(len(images), generator=g).tolist()
+        shuffled = dataclasses.replace(images, places=[images.places[at] for at in order])
+        transform, start = self.loaded.transform, within * job.batch_size
+        return image_batches(shuffled, transform, job.batch_size, job.workers, start=start)
+
+    def seed(self, use: str, number: int) -> int:
+        """A seed for one use: an interrupted training draws what an undisturbed one would."""
+        text = f"{self.job.seed}|{use}|{number}"
+        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "little") >> 1
+
+    def pixels(self, batch: ImageBatch) -> Tensor:
+        """``[b, 3, H, W]`` of the readable images, where the model is."""
+        return batch.pixels.to(next(self.loaded.model.parameters()).device)
+
+
+def prepared(job: TrainJob) -> Setting:
+    """Open all that a training needs; every error of input is raised here.
+
+    Raises:
+        AsapEvalError: names, values, weights or images that cannot be used.
+    """
+    job.check()
+    method, out = job.built(), Path(job.out).expanduser()
+    if out.exists() and not job.force:
+        raise BadValueError(f"out={out} exists: give another name, or force=true to replace it.")
+    if not out.parent.is_dir():
+        raise BadValueError(f"out={out}: the folder {out.parent} does not exist.")
+    loaded = load_model(job.model, weights=job.weights, device=job.device)
+    images = images_of(
+        loaded,
+        job.data,
+        limit=job.limit,
+        sample=job.sample,  # type: ignore[arg-type]
+    )
+    code = sources_digest(
+        [type(method).__module__, "asap_eval.train.predictors.loop", "asap_eval.hosts"]
+    )
+    facts = [job.deciding, loaded.weights.sha256, images.digest, images.content(), code]
+    identity = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return Setting(job, loaded, images, out, identity)
+
+
+def said(setting: Setting, state: State, command: str) -> dict[str, str]:
+    """What the file says of its making, all text."""
+    job, loaded = setting.job, setting.loaded
+    method = job.built()
+    options = {
+        name: value for name, value in dataclasses.asdict(method).items() if name not in SAID
+    }
+    places = method.places(geometry_of(loaded.model).depth)
+    return {
+        "trained": TRAINED,
+        "method": job.method,
+        "model": job.model,
+        "backbone": loaded.weights.name,
+        "backbone_sha256": loaded.weights.sha256,
+        "backbone_trained": str(loaded.weights.trained).lower(),
+        "blocks": json.dumps(list(places)),
+        "keep": str(job.keep),
+        "options": json.dumps(options),
+        "data": job.data,
+        "images": str(len(setting.images)),
+        "ids_digest": setting.images.digest,
+        "failed": str(len(state.failed)),
+        "epochs": str(job.epochs),
+        "steps": str(setting.steps),
+        "batch_size": str(job.batch_size),
+        "lr": str(job.lr),
+        "seed": str(job.seed),
+        "loss_first_epoch": f"{state.means(setting.per_epoch, 0)[0]:.6g}",
+        "loss_last_epoch": f"{state.means(setting.per_epoch, job.epochs - 1)[0]:.6g}",
+        "command": command,
+        "commit": str(provenance.git_state()[0]),
+        "packages": json.dumps(provenance.packages()),
+        "finished": provenance.now(),
+    }

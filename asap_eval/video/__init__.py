@@ -1,1 +1,0 @@
-"""Videos: where they lie, which of their frames are read, features of frames, heads on top."""

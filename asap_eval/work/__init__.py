@@ -1,0 +1,1 @@
+"""The ledger: work in MACs, counted from the tokens a run really had."""
