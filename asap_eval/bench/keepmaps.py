@@ -32,6 +32,7 @@ from asap_eval.bench.patches import FATES, as_seen, fates_of
 from asap_eval.data.decoding import EXTENSIONS
 from asap_eval.data.images import ImageBatch, ImageSet, Sample, chosen_images
 from asap_eval.errors import DataError
+from asap_eval.files.archive import path_of, relative
 from asap_eval.files.fingerprint import content_of
 from asap_eval.hosts import Geometry
 from asap_eval.models import LoadedModel
@@ -111,18 +112,19 @@ class KeepMaps(ImageBench):
 
 
 class LooseStore:
-    """Every image below a folder in sorted order, without labels; ids are relative to it.
+    """Every image below a folder, also of an archive, in sorted order, without labels; ids are
+    relative to it.
 
     Raises:
         DataError: there is no such folder, or no image in it.
     """
 
     def __init__(self, data: str) -> None:
-        self.root = Path(data).expanduser()
+        self.root = path_of(data)
         if not self.root.is_dir():
             raise DataError(f"data={data} is no folder: give one that holds images, at any depth.")
         files = (f for f in self.root.rglob("*") if f.suffix.lower() in EXTENSIONS)
-        self.ids = sorted(f.relative_to(self.root).as_posix() for f in files if f.is_file())
+        self.ids = sorted(relative(f, self.root) for f in files if f.is_file())
         self.labels = [None] * len(self.ids)
         self.notes: list[str] = []
         if not self.ids:

@@ -1,1 +1,1 @@
-"""Files of this disk: what they hold, as hashes."""
+"""Files of this disk: what they hold, as hashes, and folders in archives."""
