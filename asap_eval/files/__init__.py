@@ -1,1 +1,1 @@
-"""Files of this disk: what they hold, as hashes."""
+"""Files of this disk: what they hold, as hashes, and how they are put in place."""
