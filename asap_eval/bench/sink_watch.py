@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-import asap_eval.bench.walk.figures as walk
+import asap_eval.bench.walk.random_walk as walk
 from asap_eval.method import Batch, Need, Reducer, View
 from asap_eval.tokens import Reduction
 

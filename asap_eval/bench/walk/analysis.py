@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asap_eval.bench.walk.figures import ring
+from asap_eval.bench.walk.random_walk import ring
 from asap_eval.record.journal import Row
 from asap_eval.statistics import distribution, over, pooled, shares
 
