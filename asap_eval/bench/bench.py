@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from asap_eval.bench.plan import Outlook
+from asap_eval.bench.plan import Plan
 from asap_eval.errors import AsapEvalError, unknown
 from asap_eval.hosts import Geometry, geometry_of
 from asap_eval.method import Reducer
@@ -127,20 +127,20 @@ class Bench(ABC, Generic[S, B]):
         """Raise `BadValueError` where ``macs_convention=<name>`` cannot count this model."""
         check_convention(self.geometry(loaded), name)
 
-    def seen(self, geometry: Any, method: type[Reducer]) -> Geometry:
+    def acts_in(self, geometry: Any, method: type[Reducer]) -> Geometry:
         """What a method sees of the model: the part it acts in."""
         own: Geometry = geometry
         return own
 
-    def planned(self, loaded: Any, geometry: Any, samples: S) -> str:
+    def unpruned_work(self, loaded: Any, geometry: Any, samples: S) -> str:
         """What the unpruned model would do, in a few words."""
         work = unpruned_macs(geometry) / 1e9
         whole = work * len(samples) * self.images_per_sample
         return f"{work:.3f} GMACs per image unpruned, {whole:.0f} GMACs in all"
 
-    def outlook(self, job: Job, spec: ModelSpec, reducer: Reducer) -> Outlook:
+    def plan(self, job: Job, spec: ModelSpec, reducer: Reducer) -> Plan:
         """What a plan says before anything is loaded; if something is missing, nothing will be."""
-        return Outlook()
+        return Plan()
 
     def ends(self, samples: S, batch_size: int) -> Sequence[int]:
         """Samples that are done after each whole batch but the last: an interrupted run goes on

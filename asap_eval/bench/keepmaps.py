@@ -28,7 +28,7 @@ from torch import Tensor
 
 from asap_eval.bench.bench import register
 from asap_eval.bench.image_bench import ImageBench
-from asap_eval.bench.patches import FATES, as_seen, fates_of
+from asap_eval.bench.patches import FATES, as_pictures, fates_of
 from asap_eval.data.decoding import EXTENSIONS
 from asap_eval.data.images import ImageBatch, ImageSet, Sample, chosen_images
 from asap_eval.errors import DataError
@@ -81,7 +81,7 @@ class KeepMaps(ImageBench):
                 zip(
                     source.tolist(),
                     fates_of(source).tolist(),
-                    as_seen(batch.pixels, self._transform),
+                    as_pictures(batch.pixels, self._transform),
                     strict=True,
                 )
             )

@@ -17,7 +17,7 @@ MEMORY = Path("/proc/meminfo")
 
 
 @dataclass
-class Outlook:
+class Plan:
     """Lines of a plan.
 
     Attributes:

@@ -70,14 +70,14 @@ class Prepared:
 
     def batch(self) -> Batch:
         """A batch of this model, for what a method checks before any image is seen."""
-        seen = self.bench.seen(self.geometry, method_class(self.job.method))
+        part = self.bench.acts_in(self.geometry, method_class(self.job.method))
         return Batch(
             count=1,
-            tokens=seen.tokens,
-            prefix=seen.prefix,
-            depth=seen.depth,
-            has_cls=seen.has_cls,
-            grid=seen.grid,
+            tokens=part.tokens,
+            prefix=part.prefix,
+            depth=part.depth,
+            has_cls=part.has_cls,
+            grid=part.grid,
             seed=self.job.seed,
             device=torch.device("cpu"),
             id_of=lambda _: "",

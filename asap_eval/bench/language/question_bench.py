@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asap_eval.bench.bench import Bench
-from asap_eval.bench.language.plan import CROPS, outlook_of
-from asap_eval.bench.plan import Outlook
+from asap_eval.bench.language.plan import CROPS, plan_of
+from asap_eval.bench.plan import Plan
 from asap_eval.data.questions.documents import HUB
 from asap_eval.data.questions.question_set import (
     QuestionBatch,
@@ -64,7 +64,7 @@ class QuestionBench(Bench[QuestionSet, QuestionBatch]):
                 f"language models. Use macs_convention=full with bench={self.name}."
             )
 
-    def seen(self, geometry: LlavaGeometry, method: type[Reducer]) -> Geometry:
+    def acts_in(self, geometry: LlavaGeometry, method: type[Reducer]) -> Geometry:
         """The tower, or the language model with the image tokens of one crop as its row."""
         if method.tower == "vision":
             return geometry.tower
@@ -86,7 +86,9 @@ class QuestionBench(Bench[QuestionSet, QuestionBatch]):
             chosen(self.tasks), data, limit=limit, sample=sample, new_tokens=self.new_tokens
         )
 
-    def planned(self, loaded: LoadedVlm, geometry: LlavaGeometry, samples: QuestionSet) -> str:
+    def unpruned_work(
+        self, loaded: LoadedVlm, geometry: LlavaGeometry, samples: QuestionSet
+    ) -> str:
         """From one question of each task: text and pictures are much alike within one."""
         whole, lost = 0.0, 0
         for asked in samples.asked:
@@ -107,10 +109,10 @@ class QuestionBench(Bench[QuestionSet, QuestionBatch]):
             f"{whole:.0f} GMACs in all"
         )
 
-    def outlook(self, job: Job, spec: ModelSpec, reducer: Reducer) -> Outlook:
+    def plan(self, job: Job, spec: ModelSpec, reducer: Reducer) -> Plan:
         if not spec.vlm:
-            return Outlook()  # opening it says what is wrong
-        return outlook_of(job, spec, reducer, self.asked, self.newline != "none")
+            return Plan()  # opening it says what is wrong
+        return plan_of(job, spec, reducer, self.asked, self.newline != "none")
 
     @property
     def packages(self) -> Sequence[str]:
