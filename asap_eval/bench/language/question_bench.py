@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from asap_eval.bench.bench import Bench
 from asap_eval.bench.language.plan import CROPS, plan_of
@@ -30,7 +29,7 @@ from asap_eval.work.language import unpruned_prefill
 
 
 @dataclass
-class QuestionBench(Bench[QuestionSet, QuestionBatch]):
+class QuestionBench(Bench[LoadedVlm, LlavaGeometry, QuestionSet, QuestionBatch]):
     """Base of what asks questions about pictures; it opens, batches and budgets them.
 
     Attributes:
@@ -44,7 +43,6 @@ class QuestionBench(Bench[QuestionSet, QuestionBatch]):
 
     vlm = True
     own_data = HUB
-    budgets = {}  # noqa: RUF012 - it meets every kind
 
     def __post_init__(self) -> None:
         chosen(self.tasks)
@@ -137,7 +135,9 @@ class QuestionBench(Bench[QuestionSet, QuestionBatch]):
     ) -> Iterator[QuestionBatch]:
         return question_batches(samples, batch_size, workers, start)
 
-    def spent(self, kind: str, rows: Sequence[Row], geometry: Any, convention: str) -> list[float]:
+    def spent(
+        self, kind: str, rows: Sequence[Row], geometry: LlavaGeometry, convention: str
+    ) -> list[float]:
         """``tokens`` of a LLaVA-NeXT picture count as if it had five crops, as published budgets
         do; ``macs`` up to the first logits."""
         read = [row for row in rows if row["error"] is None]
