@@ -66,7 +66,7 @@ class ImageBench(ImageModelBench[ImageBatch]):
         return None
 
     def notes(self, samples: ImageSet) -> Sequence[str]:
-        """How class numbers were found where no names decide, and files that are left out."""
+        """How class numbers were found where names do not say, and which files are left out."""
         return samples.notes
 
     def batches(

@@ -45,7 +45,7 @@ class ImageNet(ImageBench):
         ]
 
     def unmeasured(self, label: int | None) -> dict[str, Any]:
-        """Wrong, whatever it was."""
+        """Counted as wrong."""
         return {"label": label, "prediction": None, "correct": False, "top5": False}
 
     def metrics(self, rows: Sequence[Row]) -> Metrics:

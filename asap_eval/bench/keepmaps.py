@@ -1,7 +1,7 @@
-"""What became of every patch of single images: what keep-maps are drawn from.
+"""Which patches of single images a method keeps, pools and drops: what keep-maps are drawn from.
 
 A row holds ``source``, the slot of each patch after the last block (-1 = dropped); ``fates``, the
-place of each in `saliency.FATES`; ``notes``, what the method shows of the image by name (of ASAP
+place of each in `patches.FATES`; ``notes``, what the method shows of the image by name (of ASAP
 the ``sink``'s patch, the ``distance`` of each patch to it and its ``bin``; -1 where it never
 fired); and ``input``, the name of a PNG in the folder ``inputs`` beside the record: the image as
 the model saw it. Patches count from 0, row by row. Inputs are named by their content, so that the

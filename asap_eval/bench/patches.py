@@ -1,4 +1,4 @@
-"""The patches of an image: what became of each, and the image as the model saw it."""
+"""What became of each patch of an image, and the image as the model saw it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watches where attention gathers in a model that loses no token: two rows of the walk suffice."""
+"""Where attention gathers in the unpruned model, after each block: two rows of the walk suffice."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The plan of a vision-language run from shapes alone: no weights, no data.
 
-Counts are those of a picture with all its crops (LLaVA-NeXT: a base and 2 x 2 tiles). Memory of
-activations is an estimate: the widest point of one layer, of the tower or of the language model.
+Tokens and work are those of a picture with all its crops (LLaVA-NeXT: a base and 2 x 2 tiles).
+Memory of activations is an estimate: the widest point of one layer, of the tower or of the language
+model.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Watches the walk through a model that loses no token, and keeps its figures for every image."""
+"""Follows the walk through the unpruned model, and keeps its figures for every image."""
 
 from __future__ import annotations
 
