@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,13 @@ def test_every_benchmark_has_its_options_in_the_configuration() -> None:
     for name, path in files.items():
         declared = {option: default for option, _, default in options(type(build_bench(name)))}
         assert OmegaConf.to_container(OmegaConf.load(path)) == declared
+
+
+def test_the_contract_says_what_a_benchmark_gets() -> None:
+    """Types that are erased let an author guess; the registry alone erases them."""
+    for _, function in inspect.getmembers(registry.Bench, inspect.isfunction):
+        given = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
+        assert not [name for name, hint in given.items() if "Any" in hint], function.__name__
 
 
 @pytest.mark.parametrize("budget", [None, Budget("macs", -35)], ids=["plain", "budget"])

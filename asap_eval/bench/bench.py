@@ -122,7 +122,7 @@ class Bench(ABC, Generic[M, G, S, B]):
     first, and the record has ``metrics``."""
     budgets: ClassVar[Mapping[str, str]] = {}
     """Kinds of budget that this benchmark cannot meet, and why."""
-    no_speed: ClassVar[str | None] = None
+    no_speed: ClassVar[str | None] = "it measures no speed"
     """Why ``speed=true`` is refused; None where it is served."""
     no_training: ClassVar[str | None] = "it measures models as they are"
     """Why ``stage=train`` is refused; None where the benchmark trains a head (`train.head`)."""
@@ -283,8 +283,8 @@ class Bench(ABC, Generic[M, G, S, B]):
         rounds: int,
         progress: Callable[[], None],
     ) -> dict[str, Any]:
-        """The ``speed`` block; never called where `no_speed` says why."""
-        raise NotImplementedError
+        """The ``speed`` block; called where `no_speed` is None."""
+        raise AssertionError(f"bench={self.name} has no speed, and no_speed does not say why")
 
 
 AnyBench = Bench[Any, Any, Any, Any]

@@ -33,6 +33,7 @@ class ImageModelBench(Bench[LoadedModel, Geometry, ImageSet, B]):
     budgets: ClassVar[Mapping[str, str]] = {
         "tokens": "it counts tokens handed to a language model, and there is none here",
     }
+    no_speed: ClassVar[str | None] = None
 
     def geometry(self, loaded: LoadedModel) -> Geometry:
         return geometry_of(loaded.model)
