@@ -1,7 +1,7 @@
-"""What became of every patch of single images: what keep-maps are drawn from.
+"""Which patches of single images a method keeps, pools and drops: what keep-maps are drawn from.
 
 A row holds ``source``, the slot of each patch after the last block (-1 = dropped); ``fates``, the
-place of each in `saliency.FATES`; ``notes``, what the method shows of the image by name (of ASAP
+place of each in `patches.FATES`; ``notes``, what the method shows of the image by name (of ASAP
 the ``sink``'s patch, the ``distance`` of each patch to it and its ``bin``; -1 where it never
 fired); and ``input``, the name of a PNG in the folder ``inputs`` beside the record: the image as
 the model saw it. Patches count from 0, row by row. Inputs are named by their content, so that the
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from asap_eval.bench.bench import register
 from asap_eval.bench.image_bench import ImageBench
-from asap_eval.bench.patches import FATES, as_seen, fates_of
+from asap_eval.bench.patches import FATES, as_pictures, fates_of
 from asap_eval.data.decoding import EXTENSIONS
 from asap_eval.data.images import ImageBatch, ImageSet, Sample, chosen_images
 from asap_eval.errors import DataError
@@ -82,7 +82,7 @@ class KeepMaps(ImageBench):
                 zip(
                     source.tolist(),
                     fates_of(source).tolist(),
-                    as_seen(batch.pixels, self._transform),
+                    as_pictures(batch.pixels, self._transform),
                     strict=True,
                 )
             )

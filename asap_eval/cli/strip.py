@@ -13,7 +13,7 @@ import torch
 from omegaconf import OmegaConf
 
 import asap_eval  # noqa: F401  (registers the methods)
-from asap_eval.bench.patches import as_seen, fates_of
+from asap_eval.bench.patches import as_pictures, fates_of
 from asap_eval.cli.crops import crop_maps
 from asap_eval.data.decoding import EXTENSIONS
 from asap_eval.data.videos.decode import Frame, read_frames
@@ -87,7 +87,7 @@ def keep_maps(
         loaded.model(pixels)
     sinks = trace.notes.get("sink", torch.full((len(taken),), -1)).tolist()
     fates = fates_of(trace.source).tolist()
-    images = as_seen(pixels, loaded.transform)
+    images = as_pictures(pixels, loaded.transform)
     return [
         KeepMap(image, grid, fate, slots, sink if sink >= 0 else None, _title(frame, fate, fired))
         for frame, image, fate, slots, sink, fired in zip(

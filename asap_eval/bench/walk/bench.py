@@ -1,6 +1,6 @@
 """The random walk of the unpruned model: does it do what the ASAP paper says of it?
 
-``analysis`` is described in walk_analysis.py, the columns of a row in walk_observer.py. Beside the
+``analysis`` is described in analysis.py, the columns of a row in observer.py. Beside the
 record lies ``<record>.arrays.safetensors``: ``mean [L, N, N]`` C of every block, mean over images;
 ``heaviest [L, h, w]`` and ``sink [L, h, w]``, images whose heaviest column, or whose sink in the
 class token's row of C, is that patch; ``map.<i> [L, N, N]`` fp16, C of single images, whose ids are

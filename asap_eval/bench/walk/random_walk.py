@@ -1,4 +1,4 @@
-"""Figures of the random walk over attention, as ASAP defines it (arXiv 2605.22372): tensors only.
+"""The random walk over attention as ASAP defines it (arXiv 2605.22372): its steps, its figures.
 
 Nothing here knows a model, a file or a method. Every image stands for itself.
 
