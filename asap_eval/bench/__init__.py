@@ -1,4 +1,4 @@
-"""One benchmark, one file, or a folder of its own. Importing this package makes all names known.
+"""The benchmarks, a file or a folder each. Importing this package makes all names known.
 
 Import names from the modules, not from here: the hash of a job's sources then holds the files of
 its own benchmark only.

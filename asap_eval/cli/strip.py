@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from asap_eval.bench.patches import as_seen, fates_of
+from asap_eval.bench.patches import as_pictures, fates_of
 from asap_eval.cli.crops import crop_maps
 from asap_eval.cli.words import command
 from asap_eval.data.decoding import EXTENSIONS
@@ -20,6 +20,7 @@ from asap_eval.data.videos.decode import Frame, read_frames
 from asap_eval.data.videos.loader import frame_id
 from asap_eval.data.videos.sampling import Sampling
 from asap_eval.errors import BadValueError
+from asap_eval.files.archive import path_of
 from asap_eval.hosts import geometry_of, install
 from asap_eval.method import build
 from asap_eval.models import load_model
@@ -62,7 +63,7 @@ def _drawn(asked: Asked) -> None:
         "params": asked.options,
     }
     if asked.source.suffix.lower() in STILL:
-        maps = crop_maps(asked.source, asked.model, asked.method, **given)
+        maps = crop_maps(path_of(str(asked.source)), asked.model, asked.method, **given)
     else:
         maps = keep_maps(asked.source, asked.model, asked.method, frames=asked.frames, **given)
     for path, save in ((asked.out, save_strip), (asked.animate, save_animated)):
@@ -100,7 +101,7 @@ def keep_maps(
         loaded.model(pixels)
     sinks = trace.notes.get("sink", torch.full((len(taken),), -1)).tolist()
     fates = fates_of(trace.source).tolist()
-    images = as_seen(pixels, loaded.transform)
+    images = as_pictures(pixels, loaded.transform)
     return [
         KeepMap(image, grid, fate, slots, sink if sink >= 0 else None, _title(frame, fate, fired))
         for frame, image, fate, slots, sink, fired in zip(
