@@ -23,6 +23,7 @@ import asap_eval
 from asap_eval.checkpoint import read_metadata
 from asap_eval.cli import main as evaluate
 from asap_eval.cli import train as cli
+from asap_eval.cli.words import read
 from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError, WeightsError
 from asap_eval.files.digests import file_sha256
 from asap_eval.hosts import install
@@ -34,7 +35,6 @@ from asap_eval.models import LoadedModel, ModelSpec, WeightsInfo
 from asap_eval.models.weights import tensors_sha256
 from asap_eval.record import read_record
 from asap_eval.train.predictors import TrainJob, loop, setting, train
-from asap_eval.train.predictors.job import parse
 from asap_eval.train.predictors.losses import ce_loss, kl_loss, ratio_loss
 from asap_eval.train.predictors.masked import Masked, check_output, gumbel_choice, softmax_policy
 
@@ -418,7 +418,7 @@ def test_trained_predictors_run_through_the_command_line(
     ("words", "said"),
     [
         (["method=spot", "kep=0.5"], "Did you mean keep"),
-        (["method=spot", "epochs=many"], "epochs is of type int"),
+        (["method=spot", "epochs=many"], "epochs='many': give a whole number"),
         (["method"], "give key=value"),
         (["method=spot", "model=deit_tiny", "out=x.safetensors"], "data is missing"),
     ],
@@ -436,7 +436,8 @@ def test_help_lists_every_key(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_options_of_the_method_are_read() -> None:
-    found = parse(["method=spot", "lr=3e-4", "method.blocks=[2,3]", "method.history=1", "limit=5"])
+    words = ["method=spot", "lr=3e-4", "method.blocks=[2,3]", "method.history=1", "limit=5"]
+    found = read(words, TrainJob, "train")
     assert (found.method, found.lr, found.limit) == ("spot", 3e-4, 5)
     assert found.options == {"blocks": [2, 3], "history": 1}
 
