@@ -117,6 +117,8 @@ def values_of(override: Override) -> list[str]:
 
 def _unknown_choice(group: str, name: str, offered: Sequence[str]) -> UnknownNameError:
     error = unknown(group, name, offered)
+    if group == "budget" and name.lstrip("-").replace(".", "", 1).isdecimal():
+        return UnknownNameError(f"budget={name} is a target: give budget=macs target={name}.")
     if group == "model":
         return UnknownNameError(
             f"{error} Any other timm Vision Transformer: model.timm=<timm name>."

@@ -120,9 +120,13 @@ def _complete(words: Sequence[str], asked: Asked, extra: Sequence[Path]) -> list
     if keys & {"experiment", "methods"}:
         # Each row makes its own choices: their options are checked where the row is composed.
         texts = [_forced(override) for override in overrides]
-    sweeps = [o.input_line for o in overrides if o.is_sweep_override()]
+    sweeps = [str(o.input_line) for o in overrides if o.is_sweep_override()]
     if sweeps and not asked.multirun:
-        raise BadValueError(f"{sweeps[0]} names several values: add -m to run them all in turn.")
+        table = f", or give {sweeps[0].replace('method', 'methods', 1)} for one table of them"
+        raise BadValueError(
+            f"{sweeps[0]} names several values: add -m to run them all in turn"
+            f"{table if sweeps[0].startswith('method=') else ''}."
+        )
     return [*added, *texts]
 
 
