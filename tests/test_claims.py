@@ -19,7 +19,7 @@ from asap_eval.experiment import bench_defaults
 from asap_eval.report.layouts.overview import overview
 from asap_eval.report.paper import claim_rules as rules
 from asap_eval.report.paper.claims import Verdict, claims, read_timing, verdicts
-from asap_eval.report.render import DASH
+from asap_eval.report.text.terminal import DASH
 
 WALK_OPTIONS: dict[str, Any] = bench_defaults("walk")
 

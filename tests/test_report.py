@@ -17,7 +17,7 @@ from asap_eval import record as rec
 from asap_eval.cli.report.command import main, render
 from asap_eval.methods.parts.predictors import TRAINED
 from asap_eval.report.layouts.overview import BELOW, overview
-from asap_eval.report.render import DASH, Table, print_rich, to_markdown
+from asap_eval.report.text.terminal import DASH, Table, print_rich, to_markdown
 
 
 def cells(table: Table, row: int) -> dict[str, str]:

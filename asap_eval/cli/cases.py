@@ -45,7 +45,7 @@ from asap_eval.report.cases import COLUMNS, Case, Compared, cells_of
 from asap_eval.report.pictures.case_sheet import Stage, case_sheet
 from asap_eval.report.pictures.kinds import write
 from asap_eval.report.pictures.panels import BESIDE
-from asap_eval.report.render import DASH, Table, save, to_markdown
+from asap_eval.report.text.terminal import DASH, Table, save, to_markdown
 from asap_eval.runner.prepare import Prepared, prepare
 from asap_eval.runner.progress import bar, say
 

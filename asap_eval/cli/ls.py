@@ -18,7 +18,7 @@ from asap_eval.errors import AsapEvalError
 from asap_eval.method import Reducer, methods
 from asap_eval.models import model_specs
 from asap_eval.options import options
-from asap_eval.report.render import DASH, Table, print_rich, save, to_markdown, to_rich
+from asap_eval.report.text.terminal import DASH, Table, print_rich, save, to_markdown, to_rich
 
 
 def models_table() -> Table:

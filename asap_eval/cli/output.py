@@ -14,7 +14,7 @@ from asap_eval.record import RunRecord, read_record, record_stem
 from asap_eval.report.experiment.match import Found
 from asap_eval.report.experiment.tables import experiment_tables
 from asap_eval.report.layouts.overview import overview
-from asap_eval.report.render import print_rich, to_rich
+from asap_eval.report.text.terminal import print_rich, to_rich
 from asap_eval.runner import Outcome
 from asap_eval.runner.progress import say, warn
 

@@ -16,7 +16,7 @@ from asap_eval.record import RunRecord
 from asap_eval.record.journal import Journal
 from asap_eval.report.frame import frame
 from asap_eval.report.layouts.columns import name_of
-from asap_eval.report.render import DASH, Table
+from asap_eval.report.text.terminal import DASH, Table
 
 FIXED, BROKEN = "fixed", "broken"
 

@@ -25,7 +25,7 @@ from asap_eval.cli.key_value import count_of, settings_of
 from asap_eval.errors import AsapEvalError, BadValueError, RecordError, unknown
 from asap_eval.record import read_records
 from asap_eval.report.cases import Compared, compared
-from asap_eval.report.render import print_rich, save, to_markdown, to_rich
+from asap_eval.report.text.terminal import print_rich, save, to_markdown, to_rich
 
 CHOICE = {"results": "results", "task": "pope", "model": "", "method": ""}
 """Keys that say which cases are meant."""

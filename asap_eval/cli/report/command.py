@@ -19,7 +19,7 @@ from asap_eval.report.frame import frame
 from asap_eval.report.layouts.overview import overview
 from asap_eval.report.paper.claims import claims, read_timing
 from asap_eval.report.readable import readable
-from asap_eval.report.render import Table, print_rich, save, to_markdown, to_rich
+from asap_eval.report.text.terminal import Table, print_rich, save, to_markdown, to_rich
 
 COMMANDS = {
     "cases": "asap_eval.cli.report.cases",

@@ -17,7 +17,7 @@ from asap_eval.errors import RecordError
 from asap_eval.record import read_records
 from asap_eval.report.diff.compare import compare, tables
 from asap_eval.report.diff.match import Kept
-from asap_eval.report.render import Table, print_rich, save, to_markdown, to_rich
+from asap_eval.report.text.terminal import Table, print_rich, save, to_markdown, to_rich
 
 
 def main(argv: Sequence[str]) -> int:

@@ -11,11 +11,11 @@ from rich.console import Console
 from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError, unknown
 from asap_eval.paper import TABLES, paper_table
 from asap_eval.record import RunRecord
-from asap_eval.report.document import Sheet
 from asap_eval.report.paper.sheets import table_sheet
 from asap_eval.report.readable import readable
-from asap_eval.report.render import print_rich, save
-from asap_eval.report.sheet_text import ENDINGS, FORMATS, as_text, table_of
+from asap_eval.report.sheet import Sheet
+from asap_eval.report.text.markdown import ENDINGS, FORMATS, as_text, table_of
+from asap_eval.report.text.terminal import print_rich, save
 
 VERBS = ("all", "audit")
 """First words that ask for every table, or for what of the paper does not recompute."""

@@ -14,7 +14,7 @@ from asap_eval.record.journal import Journal
 from asap_eval.report.diff.match import Kept, Pairs, label, pairs
 from asap_eval.report.diff.numbers import BEYOND, EQUAL, UNKNOWN, WITHIN, Move, Samples, moves
 from asap_eval.report.layouts.columns import number
-from asap_eval.report.render import DASH, Table
+from asap_eval.report.text.terminal import DASH, Table
 from asap_eval.statistics import P
 
 HEADS = ("job", "number", "verdict", "A", "B", "B − A [95 %]", "McNemar p", "rests on")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from asap_eval.report.layouts.columns import Column, Row, number, numbers, present, settings, text
-from asap_eval.report.render import DASH
+from asap_eval.report.text.terminal import DASH
 
 
 def _settings(row: Row) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from asap_eval.report.experiment.match import Found
 from asap_eval.report.layouts.columns import BELOW, Row, number, present
-from asap_eval.report.render import DASH, Table
+from asap_eval.report.text.terminal import DASH, Table
 
 
 def grid(found: Sequence[Found], lines: Sequence[Row]) -> Table:

@@ -28,7 +28,7 @@ from asap_eval.report.layouts.overview import (
     title_of,
 )
 from asap_eval.report.paper.claims import claims
-from asap_eval.report.render import Table
+from asap_eval.report.text.terminal import Table
 
 OTHERS = ("none", CONTROL)
 """Methods whose records say something of other rows."""

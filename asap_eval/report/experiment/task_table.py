@@ -18,7 +18,7 @@ from asap_eval.report.layouts.columns import (
     present,
     text,
 )
-from asap_eval.report.render import DASH, Table
+from asap_eval.report.text.terminal import DASH, Table
 
 SIGNS = {REPRODUCED: "=", DIFFERS: "≠", CANNOT_TELL: "?"}
 """What stands behind a change that agrees with the published one, does not, or cannot tell."""

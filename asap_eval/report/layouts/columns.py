@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from asap_eval.report.render import DASH
+from asap_eval.report.text.terminal import DASH
 
 Row = dict[Hashable, Any]
 BELOW = "▼"

@@ -16,7 +16,7 @@ from asap_eval.report.layouts.columns import (
     part,
     present,
 )
-from asap_eval.report.render import DASH
+from asap_eval.report.text.terminal import DASH
 
 
 def _published(form: str, name: str) -> Column:

@@ -29,7 +29,7 @@ from asap_eval.report.layouts.latency import LATENCY
 from asap_eval.report.layouts.saliency import SALIENCY, sink_tables
 from asap_eval.report.layouts.vlm import VLM, task_tables
 from asap_eval.report.layouts.walk import WALK, block_tables
-from asap_eval.report.render import Table
+from asap_eval.report.text.terminal import Table
 
 LAYOUTS: dict[str, Sequence[Column]] = {
     "keepmaps": KEEPMAPS,

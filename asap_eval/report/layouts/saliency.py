@@ -17,7 +17,7 @@ from asap_eval.report.layouts.columns import (
     number,
     part,
 )
-from asap_eval.report.render import DASH, Table
+from asap_eval.report.text.terminal import DASH, Table
 
 
 def _interval(found: dict[str, Any], name: str, form: str) -> str:

@@ -20,7 +20,7 @@ from asap_eval.report.layouts.columns import (
     numbers,
     part,
 )
-from asap_eval.report.render import DASH, Table
+from asap_eval.report.text.terminal import DASH, Table
 
 _KEPT = ("kept_min", "kept_median", "kept_mean", "kept_max")
 PARTS = ("tower", "projector", "prefill", "decode", "method")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from asap_eval.report.layouts.columns import SAMPLES, Column, Row, number, part, present
-from asap_eval.report.render import DASH, Table
+from asap_eval.report.text.terminal import DASH, Table
 
 READINGS = ("cls", "heaviest")
 """Of the sink; a model without a class token has the second alone."""

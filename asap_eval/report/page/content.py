@@ -11,7 +11,6 @@ from asap_eval.audit import audit
 from asap_eval.experiment import Experiment, experiments, load
 from asap_eval.paper import TABLES, paper_table
 from asap_eval.record import RunRecord
-from asap_eval.report.document import Sheet, sheet_of
 from asap_eval.report.experiment.match import Found, on_models
 from asap_eval.report.experiment.tables import experiment_frame, experiment_tables
 from asap_eval.report.layouts.overview import overview
@@ -23,6 +22,7 @@ from asap_eval.report.paper.sheets import table_sheet
 from asap_eval.report.pictures.figure import Figure
 from asap_eval.report.pictures.keepmaps import KEEP_MAPS
 from asap_eval.report.pictures.kinds import drawn
+from asap_eval.report.sheet import Sheet, sheet_of
 
 Kept = tuple[Path, RunRecord]
 

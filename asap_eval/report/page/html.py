@@ -11,8 +11,8 @@ from itertools import groupby
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from asap_eval.report.document import Cell, Head, Line, Sheet
 from asap_eval.report.page.content import Page
+from asap_eval.report.sheet import Cell, Head, Line, Sheet
 
 NUMBER = re.compile(r"[-+−]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 """The first number of a cell's text, where no value was given with it."""

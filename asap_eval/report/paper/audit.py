@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asap_eval.audit import Check, Finding
 from asap_eval.paper import COLUMNS
-from asap_eval.report.document import Cell, Head, Line, Sheet
+from asap_eval.report.sheet import Cell, Head, Line, Sheet
 
 HEADS = (
     Head("row", kind="text"),

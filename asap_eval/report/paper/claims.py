@@ -31,7 +31,7 @@ from asap_eval.report.paper.claim_rules import (
     Finding,
     clustering,
 )
-from asap_eval.report.render import DASH, Table
+from asap_eval.report.text.terminal import DASH, Table
 
 EVIDENCE = "claims"
 """The experiment whose rows decide."""

@@ -17,7 +17,6 @@ from asap_eval.experiment import Experiment, load
 from asap_eval.paper import COLUMNS, PaperRow, PaperTable
 from asap_eval.paths import conf_dir
 from asap_eval.record import RunRecord
-from asap_eval.report.document import EMPTY, Cell, Head, Line, Sheet
 from asap_eval.report.experiment.columns import SETTINGS_OF_SEEDS as SETTINGS
 from asap_eval.report.experiment.lines import MARK, images_note
 from asap_eval.report.experiment.match import NO_RECORD, matched
@@ -27,6 +26,7 @@ from asap_eval.report.layouts.columns import BELOW, METHOD, Row, present, text
 from asap_eval.report.paper.cited_row import cited_row
 from asap_eval.report.paper.costs import COSTS, cost_cells
 from asap_eval.report.paper.measured_columns import measures
+from asap_eval.report.sheet import EMPTY, Cell, Head, Line, Sheet
 
 WORDS = (
     Head("row of the paper", kind="text"),

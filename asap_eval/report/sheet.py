@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from asap_eval.report.render import DASH, Table
+from asap_eval.report.text.terminal import DASH, Table
 
 Kind = Literal["text", "number", "verdict"]
 """Of a column: words (to the left), numbers (to the right, ordered by value), a verdict."""

@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from io import StringIO
 
-from asap_eval.report.document import Cell, Line, Sheet
-from asap_eval.report.render import DASH, Table, code, to_rich
+from asap_eval.report.sheet import Cell, Line, Sheet
+from asap_eval.report.text.terminal import DASH, Table, code, to_rich
 
 
 def table_of(sheet: Sheet) -> Table:

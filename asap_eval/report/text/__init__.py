@@ -1,0 +1,1 @@
+"""Sheets as text: for a terminal, as Markdown, CSV or LaTeX."""
