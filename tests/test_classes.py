@@ -252,7 +252,7 @@ def test_a_data_set_in_another_order_scores_as_its_folders(
     assert len(notes) == (kind == "numbers")
     for note in notes:  # said while it runs, and below the table
         assert f"note: {note}" in taken.err.replace("\n", " ")
-        assert note in overview([record])[0].notes
+        assert note in overview([record])[0].notes()
 
 
 def test_shards_name_their_classes_or_say_that_they_do_not(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from asap_eval.paper import paper_table
 from asap_eval.record import RunRecord, write_record
 from asap_eval.report.paper.sheets import portable, table_sheet
 from asap_eval.report.sheet import Cell, Head, Line, Sheet
-from asap_eval.report.text.markdown import ENDINGS, FORMATS
+from asap_eval.report.text import ENDINGS, FORMATS
 
 
 @pytest.fixture

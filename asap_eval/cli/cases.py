@@ -45,7 +45,8 @@ from asap_eval.report.cases import COLUMNS, Case, Compared, cells_of
 from asap_eval.report.pictures.case_sheet import Stage, case_sheet
 from asap_eval.report.pictures.kinds import write
 from asap_eval.report.pictures.panels import BESIDE
-from asap_eval.report.text.terminal import DASH, Table, save, to_markdown
+from asap_eval.report.sheet import DASH, Sheet, sheet_of_text
+from asap_eval.report.text import as_text, save
 from asap_eval.runner.prepare import Prepared, prepare
 from asap_eval.runner.progress import bar, say
 
@@ -81,8 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_any(found, given["task"])
         out = Path(given["out"])
         drawn = [_drawn(one, most, out, given) for one in found]
-        tables = [_table(*pair) for pair in zip(found, drawn, strict=True)]
-        save("\n".join(to_markdown(table) for table in tables), out / "index.md")
+        index = [_index(*pair) for pair in zip(found, drawn, strict=True)]
+        save(as_text(index, "markdown"), out / "index.md")
     except AsapEvalError as error:
         say(f"error: {error}", style="red")
         return 2 if isinstance(error, (BadValueError, UnknownNameError)) else 1
@@ -207,7 +208,7 @@ def _stage(name: str, kept: Kept, asked: Asked) -> Stage:
     )
 
 
-def _table(one: Compared, drawn: Mapping[str, Drawn]) -> Table:
+def _index(one: Compared, drawn: Mapping[str, Drawn]) -> Sheet:
     """All cases of a record, with the sheets of those that have one."""
     record, without = one.record, Drawn(DASH, DASH)
     notes = [
@@ -219,10 +220,14 @@ def _table(one: Compared, drawn: Mapping[str, Drawn]) -> Table:
     for case in one.cases:
         what = drawn.get(case.id, without)
         rows.append([*cells_of(case), what.again, what.picture])
-    table = Table(
-        one.title, [*COLUMNS, *MORE], rows, notes, [(one.name, record.provenance.command)]
+    sheet = sheet_of_text(
+        one.title,
+        [*COLUMNS, *MORE],
+        rows,
+        notes=notes,
+        commands=[(one.name, record.provenance.command)],
     )
-    return table.without_empty_columns() if rows else table
+    return sheet.without_empty_columns() if rows else sheet
 
 
 if __name__ == "__main__":

@@ -19,18 +19,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from asap_eval.cli.key_value import count_of, settings_of
 from asap_eval.errors import AsapEvalError, BadValueError, RecordError, unknown
 from asap_eval.record import read_records
 from asap_eval.report.cases import Compared, compared
-from asap_eval.report.text.terminal import print_rich, save, to_markdown, to_rich
+from asap_eval.report.text import as_text, save, show
 
 CHOICE = {"results": "results", "task": "pope", "model": "", "method": ""}
 """Keys that say which cases are meant."""
 DEFAULTS = {**CHOICE, "most": "20", "format": "rich", "out": ""}
-FORMATS = {"rich": to_rich, "markdown": to_markdown}
+FORMATS = ("rich", "markdown")
 
 
 def main(words: Sequence[str]) -> int:
@@ -43,16 +41,11 @@ def main(words: Sequence[str]) -> int:
         if given["format"] not in FORMATS:
             raise unknown("format", given["format"], FORMATS)
         most = count_of("most", given["most"])
-        tables = [one.table(most) for one in chosen_cases(given)]
-        if not given["out"] and given["format"] == "rich" and sys.stdout.isatty():
-            for table in tables:
-                print_rich(table, Console())
-            return 0
-        text = "\n".join(FORMATS[given["format"]](table) for table in tables)
+        sheets = [one.sheet(most) for one in chosen_cases(given)]
         if given["out"]:
-            save(text, Path(given["out"]))
+            save(as_text(sheets, given["format"]), Path(given["out"]))
         else:
-            sys.stdout.write(text)
+            show(sheets, given["format"])
     except AsapEvalError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, RecordError) else 2

@@ -8,8 +8,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from asap_eval.errors import AsapEvalError, RecordError
 from asap_eval.experiment import Experiment, load
 from asap_eval.record import RunRecord
@@ -19,7 +17,8 @@ from asap_eval.report.frame import frame
 from asap_eval.report.layouts.overview import overview
 from asap_eval.report.paper.claims import claims, read_timing
 from asap_eval.report.readable import readable
-from asap_eval.report.text.terminal import Table, print_rich, save, to_markdown, to_rich
+from asap_eval.report.sheet import Sheet
+from asap_eval.report.text import as_text, save, show
 
 COMMANDS = {
     "cases": "asap_eval.cli.report.cases",
@@ -83,10 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, RecordError) else 2
     own = claims(records, timing) if args.claims else []
-    tables = own or tables_of(records, experiment)
-    if args.format == "rich" and args.out is None and sys.stdout.isatty():
-        for table in tables:
-            print_rich(table, Console())
+    if args.format == "rich" and args.out is None:
+        show(own or sheets_of(records, experiment))
         return 0
     form = args.format
     text = as_text(own, form) if own else render(records, form, experiment)
@@ -110,7 +107,7 @@ def asks_for_paper(words: Sequence[str]) -> bool:
     return words[:1] in (["all"], ["audit"]) or any(not Path(w).exists() for w in settings)
 
 
-def tables_of(records: Sequence[RunRecord], experiment: Experiment | None) -> list[Table]:
+def sheets_of(records: Sequence[RunRecord], experiment: Experiment | None) -> list[Sheet]:
     """The overview of all records, or an experiment's own tables of those that are its rows."""
     if experiment is None:
         return overview(records)
@@ -124,18 +121,12 @@ def render(records: Sequence[RunRecord], form: str, experiment: Experiment | Non
         records: at least one. form: ``rich``, ``markdown`` or ``csv`` (raw numbers, one table).
     """
     if form != "csv":
-        return as_text(tables_of(records, experiment), form)
+        return as_text(sheets_of(records, experiment), form)
     if experiment is None:
         rows = frame(records)
     else:
         rows = experiment_frame(experiment, matched(experiment, records), records)
     return rows.to_csv(index=False, lineterminator="\n")
-
-
-def as_text(tables: Sequence[Table], form: str) -> str:
-    """Tables one below the other, ``rich`` or ``markdown``."""
-    one = {"rich": to_rich, "markdown": to_markdown}[form]
-    return "\n".join(one(table) for table in tables)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,13 +11,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from asap_eval.errors import RecordError
 from asap_eval.record import read_records
-from asap_eval.report.diff.compare import compare, tables
+from asap_eval.report.diff.compare import compare, sheets
 from asap_eval.report.diff.match import Kept
-from asap_eval.report.text.terminal import Table, print_rich, save, to_markdown, to_rich
+from asap_eval.report.text import as_text, save, show
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,18 +29,15 @@ def main(argv: Sequence[str]) -> int:
     found = compare(a, b)
     for problem in found.problems:
         print(f"skipped: {problem}", file=sys.stderr)
-    made = tables(found, str(args.a), str(args.b))
+    made = sheets(found, str(args.a), str(args.b))
     if args.out is not None:
         try:
-            save(_text(made, args.format), args.out)
+            save(as_text(made, args.format), args.out)
         except OSError as error:
             print(f"{args.out} cannot be written: {error.strerror}.", file=sys.stderr)
             return 2
-    elif args.format == "rich" and sys.stdout.isatty():
-        for table in made:
-            print_rich(table, Console())
     else:
-        sys.stdout.write(_text(made, args.format))
+        show(made, args.format)
     if not found.pairs.both:
         print(
             f"error: {args.a} and {args.b} have no job in common: nothing to compare. Jobs match "
@@ -62,11 +57,6 @@ def _read(folder: Path) -> list[Kept]:
     if not found:
         raise RecordError(f"No record in {folder}: run asap-eval with results={folder} first.")
     return found
-
-
-def _text(made: Sequence[Table], form: str) -> str:
-    one = {"rich": to_rich, "markdown": to_markdown}[form]
-    return "\n".join(one(table) for table in made)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,16 +6,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError, unknown
 from asap_eval.paper import TABLES, paper_table
 from asap_eval.record import RunRecord
 from asap_eval.report.paper.sheets import table_sheet
 from asap_eval.report.readable import readable
 from asap_eval.report.sheet import Sheet
-from asap_eval.report.text.markdown import ENDINGS, FORMATS, as_text, table_of
-from asap_eval.report.text.terminal import print_rich, save
+from asap_eval.report.text import ENDINGS, FORMATS, as_text, save, show
 
 VERBS = ("all", "audit")
 """First words that ask for every table, or for what of the paper does not recompute."""
@@ -100,11 +97,7 @@ def _put(sheets: Sequence[Sheet], given: Mapping[str, str]) -> None:
     """On the terminal, into one file, or of several sheets into a folder: one file each."""
     form, out = given["format"], given.get("out")
     if out is None:
-        if form == "rich" and sys.stdout.isatty():
-            for sheet in sheets:
-                print_rich(table_of(sheet), Console())
-        else:
-            sys.stdout.write(as_text(sheets, form))
+        show(sheets, form)
         return
     if given["table"] != ALL:
         save(as_text(sheets, form), Path(out))

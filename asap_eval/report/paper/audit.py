@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asap_eval.audit import Check, Finding
 from asap_eval.paper import COLUMNS
-from asap_eval.report.sheet import Cell, Head, Line, Sheet
+from asap_eval.report.sheet import THIS, Cell, Head, Line, Sheet
 
 HEADS = (
     Head("row", kind="text"),
@@ -33,7 +33,7 @@ def audit_sheet(checks: list[Check]) -> Sheet:
         columns=HEADS,
         rows=tuple(lines),
         footnotes=tuple(map(_note, checks)),
-        command="asap-report audit",
+        commands=((THIS, "asap-report audit"),),
     )
 
 

@@ -26,7 +26,7 @@ from asap_eval.report.layouts.columns import BELOW, METHOD, Row, present, text
 from asap_eval.report.paper.cited_row import cited_row
 from asap_eval.report.paper.costs import COSTS, cost_cells
 from asap_eval.report.paper.measured_columns import measures
-from asap_eval.report.sheet import EMPTY, Cell, Head, Line, Sheet
+from asap_eval.report.sheet import EMPTY, THIS, Cell, Head, Line, Sheet
 
 WORDS = (
     Head("row of the paper", kind="text"),
@@ -107,7 +107,7 @@ def paper_sheet(
         columns=_heads(table),
         rows=tuple(lines),
         footnotes=tuple(_notes(experiment, groups, heads)),
-        command=f"asap-report table={table.name}",
+        commands=((THIS, f"asap-report table={table.name}"),),
     )
     return _trimmed(table, sheet)
 
@@ -258,18 +258,14 @@ def _interval(bounds: Sequence[Sequence[float]], form: str) -> Cell:
 def _trimmed(table: PaperTable, sheet: Sheet) -> Sheet:
     """Without columns that nobody fills; those of the paper's figures stay."""
     printed = {COLUMNS[name].head for name in table.columns}
-    keep = {
-        at
-        for at, head in enumerate(sheet.columns)
-        if head in (*WORDS, N)
-        or (head.group in printed and head.name in ("published", "measured"))
-        or any(line.cells[at] != EMPTY for line in sheet.rows)
-    }
-    used = sorted(keep)
-    return replace(
-        sheet,
-        columns=tuple(sheet.columns[at] for at in used),
-        rows=tuple(replace(r, cells=tuple(r.cells[at] for at in used)) for r in sheet.rows),
+    return sheet.only(
+        {
+            at
+            for at, head in enumerate(sheet.columns)
+            if head in (*WORDS, N)
+            or (head.group in printed and head.name in ("published", "measured"))
+            or any(line.cells[at] != EMPTY for line in sheet.rows)
+        }
     )
 
 
