@@ -1,4 +1,4 @@
-"""Cases: samples whose answer a method fixed or broke, from its per-sample file and ``none``'s.
+"""Samples whose answer a method fixed or broke, from the per-sample files of it and of ``none``.
 
 A sample is fixed where the unpruned model is wrong and the method right, broken the other way
 round. Tasks whose answers can be right in part have none.

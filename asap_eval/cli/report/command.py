@@ -1,4 +1,4 @@
-"""``asap-report``: the records of a folder as tables; ``asap-report pictures``: as pictures."""
+"""``asap-report``: the records of a folder as tables, and the door to all other reports."""
 
 from __future__ import annotations
 

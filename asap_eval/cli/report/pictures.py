@@ -1,4 +1,4 @@
-"""``asap-report pictures results=<folder> out=<folder>``."""
+"""``asap-report pictures results=<folder> out=<folder>``: a folder of records as pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Top-1 over the two keys that an experiment sweeps."""
+"""Layout of an experiment that sweeps two keys: top-1 as a grid of their values."""
 
 from __future__ import annotations
 

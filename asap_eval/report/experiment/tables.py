@@ -1,4 +1,4 @@
-"""An experiment's own table: its rows in order, measured beside published."""
+"""Tables of an experiment: one for each model and each set of records that may be compared."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from asap_eval.report.paper.claims import claims
 from asap_eval.report.sheet import Sheet, sheet_of_text
 
 OTHERS = ("none", CONTROL)
-"""Methods whose records say something of other rows."""
+"""Methods with whose records other rows are compared."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,7 @@ def experiment_frame(
 def groups_of(
     experiment: Experiment, found: Sequence[Found], records: Sequence[RunRecord]
 ) -> list[Group]:
+    """The lines of an experiment: a group for each table."""
     if experiment.compares:
         found = [_trained(f) for f in found]
         records = [record for record in records if record.provenance.weights.get("trained")]
@@ -151,7 +152,7 @@ def groups_of(
 
 
 def images_of(about: About) -> int | None:
-    """Images behind all published figures alike."""
+    """How many images every published figure stands on; None where tasks differ in it."""
     return about.samples if isinstance(about.samples, int) else None
 
 

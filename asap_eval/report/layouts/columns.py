@@ -1,4 +1,4 @@
-"""Columns of a layout: a head, and how a row of the frame fills the cell."""
+"""Columns of a layout, what they show of a row, and a sheet of the rows laid out in them."""
 
 from __future__ import annotations
 

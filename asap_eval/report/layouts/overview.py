@@ -1,7 +1,6 @@
 """The overview: every record of a folder, one table for each group that may be compared.
 
-A layout is a list of columns, each a head and a function from a row of the frame to a cell; a table
-of a paper is another layout over the same frame.
+A layout is a list of columns: a head, and a function from a row of the frame to the text of a cell.
 """
 
 from __future__ import annotations

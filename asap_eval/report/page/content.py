@@ -1,4 +1,4 @@
-"""What stands on the page, gathered from records; the template decides how it looks."""
+"""What stands on the page, gathered from records. How it looks, the template decides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page as HTML: one file without a single address to load from."""
+"""The page as HTML: one file that loads nothing from anywhere."""
 
 from __future__ import annotations
 

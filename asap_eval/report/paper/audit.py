@@ -1,4 +1,4 @@
-"""What the audit of the paper found, as a sheet."""
+"""Sheet of what the audit found: figures of the paper that do not recompute, or contradict."""
 
 from __future__ import annotations
 

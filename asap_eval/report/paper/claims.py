@@ -127,9 +127,8 @@ def verdicts(
 
 
 def evidence(model: str, records: Sequence[RunRecord], experiment: Experiment) -> Evidence:
-    """What decides: of the walks that on the most images, of the grids that with the most values
-    of tau, then on the most images; trained weights come first, keys make the choice the same
-    every time."""
+    """What decides: the walk on the most images, and the grid with the most values of tau (of
+    several the one on the most images). Trained weights go first; among equals the key decides."""
     here = [record for record in records if record.job.model == model]
     rows = [f.record for f in matched(experiment.on(model), here) if f.record is not None]
     walks = [r for r in rows if r.job.bench == "walk" and r.analysis is not None]

@@ -1,4 +1,4 @@
-"""What a row cost: columns beside the paper's own figures."""
+"""Columns beside the paper's figures that say what a row cost: work, tokens, speed."""
 
 from __future__ import annotations
 

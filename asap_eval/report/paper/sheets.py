@@ -38,7 +38,7 @@ N = Head("n")
 P = Head("McNemar p", group=COLUMNS["acc_delta"].head)
 
 PAIRED = ("acc_delta", "flops_delta_pct")
-"""What accuracies are read with; shown as measured where a table prints accuracies alone."""
+"""Columns that tell what an accuracy is worth: measured, beside every printed accuracy."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def paper_sheet(
 
 
 def _telling(groups: Sequence[Group]) -> list[Group]:
-    """Without images on which a model ran unpruned alone, where it ran with methods on others."""
+    """Groups with a method in them; one without counts where its model has no other."""
 
     def model(group: Group) -> object:
         return group.lines[0]["model"] if group.lines else None
