@@ -11,6 +11,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from pictures import picture_folder
+from sheets import texts
 from torch import Tensor
 
 from asap_eval.bench import bench as registry
@@ -26,7 +27,7 @@ from asap_eval.options import options
 from asap_eval.paths import conf_dir
 from asap_eval.record import Budget, Job, job_key, read_record
 from asap_eval.record.journal import Row
-from asap_eval.report.table import overview
+from asap_eval.report.layouts.overview import overview
 from asap_eval.runner import run
 from asap_eval.runner.prepare import _modules
 from asap_eval.runner.sources import _closure
@@ -91,7 +92,7 @@ def test_a_benchmark_without_accuracy_is_one_class(job: Job, tmp_path: Path) -> 
     assert len(list((tmp_path / "results").glob("*.json"))) == 1
     (table,) = overview([record])
     assert "scale=1.0" in table.title
-    assert "6 (1 failed)" in table.rows[0]
+    assert "6 (1 failed)" in texts(table)[0]
 
     doubled = dataclasses.replace(job, bench_params={"scale": 2})
     other = run(doubled, results=tmp_path / "results").record

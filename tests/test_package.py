@@ -75,7 +75,7 @@ def test_wheel_has_the_commands_and_the_licence(wheel: Path) -> None:
         text = archive.read(scripts).decode()
     for line in (
         "asap-eval = asap_eval.cli:main",
-        "asap-report = asap_eval.report.cli:main",
+        "asap-report = asap_eval.cli.report:main",
         "asap-eval-ls = asap_eval.cli.ls:main",
         "asap-train = asap_eval.cli.train:main",
     ):

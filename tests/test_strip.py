@@ -12,8 +12,8 @@ from PIL import Image
 from asap_eval.cli.crops import crop_maps
 from asap_eval.cli.strip import keep_maps, main
 from asap_eval.errors import BadValueError
-from asap_eval.report.keep_map import DROPPED, KEPT, POOLED, RED, KeepMap
-from asap_eval.report.strip import save_animated, strip
+from asap_eval.report.pictures.keep_map import DROPPED, KEPT, POOLED, RED, KeepMap
+from asap_eval.report.pictures.strip import save_animated, strip
 
 
 def mean(image: Image.Image, row: int, column: int) -> np.ndarray:

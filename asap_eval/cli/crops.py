@@ -14,7 +14,7 @@ from asap_eval.errors import DataError
 from asap_eval.files.archive import AnyPath
 from asap_eval.method import build
 from asap_eval.models import load_vlm
-from asap_eval.report.keep_map import KeepMap
+from asap_eval.report.pictures.keep_map import KeepMap
 
 QUESTION = "What is in this picture?"
 """Asked where a method reads the prompt too."""

@@ -24,8 +24,8 @@ from asap_eval.files.archive import path_of
 from asap_eval.hosts import geometry_of, install
 from asap_eval.method import build
 from asap_eval.models import load_model
-from asap_eval.report.keep_map import KeepMap
-from asap_eval.report.strip import save_animated, save_strip
+from asap_eval.report.pictures.keep_map import KeepMap
+from asap_eval.report.pictures.strip import save_animated, save_strip
 from asap_eval.runner.progress import say
 
 STILL = tuple(ending for ending in EXTENSIONS if ending != ".gif")
