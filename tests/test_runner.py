@@ -31,7 +31,7 @@ from asap_eval.models import load_model
 from asap_eval.record import Budget, Job, RunRecord, read_record, read_records
 from asap_eval.record.journal import Journal, Row
 from asap_eval.runner import Outcome, run
-from asap_eval.runner.failures import explained
+from asap_eval.runner.machine_errors import explained
 
 
 @pytest.fixture(scope="session")

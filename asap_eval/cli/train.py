@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError
 from asap_eval.record import Job
-from asap_eval.runner.failures import readable
+from asap_eval.runner.machine_errors import readable
 from asap_eval.runner.progress import say
 from asap_eval.train.predictors.job import TrainJob, parse
 from asap_eval.train.predictors.loop import train

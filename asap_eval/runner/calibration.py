@@ -12,9 +12,9 @@ from asap_eval.errors import BudgetError
 from asap_eval.method import build
 from asap_eval.record import Calibration, Job, ids_digest
 from asap_eval.record.journal import Row
+from asap_eval.runner.knob_search import search, whole_knob
 from asap_eval.runner.prepare import Prepared
 from asap_eval.runner.progress import bar, say, warn
-from asap_eval.runner.search import search, whole_knob
 from asap_eval.statistics import mean_interval
 
 UNITS = {"macs": "%", "tokens": "tokens"}

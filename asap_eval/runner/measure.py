@@ -17,9 +17,9 @@ from asap_eval.record import Job, Provenance, RunRecord, record_stem, write_reco
 from asap_eval.record.journal import Journal, Row
 from asap_eval.runner import provenance
 from asap_eval.runner.calibration import calibrate, evaluated
-from asap_eval.runner.failures import described, readable
-from asap_eval.runner.kept import files_of, finished, interrupted, journal_of, rows_of
+from asap_eval.runner.earlier_records import files_of, finished, interrupted, journal_of, rows_of
 from asap_eval.runner.lock import locked
+from asap_eval.runner.machine_errors import described, readable
 from asap_eval.runner.prepare import Prepared, prepare
 from asap_eval.runner.progress import bar, say
 

@@ -23,7 +23,7 @@ from asap_eval.record import RunRecord
 from asap_eval.record.files import write_json
 from asap_eval.record.journal import Journal, Row
 from asap_eval.runner.calibration import evaluated
-from asap_eval.runner.kept import damage
+from asap_eval.runner.earlier_records import damage
 from asap_eval.runner.lock import locked
 from asap_eval.work.rows import readable
 
