@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
 
-from asap_eval.bench.bench import Bench
+from asap_eval.bench.bench import AnyBench
 from asap_eval.bench.first_samples import FirstSamples
 from asap_eval.errors import BudgetError
 from asap_eval.record import Calibration, Job, ids_digest
@@ -71,7 +70,7 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
 
 
 def evaluated(
-    calibration: Calibration, bench: Bench[Any, Any], job: Job, geometry: Any, rows: Sequence[Row]
+    calibration: Calibration, bench: AnyBench, job: Job, geometry: object, rows: Sequence[Row]
 ) -> None:
     """Add what the budget counts on the evaluated images: mean and 95 % interval (of one: None)."""
     assert job.budget is not None
@@ -81,7 +80,7 @@ def evaluated(
     calibration.evaluated_ci95 = None if bounds is None else list(bounds)
 
 
-def _spent(ready: Prepared, batches: Sequence[Any], knob: float) -> list[float]:
+def _spent(ready: Prepared, batches: Sequence[object], knob: float) -> list[float]:
     """What the budget counts of every calibration image at one knob."""
     job = ready.job
     assert job.budget is not None

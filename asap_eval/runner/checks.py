@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from asap_eval.bench.bench import Bench, build_bench
+from asap_eval.bench.bench import AnyBench, build_bench
 from asap_eval.errors import BadValueError, BudgetError, UnsupportedModelError
 from asap_eval.method import Reducer, build_from, method_class
 from asap_eval.record import Job
 
 
-def checked(job: Job) -> tuple[Bench[Any, Any], Reducer]:
+def checked(job: Job) -> tuple[AnyBench, Reducer]:
     """Benchmark and method of a job, which fit each other.
 
     Raises:
@@ -26,7 +24,7 @@ def checked(job: Job) -> tuple[Bench[Any, Any], Reducer]:
     return bench, reducer
 
 
-def _check_place(job: Job, bench: Bench[Any, Any]) -> None:
+def _check_place(job: Job, bench: AnyBench) -> None:
     """Refuse what a classifier cannot show: its head reads the tower's tokens itself."""
     cls = method_class(job.method)
     if bench.accuracy and not bench.vlm and (cls.site == "output" or cls.tower == "language"):
@@ -37,7 +35,7 @@ def _check_place(job: Job, bench: Bench[Any, Any]) -> None:
         )
 
 
-def _check_budget(job: Job, bench: Bench[Any, Any]) -> None:
+def _check_budget(job: Job, bench: AnyBench) -> None:
     """Refuse a budget that this benchmark cannot count, or that this method cannot meet."""
     if job.budget is None:
         return

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import gc
 import json
+from collections.abc import Callable
 
 import torch
 
-from asap_eval.bench.bench import bench_class
-from asap_eval.models import LoadedModel, LoadedVlm, ModelSpec, load_model, load_vlm
+from asap_eval.bench.bench import Loaded, bench_class
+from asap_eval.models import ModelSpec, load_model, load_vlm
 from asap_eval.record import Job
 
-_latest: dict[tuple[object, ...], LoadedModel | LoadedVlm] = {}
+_latest: dict[tuple[object, ...], Loaded] = {}
 """At most one model, by all that says which."""
 
 
@@ -23,7 +24,7 @@ def spec_of(job: Job) -> ModelSpec:
     return ModelSpec(job.model, **job.model_params)
 
 
-def load(job: Job) -> LoadedModel | LoadedVlm:
+def load(job: Job) -> Loaded:
     """The model of a job, of the kind its benchmark takes."""
     vlm = bench_class(job.bench).vlm
     named = (job.model, json.dumps(job.model_params), job.weights, job.device, job.dtype, vlm)
@@ -31,7 +32,7 @@ def load(job: Job) -> LoadedModel | LoadedVlm:
         _latest.clear()
         _free_memory()
         model = spec_of(job) if job.model_params else job.model
-        take = load_vlm if vlm else load_model
+        take: Callable[..., Loaded] = load_vlm if vlm else load_model
         _latest[named] = take(model, weights=job.weights, device=job.device, dtype=job.dtype)
     return _latest[named]
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from asap_eval.bench.bench import Bench, Samples
+from asap_eval.bench.bench import AnyBench, Loaded, Samples
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import install
 from asap_eval.method import Batch, Reducer, build_from, method_class
-from asap_eval.models import LoadedModel, LoadedVlm
 from asap_eval.paths import PACKAGE
 from asap_eval.record import Job, job_key
 from asap_eval.runner.checks import checked
@@ -41,10 +39,10 @@ class Prepared:
 
     job: Job
     reducer: Reducer
-    bench: Bench[Any, Any]
-    loaded: Any
+    bench: AnyBench
+    loaded: Loaded
     samples: Samples
-    geometry: Any
+    geometry: object
     sources: str
     content: str
     searched: str | None
@@ -75,14 +73,14 @@ class Prepared:
 
     def batch(self) -> Batch:
         """A batch of this model, for what a method checks before any image is seen."""
-        seen = self.bench.seen(self.geometry, method_class(self.job.method))
+        part = self.bench.acts_in(self.geometry, method_class(self.job.method))
         return Batch(
             count=1,
-            tokens=seen.tokens,
-            prefix=seen.prefix,
-            depth=seen.depth,
-            has_cls=seen.has_cls,
-            grid=seen.grid,
+            tokens=part.tokens,
+            prefix=part.prefix,
+            depth=part.depth,
+            has_cls=part.has_cls,
+            grid=part.grid,
             seed=self.job.seed,
             device=torch.device("cpu"),
             id_of=lambda _: "",
@@ -118,14 +116,14 @@ def prepare(job: Job) -> Prepared:
 
 def data_address(job: Job) -> str:
     """The folder or address behind ``data=``."""
-    return str(PACKAGE / "example" / "images") if job.data == EXAMPLE else job.data
+    return str(PACKAGE / "example" / "digits.zip" / "images") if job.data == EXAMPLE else job.data
 
 
 def _prepared(
     job: Job,
     reducer: Reducer,
-    bench: Bench[Any, Any],
-    loaded: LoadedModel | LoadedVlm,
+    bench: AnyBench,
+    loaded: Loaded,
     samples: Samples,
 ) -> Prepared:
     """Everything that follows from what is open: resolved options, key, and a method that fits."""

@@ -6,16 +6,13 @@ import dataclasses
 import json
 from typing import Any
 
-from asap_eval.bench.bench import Bench
+from asap_eval.bench.bench import AnyBench, Loaded
 from asap_eval.method import Reducer
-from asap_eval.models import LoadedModel, LoadedVlm
 from asap_eval.options import options
 from asap_eval.record import Job
 
 
-def resolved(
-    job: Job, reducer: Reducer, bench: Bench[Any, Any], loaded: LoadedModel | LoadedVlm
-) -> Job:
+def resolved(job: Job, reducer: Reducer, bench: AnyBench, loaded: Loaded) -> Job:
     """The job with every option of its model, method and benchmark."""
     values = _values(reducer)
     knob = reducer.card.knob
@@ -33,6 +30,6 @@ def resolved(
     )
 
 
-def _values(built: Reducer | Bench[Any, Any]) -> dict[str, Any]:
+def _values(built: Reducer | AnyBench) -> dict[str, Any]:
     """Every option of a method or benchmark with its value."""
     return {name: getattr(built, name) for name, _, _ in options(type(built))}
