@@ -29,8 +29,7 @@ from asap_eval.record import Budget, Job, job_key, read_record
 from asap_eval.record.journal import Row
 from asap_eval.report.layouts.overview import overview
 from asap_eval.runner import run
-from asap_eval.runner.prepare import _modules
-from asap_eval.runner.sources import _closure
+from asap_eval.runner.sources import _closure, entry_modules
 from asap_eval.timing import speed
 from asap_eval.trace import Trace
 
@@ -152,7 +151,7 @@ def test_the_contract_says_what_a_benchmark_gets() -> None:
 def test_a_jobs_sources_hold_no_other_benchmark(budget: Budget | None) -> None:
     files = {name: cls.__module__ for name, cls in benches().items()}
     for name, module in files.items():
-        found = _closure(_modules(Job("deit_tiny", "random", bench=name, budget=budget)))
+        found = _closure(entry_modules(Job("deit_tiny", "random", bench=name, budget=budget)))
         assert {module} == set(found) & set(files.values())
 
 

@@ -1,4 +1,4 @@
-"""Weights on Hugging Face's hub: whole, and of one commit; what to do where they cannot be had."""
+"""Weights from Hugging Face's hub: whole and of one commit, or an error that says what to do."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def published_folder(
 
 
 def _names(repository: str, commit: str, folder: Path) -> list[str]:
-    """Of all files of a commit, or of those in the cache where the hub cannot be asked.
+    """Names of a commit's files; where the hub cannot be asked, of those in the cache.
 
     Raises:
         Exception: the hub's client's, where no weights lie in the cache.
