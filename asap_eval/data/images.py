@@ -14,9 +14,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from asap_eval.data.address import open_store
 from asap_eval.data.classes import Classes
 from asap_eval.data.decoding import decode
-from asap_eval.data.stores import Store, open_store
+from asap_eval.data.stores import Store
 from asap_eval.errors import BadValueError, DataError, unknown
 from asap_eval.models.zoo import Labels, LoadedModel
 

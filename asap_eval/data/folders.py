@@ -1,0 +1,137 @@
+"""Images of this disk as a store: folders by class, or any images below a folder."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from asap_eval.data.classes import SHOWN, Classes, numbered
+from asap_eval.data.decoding import EXTENSIONS
+from asap_eval.errors import DataError
+from asap_eval.files.fingerprint import content_of
+
+_VAL_FOLDERS = ("val", "validation")
+
+
+class FolderStore:
+    """Class folders, or a folder whose `val` holds them; ids are relative to the given folder.
+
+    Files that are not images are no samples, and counted; hidden files and folders are neither.
+    """
+
+    def __init__(self, root: Path, data: str, classes: Classes) -> None:
+        self.root = root
+        try:
+            inside = [root / name for name in _VAL_FOLDERS if (root / name).is_dir()]
+            if len(inside) > 1:
+                raise DataError(
+                    f"data={data} has both {' and '.join(_VAL_FOLDERS)}. Give one: data={inside[0]}"
+                )
+            top = inside[0] if inside else root
+            folders = _class_folders(top, data)
+            numbers = numbered(
+                [folder.name for folder in folders],
+                classes,
+                f"data={data}",
+                what="class folders",
+                order="sorted",
+            )
+            files = [
+                (file.relative_to(root).as_posix(), number)
+                for folder, number in zip(folders, numbers.numbers, strict=True)
+                for file in _files(folder)
+            ]
+            found = [(name, number) for name, number in files if _is_image(name)]
+        except OSError as error:
+            raise DataError(f"data={data} cannot be read: {error}.") from error
+        if not found:
+            raise DataError(
+                f"data={data}: there is no image in its {len(folders)} class folders "
+                f"(looked for {', '.join(EXTENSIONS)})."
+            )
+        found.sort()
+        self.ids = [name for name, _ in found]
+        self.labels = [label for _, label in found]
+        others = [name for name, _ in files if not _is_image(name)]
+        self.notes = [*filter(None, (numbers.note, _not_images(others, data)))]
+
+    def read(self, place: int) -> bytes:
+        return (self.root / self.ids[place]).read_bytes()
+
+    def content(self, places: Sequence[int]) -> str:
+        return content_of(self.root / self.ids[place] for place in places)
+
+
+class LooseStore:
+    """Every image below a folder in sorted order, without labels; ids are relative to it.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+    """
+
+    def __init__(self, data: str) -> None:
+        self.root = Path(data).expanduser()
+        if not self.root.is_dir():
+            raise DataError(f"data={data} is no folder: give one that holds images, at any depth.")
+        files = (f for f in self.root.rglob("*") if f.suffix.lower() in EXTENSIONS)
+        self.ids = sorted(f.relative_to(self.root).as_posix() for f in files if f.is_file())
+        self.labels = [None] * len(self.ids)
+        self.notes: list[str] = []
+        if not self.ids:
+            raise DataError(f"data={data}: there is no image ({', '.join(EXTENSIONS)}) in it.")
+
+    def read(self, place: int) -> bytes:
+        return (self.root / self.ids[place]).read_bytes()
+
+    def content(self, places: Sequence[int]) -> str:
+        """Hash of the files."""
+        return content_of(self.root / self.ids[place] for place in places)
+
+
+def _class_folders(top: Path, data: str) -> list[Path]:
+    entries = sorted(entry for entry in top.iterdir() if not entry.name.startswith("."))
+    folders = [entry for entry in entries if entry.is_dir()]
+    loose = [entry for entry in entries if entry.is_file() and _is_image(entry.name)]
+    if loose:
+        raise DataError(
+            f"data={data}: {loose[0].name} and {len(loose) - 1} more images lie in {top.name}/ "
+            "itself, so their class is unknown. Sort them into one folder per class (ImageNet: "
+            "folders named by WordNet id)."
+        )
+    if not folders:
+        shards = next((entry.name for entry in entries if entry.suffix == ".tar"), None)
+        what = f"holds shards: use data=wds/{data}" if shards else "is empty"
+        if entries and not shards:
+            what = f"holds no folders, only files such as {entries[0].name}"
+        raise DataError(f"data={data} {what}. Class folders with images are needed.")
+    return folders
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(EXTENSIONS)
+
+
+def _not_images(names: Sequence[str], data: str) -> str | None:
+    """The note on files that are no samples, by their endings."""
+    kinds = Counter(Path(name).suffix.lower() or "without ending" for name in names)
+    shown = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(SHOWN))
+    more = f" and {len(kinds) - SHOWN} more kinds" if len(kinds) > SHOWN else ""
+    if not names:
+        return None
+    return (
+        f"data={data}: {len(names)} files are left out, no images by their ending ({shown}{more})."
+    )
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for here, below, files in os.walk(folder, followlinks=True, onerror=_raise):
+        below[:] = [name for name in below if not name.startswith(".")]
+        for name in files:
+            if not name.startswith("."):
+                yield Path(here, name)
+
+
+def _raise(error: OSError) -> None:
+    raise error
