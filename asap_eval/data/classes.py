@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
-from asap_eval.errors import DataError
+from asap_eval.errors import DataError, some_of
 from asap_eval.models.zoo import IMAGENET_CLASSES, Labels
 
 SHOWN = 5
@@ -66,7 +66,7 @@ class Classes:
                 "in WordNet"
             )
         else:
-            own = f"the model's {self.count} ({_some(self.names or ())})"
+            own = f"the model's {self.count} ({some_of(self.names or (), SHOWN)})"
         return (
             f"class '{name}' is not one of {own}. Remove it, choose the model trained for these "
             "classes, or name the model's classes as the data does, in the model's order: "
@@ -103,7 +103,7 @@ def numbered(
     found = [place for place in known if place is not None]
     if len(found) == len(names):
         return Numbered(found)
-    has = f"{where} has {len(names)} {what} ({_some(names)}) and the model {classes.count}"
+    has = f"{where} has {len(names)} {what} ({some_of(names, SHOWN)}) and the model {classes.count}"
     by_order = list(range(len(names)))
     mere = list(names) == list(map(str, by_order))
     if classes.named:
@@ -121,10 +121,10 @@ def numbered(
         return Numbered(
             by_order,
             f"{where}: {len(found)} of {len(names)} {what} are called as in WordNet and stand at "
-            f"their numbers; the others are taken by their order ({_some(other)}).",
+            f"their numbers; the others are taken by their order ({some_of(other, SHOWN)}).",
         )
     why = f"its {what} are mere numbers" if mere else "the model does not name its classes"
-    shown = _some([f"{name} = {at}" for at, name in enumerate(names)])
+    shown = some_of([f"{name} = {at}" for at, name in enumerate(names)], SHOWN)
     hint = "" if classes.named else " model.classes=<file> names the model's."
     return Numbered(
         by_order, f"{where}: {why}, so {what} are taken in {order} order ({shown}).{hint}"
@@ -212,7 +212,3 @@ def _of_one_place(called: Iterable[tuple[int, str]]) -> dict[str, int]:
 def _plain(name: str) -> str:
     """Folders write spaces as underscores."""
     return " ".join(name.replace("_", " ").split()).casefold()
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

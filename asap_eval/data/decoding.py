@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from asap_eval.errors import DataError
+from asap_eval.errors import DataError, reason_of, reraised
 
 EXTENSIONS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif",
@@ -49,18 +49,22 @@ def decode(content: bytes, *, upright: bool) -> Image.Image:
     """
     if not content:
         raise DataError("the file is empty")
-    try:
-        with whole_images_only(), Image.open(io.BytesIO(content)) as image:
-            image.load()
-            if upright:
-                ImageOps.exif_transpose(image, in_place=True)
-            return _eight_bits(image).convert("RGB")
-    except (MemoryError, DataError):
-        raise
-    except UnidentifiedImageError as error:  # its text holds a memory address
-        raise DataError("it is not an image that Pillow can decode") from error
-    except Exception as error:  # decoders of damaged files raise many kinds
-        raise DataError(str(error).strip().split("\n")[0] or type(error).__name__) from error
+    with (
+        reraised(DataError, _why),
+        whole_images_only(),
+        Image.open(io.BytesIO(content)) as image,
+    ):
+        image.load()
+        if upright:
+            ImageOps.exif_transpose(image, in_place=True)
+        return _eight_bits(image).convert("RGB")
+
+
+def _why(error: BaseException) -> str:
+    """What Pillow says of a file; not where it names a memory address."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not an image that Pillow can decode"
+    return reason_of(error)
 
 
 def upright_size(path: Path) -> tuple[int, int]:

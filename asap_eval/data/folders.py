@@ -9,7 +9,7 @@ from pathlib import Path
 
 from asap_eval.data.classes import SHOWN, Classes, numbered
 from asap_eval.data.decoding import EXTENSIONS
-from asap_eval.errors import DataError
+from asap_eval.errors import DataError, some_of
 from asap_eval.files.fingerprint import content_of
 
 _VAL_FOLDERS = ("val", "validation")
@@ -116,13 +116,11 @@ def _is_image(name: str) -> bool:
 def _not_images(names: Sequence[str], data: str) -> str | None:
     """The note on files that are no samples, by their endings."""
     kinds = Counter(Path(name).suffix.lower() or "without ending" for name in names)
-    shown = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(SHOWN))
-    more = f" and {len(kinds) - SHOWN} more kinds" if len(kinds) > SHOWN else ""
     if not names:
         return None
-    return (
-        f"data={data}: {len(names)} files are left out, no images by their ending ({shown}{more})."
-    )
+    counted = [f"{count} {kind}" for kind, count in kinds.most_common()]
+    shown = some_of(counted, SHOWN, " and {} more kinds")
+    return f"data={data}: {len(names)} files are left out, no images by their ending ({shown})."
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from asap_eval.data.address import open_store
 from asap_eval.data.classes import Classes
 from asap_eval.data.decoding import decode
 from asap_eval.data.stores import Store
-from asap_eval.errors import BadValueError, DataError, unknown
+from asap_eval.errors import BadValueError, DataError, reason_of, unknown
 from asap_eval.models.zoo import Labels, LoadedModel
 
 Sample = Literal["first", "spread"]
@@ -90,8 +90,7 @@ class ImageSet:
         except MemoryError:
             raise
         except Exception as error:  # where a store lies apart, reading it raises many kinds
-            first = str(error).strip().split("\n")[0] or type(error).__name__
-            raise DataError(f"{self.ids[index]} cannot be read: {first}") from error
+            raise DataError(f"{self.ids[index]} cannot be read: {reason_of(error)}") from error
 
     def calibration(self, count: int) -> tuple[ImageSet, bool]:
         """Images to search a knob on, and whether none of them is in this set.

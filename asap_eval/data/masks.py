@@ -23,13 +23,14 @@ from torch import Tensor
 from torchvision.transforms import CenterCrop, InterpolationMode, Normalize, Resize
 
 from asap_eval.data.decoding import EXTENSIONS, decode, upright_size
-from asap_eval.errors import BadValueError, DataError
+from asap_eval.errors import BadValueError, DataError, some_of
 from asap_eval.files.fingerprint import content_of
 
 MASK_FOLDERS = ("masks", "ground_truth_mask")
 COLOUR = 64
 """Least difference of two channels that is a colour, of 255; what JPEG leaves in grey is less."""
-_SHOWN = 3
+_SHOWN, _MORE = 3, ", and {} more"
+"""How many files a message names, and its end where there are more."""
 
 
 class MaskStore:
@@ -63,7 +64,7 @@ class MaskStore:
         if missing := [image.name for image in images if image.stem not in masks]:
             raise DataError(
                 f"data={data}: {len(missing)} of {len(images)} images have no mask in {found[0]}/: "
-                f"{_some(missing)}. A mask has its image's name, for instance "
+                f"{some_of(missing, _SHOWN, _MORE)}. A mask has its image's name, for instance "
                 f"{found[0]}/{Path(missing[0]).stem}.png."
             )
         self.masks = [masks[image.stem] for image in images]
@@ -73,8 +74,8 @@ class MaskStore:
         if other := list(filter(None, map(_other_size, images, self.masks))):
             raise DataError(
                 f"data={data}: {len(other)} masks do not have the size of their images: "
-                f"{_some(other)}. Masks must be as large as the photographs, pixel for pixel, once "
-                "both are turned upright (EXIF orientation)."
+                f"{some_of(other, _SHOWN, _MORE)}. Masks must be as large as the photographs, "
+                "pixel for pixel, once both are turned upright (EXIF orientation)."
             )
 
     def read(self, place: int) -> bytes:
@@ -136,11 +137,6 @@ def _other_size(image: Path, mask: Path) -> str | None:
         if (width, height) != size:
             return f"{image.name} {width}x{height}, its mask {size[0]}x{size[1]}"
     return None
-
-
-def _some(names: list[str]) -> str:
-    more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 @dataclass(frozen=True)

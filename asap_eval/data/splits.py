@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from asap_eval.errors import DataError
+from asap_eval.errors import DataError, some_of
 
 SPLITS = (
     ("train", "training"),
@@ -48,9 +48,9 @@ def of_split(
         return found
     if not said and not any(_has(name, word) for name in names for word in others):
         return list(names)
-    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
     raise DataError(
-        f"{where}: no file says that it is of the split {split}; there are {shown}. {instead}"
+        f"{where}: no file says that it is of the split {split}; there are "
+        f"{some_of(names, _SHOWN)}. {instead}"
     )
 
 

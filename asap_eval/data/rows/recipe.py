@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from asap_eval.errors import DataError
+from asap_eval.errors import DataError, first_line, reraised
 from asap_eval.files.fingerprint import content_of
 
 _SHARED = {"name", "version", "data_dir", "data_files", "description", "features"}
@@ -109,6 +110,11 @@ def recipe_of(builder: Any, splits: Sequence[str]) -> Recipe:
         options,
         None if features is None else features.to_dict(),
     )
+
+
+def reading(fault: str) -> AbstractContextManager[None]:
+    """Whatever `datasets` and Arrow raise inside, as a `DataError` that begins with ``fault``."""
+    return reraised(DataError, lambda error: f"{fault}: {first_line(error)}.")
 
 
 def builder_of(path: str, config: str | None, where: str, **how: Any) -> Any:

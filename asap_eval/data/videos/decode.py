@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from asap_eval.errors import DataError
+from asap_eval.errors import DataError, reason_of, reraised
 
 WHOLE = 0.95
 """Least share of the declared frames or seconds that a file must hold; headers are not exact."""
@@ -70,7 +70,7 @@ def read_frames(path: Path, shares: Sequence[float]) -> list[Frame]:
         DataError: the file is missing, empty, has no video, is truncated or damaged.
     """
     av = _av()
-    try:
+    with reraised(DataError, lambda error: getattr(error, "strerror", None) or reason_of(error)):
         if not path.is_file():
             raise DataError("the file is not there")
         if path.stat().st_size == 0:
@@ -83,11 +83,6 @@ def read_frames(path: Path, shares: Sequence[float]) -> list[Frame]:
             stream.codec_context.thread_count = 1  # workers share the work, not threads
             times = [line.start + share * (line.end - line.start) for share in shares]
             return _kept(container.decode(stream), times, line)
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:  # FFmpeg's errors of damaged files are of many kinds
-        first = (getattr(error, "strerror", None) or str(error)).strip().split("\n")[0]
-        raise DataError(first or type(error).__name__) from error
 
 
 def _av() -> Any:

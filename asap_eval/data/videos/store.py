@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from asap_eval.data.videos.decode import Frame, read_frames
 from asap_eval.data.videos.listing import Listing
-from asap_eval.errors import DataError
+from asap_eval.errors import DataError, some_of
 from asap_eval.files.fingerprint import content_of
 
-_SHOWN = 3
+_SHOWN, _MORE = 3, " and {} more"
+"""How many classes a message names, and its end where there are more."""
 
 
 class VideoStore:
@@ -25,10 +26,9 @@ class VideoStore:
     def __init__(self, listing: Listing, classes: Sequence[str], data: str) -> None:
         place = {name: at for at, name in enumerate(classes)}
         if strange := sorted(set(listing.names) - set(place)):
-            more = f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
             raise DataError(
                 f"data={data} has classes that the head does not know: "
-                f"{', '.join(strange[:_SHOWN])}{more}. Its {len(classes)} classes begin with "
+                f"{some_of(strange, _SHOWN, _MORE)}. Its {len(classes)} classes begin with "
                 f"{', '.join(classes[:_SHOWN])}. Use the head that was trained for this data."
             )
         self.ids = listing.ids
