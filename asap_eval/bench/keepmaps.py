@@ -30,7 +30,8 @@ from asap_eval.bench.bench import register
 from asap_eval.bench.image_bench import ImageBench
 from asap_eval.bench.patches import FATES, as_seen, fates_of
 from asap_eval.data.folders import LooseStore
-from asap_eval.data.images import ImageBatch, ImageSet, Sample, chosen_images
+from asap_eval.data.images import ImageBatch, ImageSet, chosen_images
+from asap_eval.data.subset import Sample
 from asap_eval.hosts import Geometry
 from asap_eval.models import LoadedModel
 from asap_eval.record.journal import Row

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from pathlib import Path
 
 from asap_eval.data.classes import Classes
 from asap_eval.data.folders import FolderStore
+from asap_eval.data.packages import needed
 from asap_eval.data.rows import open_files, open_split
 from asap_eval.data.rows.store import RowStore
 from asap_eval.data.shards.listing import list_shards
@@ -32,11 +32,11 @@ def open_store(data: str, classes: Classes) -> Store:
     """
     kind, _, rest = data.partition("/")
     if kind == "hfds" and rest:
-        _needed("datasets", f"data={data}")
+        needed("datasets", f"data={data}")
         name, config, split, said = address_parts(rest)
         return RowStore(open_split(name, split, config=config, said=said), f"data={data}", classes)
     if kind == "wds" and rest:
-        _needed("webdataset", f"data={data}")
+        needed("webdataset", f"data={data}")
         name, picture, split, said = address_parts(rest)
         return ShardStore(list_shards(name, split, said=said), classes, picture)
     root = Path(data).expanduser()
@@ -46,7 +46,7 @@ def open_store(data: str, classes: Classes) -> Store:
             "`val`, a parquet file or folder, hfds/<Hugging Face data set> or wds/<shards>."
         )
     if root.suffix == ".parquet" or (root.is_dir() and any(root.glob("*.parquet"))):
-        _needed("datasets", f"data={data}")
+        needed("datasets", f"data={data}")
         return RowStore(open_files(_parquet(root, data)), f"data={data}", classes)
     if root.is_file():
         raise DataError(
@@ -77,10 +77,3 @@ def _parquet(root: Path, data: str) -> list[Path]:
     return [
         root / n for n in of_split(names, SPLIT, said=False, where=f"data={data}", instead=instead)
     ]
-
-
-def _needed(module: str, data: str) -> None:
-    try:
-        importlib.import_module(module)
-    except ImportError as error:
-        raise DataError(f"{data} needs the package {module}: pip install {module}") from error

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
@@ -19,6 +20,9 @@ EXTENSIONS = (
 )  # fmt: skip
 """Endings of pictures. Those that this Pillow cannot decode are samples all the same: they fail,
 and are listed."""
+
+Stored = bytes | Mapping[str, Any] | None
+"""A picture in a row: its file's bytes, or ``{bytes, path}`` as `datasets` has it."""
 
 _TURNED = (5, 6, 7, 8)
 """Values of the orientation tag that swap width and height."""
@@ -58,6 +62,60 @@ def decode(content: bytes, *, upright: bool) -> Image.Image:
         if upright:
             ImageOps.exif_transpose(image, in_place=True)
         return _eight_bits(image).convert("RGB")
+
+
+def decode_file(path: Path) -> Image.Image:
+    """A picture of this disk, upright.
+
+    Raises:
+        DataError: as `decode`, or it cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(str(error)) from error
+    return decode(content, upright=True)
+
+
+def decode_row(stored: Stored | list[Stored]) -> Image.Image:
+    """The one picture of a row, upright, as `datasets` itself turns it.
+
+    Raises:
+        DataError: there is none or more than one, or it cannot be read or decoded whole.
+    """
+    if isinstance(stored, list):
+        if len(stored) > 1:
+            raise DataError(f"it has {len(stored)} pictures; one is allowed")
+        stored = stored[0] if stored else None
+    try:
+        content = bytes_of(stored)
+    except FileNotFoundError:
+        content = b""
+    except OSError as error:
+        raise DataError(f"its picture cannot be read: {error.strerror}") from error
+    if not content:
+        raise DataError("it has no picture")
+    try:
+        return decode(content, upright=True)
+    except DataError as error:
+        raise DataError(f"its picture cannot be decoded: {error}") from error
+
+
+def bytes_of(stored: Stored) -> bytes:
+    """The file of a picture in a row; empty where the row has none.
+
+    Raises:
+        OSError: the row names a file that cannot be read.
+    """
+    if stored is None or isinstance(stored, bytes):
+        return stored or b""
+    content, path = stored.get("bytes"), stored.get("path")
+    return bytes(content) if content else Path(path).read_bytes() if path else b""
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is a picture by its ending."""
+    return Path(name).suffix.lower() in EXTENSIONS
 
 
 def _why(error: BaseException) -> str:

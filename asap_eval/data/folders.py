@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from asap_eval.data.classes import SHOWN, Classes, numbered
-from asap_eval.data.decoding import EXTENSIONS
+from asap_eval.data.decoding import EXTENSIONS, is_picture
+from asap_eval.data.stores import FileStore
 from asap_eval.errors import DataError, some_of
-from asap_eval.files.fingerprint import content_of
 
 _VAL_FOLDERS = ("val", "validation")
 
 
-class FolderStore:
+class FolderStore(FileStore):
     """Class folders, or a folder whose `val` holds them; ids are relative to the given folder.
 
     Files that are not images are no samples, and counted; hidden files and folders are neither.
@@ -43,7 +43,7 @@ class FolderStore:
                 for folder, number in zip(folders, numbers.numbers, strict=True)
                 for file in _files(folder)
             ]
-            found = [(name, number) for name, number in files if _is_image(name)]
+            found = [(name, number) for name, number in files if is_picture(name)]
         except OSError as error:
             raise DataError(f"data={data} cannot be read: {error}.") from error
         if not found:
@@ -52,19 +52,18 @@ class FolderStore:
                 f"(looked for {', '.join(EXTENSIONS)})."
             )
         found.sort()
-        self.ids = [name for name, _ in found]
-        self.labels = [label for _, label in found]
-        others = [name for name, _ in files if not _is_image(name)]
-        self.notes = [*filter(None, (numbers.note, _not_images(others, data)))]
+        others = [name for name, _ in files if not is_picture(name)]
+        super().__init__(
+            [name for name, _ in found],
+            [label for _, label in found],
+            [*filter(None, (numbers.note, _not_images(others, data)))],
+        )
 
-    def read(self, place: int) -> bytes:
-        return (self.root / self.ids[place]).read_bytes()
-
-    def content(self, places: Sequence[int]) -> str:
-        return content_of(self.root / self.ids[place] for place in places)
+    def path(self, place: int) -> Path:
+        return self.root / self.ids[place]
 
 
-class LooseStore:
+class LooseStore(FileStore):
     """Every image below a folder in sorted order, without labels; ids are relative to it.
 
     Raises:
@@ -75,25 +74,20 @@ class LooseStore:
         self.root = Path(data).expanduser()
         if not self.root.is_dir():
             raise DataError(f"data={data} is no folder: give one that holds images, at any depth.")
-        files = (f for f in self.root.rglob("*") if f.suffix.lower() in EXTENSIONS)
-        self.ids = sorted(f.relative_to(self.root).as_posix() for f in files if f.is_file())
-        self.labels = [None] * len(self.ids)
-        self.notes: list[str] = []
-        if not self.ids:
+        files = (f for f in self.root.rglob("*") if is_picture(f.name) and f.is_file())
+        ids = sorted(file.relative_to(self.root).as_posix() for file in files)
+        if not ids:
             raise DataError(f"data={data}: there is no image ({', '.join(EXTENSIONS)}) in it.")
+        super().__init__(ids, [None] * len(ids))
 
-    def read(self, place: int) -> bytes:
-        return (self.root / self.ids[place]).read_bytes()
-
-    def content(self, places: Sequence[int]) -> str:
-        """Hash of the files."""
-        return content_of(self.root / self.ids[place] for place in places)
+    def path(self, place: int) -> Path:
+        return self.root / self.ids[place]
 
 
 def _class_folders(top: Path, data: str) -> list[Path]:
     entries = sorted(entry for entry in top.iterdir() if not entry.name.startswith("."))
     folders = [entry for entry in entries if entry.is_dir()]
-    loose = [entry for entry in entries if entry.is_file() and _is_image(entry.name)]
+    loose = [entry for entry in entries if entry.is_file() and is_picture(entry.name)]
     if loose:
         raise DataError(
             f"data={data}: {loose[0].name} and {len(loose) - 1} more images lie in {top.name}/ "
@@ -107,10 +101,6 @@ def _class_folders(top: Path, data: str) -> list[Path]:
             what = f"holds no folders, only files such as {entries[0].name}"
         raise DataError(f"data={data} {what}. Class folders with images are needed.")
     return folders
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(EXTENSIONS)
 
 
 def _not_images(names: Sequence[str], data: str) -> str | None:

@@ -12,7 +12,6 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,8 @@ from timm.data.transforms import CenterCropOrPad, MaybePILToTensor, MaybeToTenso
 from torch import Tensor
 from torchvision.transforms import CenterCrop, InterpolationMode, Normalize, Resize
 
-from asap_eval.data.decoding import EXTENSIONS, decode, upright_size
+from asap_eval.data.decoding import decode_file, is_picture, upright_size
+from asap_eval.data.stores import FileStore
 from asap_eval.errors import BadValueError, DataError, some_of
 from asap_eval.files.fingerprint import content_of
 
@@ -33,7 +33,7 @@ _SHOWN, _MORE = 3, ", and {} more"
 """How many files a message names, and its end where there are more."""
 
 
-class MaskStore:
+class MaskStore(FileStore):
     """Images in sorted order, without labels; ids are relative to the folder.
 
     Attributes:
@@ -68,9 +68,8 @@ class MaskStore:
                 f"{found[0]}/{Path(missing[0]).stem}.png."
             )
         self.masks = [masks[image.stem] for image in images]
-        self.ids = [image.relative_to(self.root).as_posix() for image in images]
-        self.labels = [None] * len(images)
-        self.notes: list[str] = []
+        ids = [image.relative_to(self.root).as_posix() for image in images]
+        super().__init__(ids, [None] * len(images))
         if other := list(filter(None, map(_other_size, images, self.masks))):
             raise DataError(
                 f"data={data}: {len(other)} masks do not have the size of their images: "
@@ -78,13 +77,12 @@ class MaskStore:
                 "pixel for pixel, once both are turned upright (EXIF orientation)."
             )
 
-    def read(self, place: int) -> bytes:
-        return (self.root / self.ids[place]).read_bytes()
+    def path(self, place: int) -> Path:
+        return self.root / self.ids[place]
 
     def content(self, places: Sequence[int]) -> str:
         """Hash of the images and of their masks."""
-        images = (self.root / self.ids[place] for place in places)
-        return content_of([*images, *(self.masks[place] for place in places)])
+        return content_of([*map(self.path, places), *(self.masks[place] for place in places)])
 
     def mask(self, place: int) -> Image.Image:
         """The mask of an image, ``L``, upright: 255 = foreground, 0 = background; grey is split in
@@ -95,8 +93,8 @@ class MaskStore:
         """
         path = self.masks[place]
         try:
-            return _black_and_white(decode(path.read_bytes(), upright=True))
-        except (DataError, OSError) as error:
+            return _black_and_white(decode_file(path))
+        except DataError as error:
             raise DataError(f"The mask {path.name} cannot be read: {error}") from error
 
 
@@ -117,7 +115,7 @@ def _black_and_white(mask: Image.Image) -> Image.Image:
 
 def _files(folder: Path, data: str) -> list[Path]:
     try:
-        files = sorted(f for f in folder.iterdir() if f.suffix.lower() in EXTENSIONS)
+        files = sorted(f for f in folder.iterdir() if is_picture(f.name))
     except OSError as error:
         raise DataError(
             f"data={data} cannot be used: {folder} {error.strerror or error}. This benchmark needs "
@@ -149,8 +147,8 @@ class Coverage:
     """
 
     store: MaskStore
-    places: Any
-    transform: Callable[[Any], Tensor]
+    places: Sequence[int]
+    transform: Callable[[Image.Image], Tensor]
     grid: tuple[int, int]
 
     def __call__(self, index: int) -> Tensor:
@@ -159,7 +157,9 @@ class Coverage:
         return F.adaptive_avg_pool2d(share[None], self.grid).flatten()
 
 
-def geometry_only(transform: Callable[[Any], Tensor]) -> Callable[[Image.Image], Image.Image]:
+def geometry_only(
+    transform: Callable[[Image.Image], Tensor],
+) -> Callable[[Image.Image], Image.Image]:
     """A model's evaluation transform as a mask goes through it: resized by area, cropped the same.
 
     Raises:

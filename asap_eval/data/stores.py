@@ -7,8 +7,13 @@ place, or none); here every stored image counts, so only timm's readers of addre
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
+
+from asap_eval.files.fingerprint import content_of
 
 
 class Store(Protocol):
@@ -29,6 +34,11 @@ class Store(Protocol):
     @property
     def notes(self) -> Sequence[str]: ...
 
+    @property
+    def commits(self) -> Mapping[str, str]:
+        """Commits of the hub's repositories that the samples are from, by their names."""
+        ...
+
     def read(self, place: int) -> bytes:
         """The encoded image; raises `OSError` or `DataError` where it cannot be read."""
         ...
@@ -36,3 +46,26 @@ class Store(Protocol):
     def content(self, places: Sequence[int]) -> str:
         """Hash that changes with the bytes of these images, wherever they lie (`fingerprint`)."""
         ...
+
+
+class FileStore(ABC):
+    """What stores share whose samples are files of this disk, one each."""
+
+    commits: Mapping[str, str] = MappingProxyType({})
+
+    def __init__(
+        self, ids: Sequence[str], labels: Sequence[int | None], notes: Sequence[str] = ()
+    ) -> None:
+        self.ids, self.labels, self.notes = ids, labels, notes
+
+    @abstractmethod
+    def path(self, place: int) -> Path:
+        """Where the file of a sample lies."""
+
+    def read(self, place: int) -> bytes:
+        """The encoded sample."""
+        return self.path(place).read_bytes()
+
+    def content(self, places: Sequence[int]) -> str:
+        """Hash of what the files hold."""
+        return content_of(map(self.path, places))

@@ -36,8 +36,9 @@ from asap_eval.bench.language.question_bench import QuestionBench
 from asap_eval.bench.language.rows import UNANSWERED, measured
 from asap_eval.bench.language.work import work_of
 from asap_eval.data.questions.pictures import open_pictures
-from asap_eval.data.questions.question_set import QuestionBatch, QuestionSet, Sample
+from asap_eval.data.questions.question_set import QuestionBatch, QuestionSet
 from asap_eval.data.questions.tasks import Task
+from asap_eval.data.subset import Sample
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import LlavaGeometry, llava_geometry
 from asap_eval.method import Reducer

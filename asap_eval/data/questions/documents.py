@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from asap_eval.data.decoding import decode
+from asap_eval.data.decoding import decode_row
 from asap_eval.data.questions.tasks import Task
 from asap_eval.data.rows import Rows, open_files, open_split
 from asap_eval.data.splits import of_split
@@ -81,7 +81,7 @@ class Documents:
             if key not in self._place_of:
                 raise DataError(f"there is no picture with id {key}")
             stored = self.apart[self._place_of[key]][IMAGE]
-        return decoded(stored)
+        return decode_row(stored)
 
     def content(self, places: Sequence[int]) -> str:
         """What changes with the files, which hold other documents than those asked for, too."""
@@ -93,32 +93,6 @@ class Documents:
     def commits(self) -> Mapping[str, str]:
         """Commits of the hub's repositories that they are from, by their names."""
         return dict(pair for one in self.held for pair in one.commits.items())
-
-
-def decoded(stored: Any) -> Image.Image:
-    """A stored picture in RGB, upright: lmms-eval gets it from `datasets`, which turns it.
-
-    Args:
-        stored: its file's bytes, Hugging Face's ``{bytes, path}``, or a list of one such.
-
-    Raises:
-        DataError: there is none or more than one, or it cannot be decoded whole.
-    """
-    if isinstance(stored, list):
-        if len(stored) > 1:
-            raise DataError(f"it has {len(stored)} pictures; one is allowed")
-        stored = stored[0] if stored else None
-    if isinstance(stored, dict):
-        content, path = stored.get("bytes"), stored.get("path")
-        if content is None and path and Path(path).is_file():
-            content = Path(path).read_bytes()
-        stored = content
-    if not stored:
-        raise DataError("it has no picture")
-    try:
-        return decode(stored, upright=True)
-    except DataError as error:
-        raise DataError(f"its picture cannot be decoded: {error}") from error
 
 
 def open_documents(task: Task, data: str) -> Documents:

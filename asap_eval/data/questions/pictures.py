@@ -10,10 +10,10 @@ from typing import Any
 
 from PIL import Image
 
-from asap_eval.data.decoding import EXTENSIONS
-from asap_eval.data.questions.documents import decoded
-from asap_eval.data.questions.question_set import Asked, QuestionSet, Sample
+from asap_eval.data.decoding import EXTENSIONS, decode_row, is_picture
+from asap_eval.data.questions.question_set import Asked, QuestionSet
 from asap_eval.data.questions.tasks import Task
+from asap_eval.data.subset import Sample, subset
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.files.fingerprint import content_of
 
@@ -51,7 +51,7 @@ class Pictures:
             content = self.files[place].read_bytes()
         except OSError as error:
             raise DataError(f"its picture cannot be read: {error.strerror}") from error
-        return decoded(content)
+        return decode_row(content)
 
     def content(self, places: Sequence[int]) -> str:
         """Hash of the pictures' files."""
@@ -94,7 +94,7 @@ def open_pictures(
         raise DataError(
             f"data={data} is no folder; bench.question= is asked of a folder's pictures."
         )
-    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in EXTENSIONS)
+    files = sorted(file for file in root.rglob("*") if is_picture(file.name))
     if not files:
         raise DataError(f"data={data} holds no pictures ({', '.join(EXTENSIONS)}).")
     if limit is not None and limit > len(files):
@@ -102,8 +102,7 @@ def open_pictures(
             f"limit={limit}, but data={data} has {len(files)} pictures: use limit={len(files)}."
         )
     task = Task("picture", "", "", "", (), "", "")
-    count = limit or len(files)
-    chosen = [at * len(files) // count if sample == "spread" else at for at in range(count)]
+    chosen = subset(range(len(files)), limit or len(files), sample)
     groups = [[place] for place in range(len(files))]
     pictures: Any = Pictures(task, files, root)  # stand in for a task's documents and judge
     asker: Any = Asker(task, question)

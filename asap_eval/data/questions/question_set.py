@@ -9,19 +9,16 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Any, Literal
+from typing import Any
 
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from asap_eval.data.batches import batches_of
 from asap_eval.data.questions.documents import Documents, open_documents
 from asap_eval.data.questions.lmms import Judge, check_lmms_eval, judge_of
 from asap_eval.data.questions.tasks import Task
-from asap_eval.errors import BadValueError, DataError, unknown
-
-Sample = Literal["first", "spread"]
-
-_SAMPLES = ("first", "spread")
+from asap_eval.data.subset import Sample, check_sample, subset
+from asap_eval.errors import BadValueError, DataError
 
 
 @dataclass(frozen=True)
@@ -147,8 +144,7 @@ def open_questions(
         UnsupportedModelError: lmms-eval is missing. DataError: documents that cannot be used.
         BadValueError: limit below 1, or above what every task has.
     """
-    if sample not in _SAMPLES:
-        raise unknown("sample", str(sample), _SAMPLES)
+    check_sample(sample)
     check_lmms_eval()
     asked = []
     for task in tasks:
@@ -195,13 +191,10 @@ def _enough(
     As few groups as can be: the first ones, or evenly over the pool.
     """
 
-    def picked(number: int) -> list[int]:
-        return [pool[at if sample == "first" else at * len(pool) // number] for at in range(number)]
-
     def holds(number: int) -> bool:
-        return sum(len(groups[group]) for group in picked(number)) >= count
+        return sum(len(groups[group]) for group in subset(pool, number, sample)) >= count
 
-    return picked(bisect_left(range(len(pool)), True, lo=1, key=holds))
+    return subset(pool, bisect_left(range(len(pool)), True, lo=1, key=holds), sample)
 
 
 @dataclass(frozen=True)
@@ -236,21 +229,11 @@ def question_batches(
     Args:
         workers: processes that decode pictures.
     """
-    if workers < 0:
-        raise BadValueError(f"workers={workers}: give a number of processes >= 0.")
     places = [(at, p) for at, asked in enumerate(questions.asked) for p in asked.places]
     bounds = [0, *questions.ends(batch_size)]
     assert start in bounds, f"no batch begins at question {start}"
-    loader: DataLoader[Any] = DataLoader(
-        _Read(questions, places),
-        batch_sampler=[
-            list(range(first, last)) for first, last in pairwise(bounds) if first >= start
-        ],
-        num_workers=workers,
-        collate_fn=list,
-        generator=torch.Generator(),  # its own: the loader would draw from the global one
-    )
-    for batch in loader:
+    batches = [list(range(first, last)) for first, last in pairwise(bounds) if first >= start]
+    for batch in batches_of(_Read(questions, places), batches, workers, list):
         asked = questions.asked[batch[0][0]]
         bound = asked.judge.new_tokens
         if questions.new_tokens is not None:
@@ -258,7 +241,7 @@ def question_batches(
         yield QuestionBatch(asked.judge, [question for _, question in batch], bound)
 
 
-class _Read(Dataset[Any]):
+class _Read(Dataset["tuple[int, Question]"]):
     """``(task's place, question)``, decoded; the documents alone travel to workers."""
 
     def __init__(self, questions: QuestionSet, places: Sequence[tuple[int, int]]) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from asap_eval.data.classes import Classes, labelled
+from asap_eval.data.decoding import bytes_of
 from asap_eval.data.rows.recipe import Rows
 from asap_eval.errors import DataError
 
@@ -32,11 +32,9 @@ class RowStore:
         image = self.dataset[place][self.image]
         if image is None:
             raise DataError("the stored image is null")
-        if image.get("bytes"):
-            return bytes(image["bytes"])
-        if not image.get("path"):
+        if not (content := bytes_of(image)):
             raise DataError("the stored image is empty")
-        return Path(image["path"]).read_bytes()
+        return content
 
     def content(self, places: Sequence[int]) -> str:
         return self.rows.content(self.image)

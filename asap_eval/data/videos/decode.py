@@ -19,6 +19,7 @@ from typing import Any
 
 from PIL import Image
 
+from asap_eval.data.packages import needed
 from asap_eval.errors import DataError, reason_of, reraised
 
 WHOLE = 0.95
@@ -69,7 +70,7 @@ def read_frames(path: Path, shares: Sequence[float]) -> list[Frame]:
     Raises:
         DataError: the file is missing, empty, has no video, is truncated or damaged.
     """
-    av = _av()
+    av = needed("av", "Reading video", "'asap-eval[video]'")
     with reraised(DataError, lambda error: getattr(error, "strerror", None) or reason_of(error)):
         if not path.is_file():
             raise DataError("the file is not there")
@@ -83,16 +84,6 @@ def read_frames(path: Path, shares: Sequence[float]) -> list[Frame]:
             stream.codec_context.thread_count = 1  # workers share the work, not threads
             times = [line.start + share * (line.end - line.start) for share in shares]
             return _kept(container.decode(stream), times, line)
-
-
-def _av() -> Any:
-    try:
-        import av
-    except ImportError as error:
-        raise DataError(
-            "Reading video needs the package av: pip install 'asap-eval[video]'"
-        ) from error
-    return av
 
 
 def _stream(container: Any) -> Any:
