@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
 
 from asap_eval.errors import DataError, some_of
 from asap_eval.models.zoo import IMAGENET_CLASSES, Labels
@@ -49,7 +48,7 @@ class Classes:
         """Whether the model has a class of each of these names."""
         return all(self.place(name) is not None for name in names)
 
-    def check(self, label: Any, where: str) -> int:
+    def check(self, label: object, where: str) -> int:
         """The class number of a stored label, a number or a name.
 
         Raises:
@@ -132,7 +131,7 @@ def numbered(
 
 
 def labelled(
-    values: Sequence[Any], names: Sequence[str] | None, classes: Classes, where: str
+    values: Sequence[object], names: Sequence[str] | None, classes: Classes, where: str
 ) -> Numbered:
     """The model's class number of every stored label.
 
@@ -148,10 +147,11 @@ def labelled(
         if len(texts) < len(set(values)):
             raise DataError(f"{where} has labels that are names and others that are none.")
         if all(map(_NUMBER.fullmatch, texts)) and not classes.know(texts):
-            values = [int(value) for value in values]
+            values = [int(str(value)) for value in values]
         else:
             names, order = sorted(texts), "sorted"
-            values = list(map({name: at for at, name in enumerate(names)}.get, values))
+            places = {name: at for at, name in enumerate(names)}
+            values = [places[str(value)] for value in values]
     if names is None:
         numbers = [classes.check(*pair) for pair in zip(values, images, strict=True)]
         return Numbered(numbers, of_numbers(where))
@@ -165,7 +165,7 @@ def of_numbers(where: str) -> str:
     return f"{where}: its labels are numbers without names, taken as the model's class numbers."
 
 
-def _in_range(label: Any, count: int, where: str) -> int:
+def _in_range(label: object, count: int, where: str) -> int:
     if not isinstance(label, int) or not 0 <= label < count:
         raise DataError(
             f"{where} has label {label!r}; the classes are 0 to {count - 1}. "

@@ -18,6 +18,7 @@ from PIL import Image
 from asap_eval.data.decoding import decode_row
 from asap_eval.data.questions.tasks import Task
 from asap_eval.data.rows import Rows, open_files, open_split
+from asap_eval.data.rows.table import Table
 from asap_eval.data.splits import of_split
 from asap_eval.errors import DataError
 
@@ -40,8 +41,8 @@ class Documents:
     """
 
     task: Task
-    rows: Any
-    apart: Any
+    rows: Table
+    apart: Table | None
     source: str
     held: Sequence[Rows]
 
@@ -49,7 +50,7 @@ class Documents:
         return len(self.rows)
 
     @cached_property
-    def without_pictures(self) -> Any:
+    def without_pictures(self) -> Table:
         """The rows less their pictures, which take long to read."""
         names = self.rows.column_names
         return self.rows.remove_columns([IMAGE]) if IMAGE in names else self.rows
@@ -58,6 +59,7 @@ class Documents:
     def _place_of(self) -> dict[Any, int]:
         """Row of each picture that lies apart."""
         assert self.task.pictures is not None
+        assert self.apart is not None
         return {key: place for place, key in enumerate(self.apart[self.task.pictures[1]])}
 
     def texts(self) -> Iterator[dict[str, Any]]:
@@ -121,6 +123,7 @@ def open_documents(task: Task, data: str) -> Documents:
 def _check_apart(found: Documents) -> None:
     """Raise `DataError` where pictures that lie apart cannot be told by their ids."""
     assert found.task.pictures is not None
+    assert found.apart is not None
     key, names = found.task.pictures[1], found.apart.column_names
     if missing := [name for name in (key, IMAGE) if name not in names]:
         raise DataError(
@@ -210,7 +213,7 @@ def _documents(task: Task, source: str, rows: Rows, apart: Rows | None = None) -
     return Documents(task, data[0], data[1] if len(data) > 1 else None, source, held)
 
 
-def _encoded(data: Any) -> Any:
+def _encoded(data: Table) -> Table:
     """A data set whose pictures are left encoded."""
     import datasets
 

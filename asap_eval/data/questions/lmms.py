@@ -18,7 +18,9 @@ from functools import cached_property, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
+
+from PIL import Image
 
 from asap_eval.data.questions.documents import Documents
 from asap_eval.data.questions.tasks import Document, Task
@@ -47,6 +49,21 @@ def check_lmms_eval() -> None:
         )
 
 
+class LmmsTask(Protocol):
+    """What is used of a task of lmms-eval, whose classes come without types."""
+
+    @property
+    def config(self) -> Any:
+        """Its YAML file, as attributes."""
+        ...
+
+    def doc_to_text(self, doc: dict[str, Any]) -> str: ...
+
+    def doc_to_visual(self, doc: dict[str, Any]) -> Sequence[Image.Image]: ...
+
+    def process_results(self, doc: dict[str, Any], results: list[str]) -> dict[str, Any]: ...
+
+
 @dataclass(frozen=True)
 class Judge:
     """One task of lmms-eval.
@@ -56,13 +73,13 @@ class Judge:
     """
 
     task: Task
-    own: Any
+    own: LmmsTask
 
     def prompt(self, document: Document) -> str:
         """The question as the model reads it, without a chat template."""
         return str(self.own.doc_to_text(dict(document)))
 
-    def picture(self, document: Document, picture: Any) -> Any:
+    def picture(self, document: Document, picture: Image.Image) -> Image.Image:
         """The picture as the task shows it.
 
         Raises:

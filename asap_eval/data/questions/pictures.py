@@ -73,7 +73,7 @@ class Asker:
         """The question, of whatever picture."""
         return self.question
 
-    def picture(self, document: Mapping[str, Any], picture: Any) -> Any:
+    def picture(self, document: Mapping[str, Any], picture: Image.Image) -> Image.Image:
         """The picture as it is."""
         return picture
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
 
+from PIL import Image
 from torch.utils.data import Dataset
 
 from asap_eval.data.batches import batches_of
@@ -208,7 +209,7 @@ class Question:
 
     id: str
     document: dict[str, Any]
-    picture: Any
+    picture: Image.Image | None
     error: str | None = None
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from asap_eval.data.rows.recipe import Recipe, Rows, builder_of, named_splits, reading, recipe_of
+from asap_eval.data.rows.table import Table
 from asap_eval.errors import DataError, reraised
 from asap_eval.hub import errors as hub
 from asap_eval.hub.files import fetch, parts_of
@@ -92,7 +93,7 @@ def _made(recipe: Recipe, note: _Note, commit: str, where: str) -> Rows:
     return _rows(data, note, commit)
 
 
-def _rows(data: Any, note: _Note, commit: str) -> Rows:
+def _rows(data: Table, note: _Note, commit: str) -> Rows:
     files = [Path(file["filename"]) for file in data.cache_files]
     return Rows(data, files, f"{note.config or 'default'}@{note.split}", {note.name: commit})
 

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from asap_eval.data.rows.table import Table
 from asap_eval.errors import DataError, first_line, reraised
 from asap_eval.files.fingerprint import content_of
 
@@ -26,7 +27,7 @@ class Rows:
         commits: of the hub's repository it is from, by its name; {} = files of this disk.
     """
 
-    data: Any
+    data: Table
     files: Sequence[Path]
     part: str
     commits: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -46,7 +47,7 @@ class Rows:
         return f"{held} {self.part}"
 
 
-def _pointed_to(data: Any, column: str) -> list[Path]:
+def _pointed_to(data: Table, column: str) -> list[Path]:
     """Files of the pictures whose bytes the rows do not hold."""
     found: list[str | None] = []
     for stored in data.data.column(column).chunks:
@@ -72,7 +73,7 @@ class Recipe:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     features: dict[str, Any] | None = None
 
-    def rows(self, split: str, commit: str | None = None) -> Any:
+    def rows(self, split: str, commit: str | None = None) -> Table:
         """The rows of a split.
 
         Args:
@@ -87,9 +88,10 @@ class Recipe:
             for part, paths in self.files.items()
         }
         features = None if self.features is None else datasets.Features.from_dict(self.features)
-        return datasets.load_dataset(
+        rows: Table = datasets.load_dataset(
             self.reader, data_files=files, split=split, features=features, **self.options
         )
+        return rows
 
 
 def recipe_of(builder: Any, splits: Sequence[str]) -> Recipe:

@@ -15,12 +15,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from asap_eval.data.packages import needed
 from asap_eval.errors import DataError, reason_of, reraised
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
 
 WHOLE = 0.95
 """Least share of the declared frames or seconds that a file must hold; headers are not exact."""
@@ -86,7 +91,7 @@ def read_frames(path: Path, shares: Sequence[float]) -> list[Frame]:
             return _kept(container.decode(stream), times, line)
 
 
-def _stream(container: Any) -> Any:
+def _stream(container: InputContainer) -> VideoStream:
     """The first video stream; the cover picture of a sound file is none."""
     from av.stream import Disposition
 
@@ -97,7 +102,7 @@ def _stream(container: Any) -> Any:
     raise DataError(f"it has no video stream (streams: {', '.join(kinds) or 'none'})")
 
 
-def _timeline(container: Any, stream: Any) -> Timeline:
+def _timeline(container: InputContainer, stream: VideoStream) -> Timeline:
     """From the packets of a whole file, without decoding one.
 
     Raises:
@@ -132,7 +137,7 @@ def _timeline(container: Any, stream: Any) -> Timeline:
     return Timeline(first, end if end > last else last + step, last, step)
 
 
-def _check_duration(container: Any, spans: Sequence[tuple[float, float]]) -> None:
+def _check_duration(container: InputContainer, spans: Sequence[tuple[float, float]]) -> None:
     """Of all streams together: a container's duration is that of its longest one."""
     if not container.duration or not spans:
         return
@@ -142,10 +147,10 @@ def _check_duration(container: Any, spans: Sequence[tuple[float, float]]) -> Non
         raise DataError(f"it is truncated: it ends after {held:.1f} of {declared:.1f} s")
 
 
-def _kept(frames: Iterator[Any], times: Sequence[float], line: Timeline) -> list[Frame]:
+def _kept(frames: Iterator[VideoFrame], times: Sequence[float], line: Timeline) -> list[Frame]:
     """The frame on screen at each time, decoding no further than needed."""
     kept: list[Frame] = []
-    shown: tuple[int, Any] | None = None
+    shown: tuple[int, VideoFrame] | None = None
     at, number = line.start - line.step, -1
     for number, frame in enumerate(frames):
         at = at + line.step if line.counted or frame.pts is None else frame.pts
@@ -164,7 +169,7 @@ def _kept(frames: Iterator[Any], times: Sequence[float], line: Timeline) -> list
     return kept
 
 
-def _picture(number: int, frame: Any, kept: Sequence[Frame]) -> Frame:
+def _picture(number: int, frame: VideoFrame, kept: Sequence[Frame]) -> Frame:
     if kept and kept[-1].number == number:
         return kept[-1]
     if frame.is_corrupt:
