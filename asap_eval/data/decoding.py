@@ -32,7 +32,7 @@ _WHITE_IS_ZERO, _PHOTOMETRIC, _BITS = 0, 262, 258
 
 @contextlib.contextmanager
 def whole_images_only() -> Iterator[None]:
-    """Other libraries switch this on for the whole process; half an image is a failure here."""
+    """Half an image is a failure here, whatever other libraries allow for the whole process."""
     before = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
@@ -141,7 +141,7 @@ def upright_size(path: Path) -> tuple[int, int]:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Deep grey by its high byte, as Pillow reads deep colour; others as they are."""
+    """Grey of over 8 bits by its high byte, as Pillow reads deep colour; others as they are."""
     if image.mode[0] not in "IF":
         return image
     values = np.asarray(image) >> (_depth(image) - 8)
@@ -149,7 +149,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _depth(image: Image.Image) -> int:
-    """Bits of grey per pixel; converted by Pillow, all that exceeds 8 of them would be white."""
+    """Bits of grey a pixel has. Pillow's own conversion takes all above 255 for white."""
     tags = getattr(image, "tag_v2", {})  # of TIFF alone
     if image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) != _WHITE_IS_ZERO:
         return int(tags.get(_BITS, (16,))[0])

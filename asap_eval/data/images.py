@@ -213,7 +213,7 @@ class ImageBatch:
         return self.of_readable(self.ids)
 
     def of_readable(self, values: Sequence[T]) -> list[T]:
-        """Of one value for each image those of the readable ones."""
+        """The readable images' values, of one value for every image."""
         return [v for at, v in zip(self.indices, values, strict=True) if at not in self.failures]
 
 

@@ -22,9 +22,9 @@ def of_split(
 ) -> list[str]:
     """The files of a split, in the given order.
 
-    A name says its split by a word that letters do not touch; the split's own name wins over its
-    synonyms. Where no name has such a word the files are one set, and all are taken: unless the
-    split was asked for.
+    A name says its split by a word with no letter beside it; the split's own name wins over its
+    synonyms. Where no name has such a word, all files are one set and are taken, unless the split
+    was asked for.
 
     Args:
         names: of files, without folders. said: whether the split was asked for, or is the default.

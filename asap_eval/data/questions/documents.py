@@ -1,7 +1,8 @@
 """Documents of a task: rows with a question, answers and an encoded picture, here or on the hub.
 
-``data=<folder>`` holds ``<task>.parquet``, or a folder ``<task>`` with parquet files: those of the
-hub's repository as downloaded, too, of which config and split are found by their names.
+``data=<folder>`` holds ``<task>.parquet`` for every task, or a folder ``<task>`` of parquet files.
+That folder may be the hub's repository as downloaded: the names of its folders and files then say
+which config and split they are of.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ class Documents:
     """All documents of a task in stored order.
 
     Attributes:
-        task: theirs. rows: a data set. apart: pictures in a data set of their own, or None.
-        source: where they are from. held: what `rows` and `apart` were made from.
+        task: whose they are. rows: the questions, each with its picture or the picture's id.
+        apart: pictures by their ids, None where the rows hold them. source: for messages.
+        held: what `rows` and `apart` were made from.
     """
 
     task: Task
@@ -86,7 +88,7 @@ class Documents:
         return decode_row(stored)
 
     def content(self, places: Sequence[int]) -> str:
-        """What changes with the files, which hold other documents than those asked for, too."""
+        """Changes with the bytes of any document: files hold others beside those asked for."""
         return "\n".join(
             one.content(IMAGE if IMAGE in one.data.column_names else None) for one in self.held
         )

@@ -1,4 +1,4 @@
-"""Any folder of pictures, each asked the same question: where no task's questions are at hand."""
+"""A folder of pictures, each asked the same question: no data of a task is needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from asap_eval.errors import BadValueError, DataError
 from asap_eval.files.fingerprint import content_of
 
 NEW_TOKENS = 16
-"""Bound of an answer, as most tasks have it."""
+"""Most tokens of an answer, as most tasks set it."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Asker:
-    """In the place of a task of lmms-eval: one question, nothing to score."""
+class OneQuestion:
+    """Asks the same question of every picture, in the place of a task of lmms-eval; judges none."""
 
     task: Task
     question: str
@@ -80,7 +80,7 @@ class Asker:
 
 def open_pictures(
     data: str, question: str, *, limit: int | None, sample: Sample, new_tokens: int | None
-) -> QuestionSet:
+) -> QuestionSet[OneQuestion]:
     """Pictures below a folder with one question.
 
     Args:
@@ -104,6 +104,5 @@ def open_pictures(
     task = Task("picture", "", "", "", (), "", "")
     chosen = subset(range(len(files)), limit or len(files), sample)
     groups = [[place] for place in range(len(files))]
-    pictures: Any = Pictures(task, files, root)  # stand in for a task's documents and judge
-    asker: Any = Asker(task, question)
-    return QuestionSet([Asked(pictures, asker, groups, chosen)], sample, new_tokens)
+    asked = Asked(Pictures(task, files, root), OneQuestion(task, question), groups, chosen)
+    return QuestionSet([asked], sample, new_tokens)

@@ -1,4 +1,7 @@
-"""The questions of a run in a fixed order: task by task, groups whole, and their batches."""
+"""The questions of a run in a fixed order, task by task, and their batches.
+
+Documents that are scored together are a group, and a run takes whole groups.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,13 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, Generic
 
 from PIL import Image
 from torch.utils.data import Dataset
 
 from asap_eval.data.batches import batches_of
+from asap_eval.data.questions.asker import AnyAsker, Source
 from asap_eval.data.questions.documents import Documents, open_documents
 from asap_eval.data.questions.lmms import Judge, check_lmms_eval, judge_of
 from asap_eval.data.questions.tasks import Task
@@ -23,16 +27,17 @@ from asap_eval.errors import BadValueError, DataError
 
 
 @dataclass(frozen=True)
-class Asked:
+class Asked(Generic[AnyAsker]):
     """Some questions of one task.
 
     Attributes:
-        documents: all of the task. judge: lmms-eval's task. groups: places of documents that are
-            scored together, in stored order. chosen: groups of this set, ascending.
+        documents: all of the task. judge: asks of them, and judges the answers if it can.
+        groups: places of documents that are scored together, in stored order.
+        chosen: groups of this set, ascending.
     """
 
-    documents: Documents
-    judge: Judge
+    documents: Source
+    judge: AnyAsker
     groups: Sequence[Sequence[int]]
     chosen: Sequence[int]
 
@@ -51,7 +56,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class QuestionSet:
+class QuestionSet(Generic[AnyAsker]):
     """The questions of a run.
 
     Attributes:
@@ -59,7 +64,7 @@ class QuestionSet:
         new_tokens: bound of every answer; None = each task's own.
     """
 
-    asked: Sequence[Asked]
+    asked: Sequence[Asked[AnyAsker]]
     sample: Sample = "first"
     new_tokens: int | None = None
 
@@ -91,12 +96,12 @@ class QuestionSet:
         """Commits of the hub's repositories that the questions are from, by their names."""
         return dict(pair for one in self.asked for pair in one.documents.commits.items())
 
-    def calibration(self, count: int) -> tuple[QuestionSet, bool]:
+    def calibration(self, count: int) -> tuple[QuestionSet[AnyAsker], bool]:
         """Questions to search a knob on, evenly from all tasks, and whether none is in this set.
 
         They come after those of this set (``spread``: from the ones between). Where no task has
-        any left they are of this set. An answer of one token is enough: nothing that a budget
-        counts comes after it.
+        any left they are of this set. One token of answer is enough: a budget counts nothing that
+        comes after it.
         """
         if count < 1:
             raise BadValueError(f"{count} calibration questions: give a number >= 1.")
@@ -120,8 +125,8 @@ class QuestionSet:
         return list(accumulate(sizes))
 
 
-def _left(asked: Asked, sample: Sample) -> list[int]:
-    """Groups that are not chosen; of the first ones, those behind."""
+def _left(asked: Asked[AnyAsker], sample: Sample) -> list[int]:
+    """Groups outside this set; where it takes the first ones, only those after it."""
     taken = set(asked.chosen)
     first = max(taken) + 1 if sample == "first" else 0
     return [group for group in range(first, len(asked.groups)) if group not in taken]
@@ -134,7 +139,7 @@ def open_questions(
     limit: int | None,
     sample: Sample,
     new_tokens: int | None = None,
-) -> QuestionSet:
+) -> QuestionSet[Judge]:
     """The questions of some tasks.
 
     Args:
@@ -214,17 +219,17 @@ class Question:
 
 
 @dataclass(frozen=True)
-class QuestionBatch:
+class QuestionBatch(Generic[AnyAsker]):
     """Questions of one task; ``new_tokens`` bounds each answer."""
 
-    judge: Judge
+    judge: AnyAsker
     questions: list[Question]
     new_tokens: int
 
 
 def question_batches(
-    questions: QuestionSet, batch_size: int, workers: int = 0, start: int = 0
-) -> Iterator[QuestionBatch]:
+    questions: QuestionSet[AnyAsker], batch_size: int, workers: int = 0, start: int = 0
+) -> Iterator[QuestionBatch[AnyAsker]]:
     """Batches in order, from question ``start`` on, where a batch has to begin.
 
     Args:
@@ -245,7 +250,7 @@ def question_batches(
 class _Read(Dataset["tuple[int, Question]"]):
     """``(task's place, question)``, decoded; the documents alone travel to workers."""
 
-    def __init__(self, questions: QuestionSet, places: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, questions: QuestionSet[AnyAsker], places: Sequence[tuple[int, int]]) -> None:
         self.documents = [asked.documents for asked in questions.asked]
         self.places, self.ids = places, questions.ids
 

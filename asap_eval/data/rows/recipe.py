@@ -33,8 +33,8 @@ class Rows:
     commits: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def content(self, pictures: str | None = None) -> str:
-        """What changes with the rows: their part, and of the hub the commit, else a hash of what
-        the files hold.
+        """Changes with the rows: which of the files' rows they are, and the hub's commit, or a hash
+        of files of this disk.
 
         Args:
             pictures: a column whose pictures may lie in files of their own.
@@ -77,8 +77,8 @@ class Recipe:
         """The rows of a split.
 
         Args:
-            commit: which the files are of; None = what they hold is looked at. `datasets` keeps
-                what it prepared by either, where else it looks at the files' times alone.
+            commit: of the files; None = they are hashed. `datasets` finds what it prepared before
+                by this; by itself it would look at the files' times alone.
         """
         import datasets
         from datasets.data_files import DataFilesList

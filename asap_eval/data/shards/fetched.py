@@ -1,6 +1,6 @@
-"""Files of addresses, fetched once and kept as they were sent.
+"""Local copies of files of the hub or another server: fetched once, kept as they were sent.
 
-The name of a copy holds its sha256; one that has another by now is fetched again.
+The name of a server's copy holds its sha256; a copy that has another by now is fetched again.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Timeline:
 
 
 def read_frames(path: Path, shares: Sequence[float]) -> list[Frame]:
-    """The frames at some places of a video; one that is on screen at several is there as often.
+    """The frames at some places of a video; a frame that is on screen at several is repeated.
 
     Args:
         shares: of the duration, in [0, 1), ascending.
@@ -92,7 +92,7 @@ def read_frames(path: Path, shares: Sequence[float]) -> list[Frame]:
 
 
 def _stream(container: InputContainer) -> VideoStream:
-    """The first video stream; the cover picture of a sound file is none."""
+    """The first video stream; a sound file's cover picture, stored as one, does not count."""
     from av.stream import Disposition
 
     for stream in container.streams.video:
@@ -103,7 +103,7 @@ def _stream(container: InputContainer) -> VideoStream:
 
 
 def _timeline(container: InputContainer, stream: VideoStream) -> Timeline:
-    """From the packets of a whole file, without decoding one.
+    """The times of a stream, from all packets of the file; none is decoded.
 
     Raises:
         DataError: it has no packets, or far fewer than its header declares.

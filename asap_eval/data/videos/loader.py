@@ -45,7 +45,7 @@ class VideoBatch:
 
 
 def videos_per_batch(sampling: Sampling, batch_size: int) -> int:
-    """As many videos as have ``batch_size`` frames together; one where it has more by itself."""
+    """How many videos fill a batch of frames: one, even where it has more than ``batch_size``."""
     return max(1, batch_size // sampling.per_video)
 
 
