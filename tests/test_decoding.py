@@ -114,6 +114,15 @@ def test_pictures_of_tasks_are_those_that_lmms_eval_gets(orientation: int) -> No
     assert decode_row(stored).tobytes() == theirs.tobytes()
 
 
+def test_a_row_without_a_picture_says_so(tmp_path: Path) -> None:
+    gone = {"bytes": None, "path": str(tmp_path / "gone.png")}
+    for stored in (None, b"", [], [None], {"bytes": None, "path": None}, gone):
+        with pytest.raises(DataError, match=r"^it has no picture$"):
+            decode_row(stored)
+    with pytest.raises(DataError, match="its picture cannot be read: Is a directory"):
+        decode_row({"bytes": None, "path": str(tmp_path)})
+
+
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_crops_are_upright(orientation: int, tmp_path: Path) -> None:
     scene = SCENE.resize((336, 224), Image.Resampling.NEAREST)
