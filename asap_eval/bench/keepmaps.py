@@ -15,7 +15,6 @@ the shares of patches, means over images.
 from __future__ import annotations
 
 import hashlib
-import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from asap_eval.bench.patches import FATES, as_seen, fates_of
 from asap_eval.data.folders import LooseStore
 from asap_eval.data.images import ImageBatch, ImageSet, chosen_images
 from asap_eval.data.subset import Sample
+from asap_eval.files.placed import placed
 from asap_eval.hosts import Geometry
 from asap_eval.models import LoadedModel
 from asap_eval.record.journal import Row
@@ -102,10 +102,8 @@ class KeepMaps(ImageBench):
         picture.save(content, "PNG")
         name = f"{hashlib.sha256(picture.tobytes()).hexdigest()[:16]}.png"
         if self._inputs is not None and not (self._inputs / name).exists():
-            self._inputs.mkdir(parents=True, exist_ok=True)
-            part = self._inputs / f".{name}.{os.getpid()}.part"
-            part.write_bytes(content.getvalue())
-            os.replace(part, self._inputs / name)
+            with placed(self._inputs / name) as part:
+                part.write_bytes(content.getbuffer())
         return name
 
 

@@ -15,6 +15,7 @@ from asap_eval.data.shards.store import ShardStore
 from asap_eval.data.splits import of_split
 from asap_eval.data.stores import Store
 from asap_eval.errors import DataError
+from asap_eval.files.archive import path_of
 
 SPLIT = "validation"
 """Split of a data set where its address names none (``hfds/<name>@<split>``)."""
@@ -24,7 +25,8 @@ def open_store(data: str, classes: Classes) -> Store:
     """The store an address means.
 
     Args:
-        data: a folder, a parquet file, ``hfds/<data set>[:<config>][@<split>]`` or
+        data: a folder, also in an archive (`path_of`), a parquet file,
+            ``hfds/<data set>[:<config>][@<split>]`` or
             ``wds/<shards>[:<kind of the picture's files>][@<split>]``.
 
     Raises:
@@ -39,13 +41,16 @@ def open_store(data: str, classes: Classes) -> Store:
         needed("webdataset", f"data={data}")
         name, picture, split, said = address_parts(rest)
         return ShardStore(list_shards(name, split, said=said), classes, picture)
-    root = Path(data).expanduser()
+    root = path_of(data)
     if not root.exists():
         raise DataError(
             f"data={data} does not exist. Give a folder of class folders, an ImageNet folder with "
-            "`val`, a parquet file or folder, hfds/<Hugging Face data set> or wds/<shards>."
+            "`val`, a .zip of either, a parquet file or folder, hfds/<Hugging Face data set> or "
+            "wds/<shards>."
         )
-    if root.suffix == ".parquet" or (root.is_dir() and any(root.glob("*.parquet"))):
+    if isinstance(root, Path) and (
+        root.suffix == ".parquet" or (root.is_dir() and any(root.glob("*.parquet")))
+    ):
         needed("datasets", f"data={data}")
         return RowStore(open_files(_parquet(root, data)), f"data={data}", classes)
     if root.is_file():

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from asap_eval.errors import DataError, reason_of, reraised
+from asap_eval.files.archive import AnyPath
 
 EXTENSIONS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif",
@@ -64,8 +65,8 @@ def decode(content: bytes, *, upright: bool) -> Image.Image:
         return _eight_bits(image).convert("RGB")
 
 
-def decode_file(path: Path) -> Image.Image:
-    """A picture of this disk, upright.
+def decode_file(path: AnyPath) -> Image.Image:
+    """A picture of the disk or an archive, upright.
 
     Raises:
         DataError: as `decode`, or it cannot be read.
@@ -125,7 +126,7 @@ def _why(error: BaseException) -> str:
     return reason_of(error)
 
 
-def upright_size(path: Path) -> tuple[int, int]:
+def upright_size(path: AnyPath) -> tuple[int, int]:
     """Width and height of a picture once it is upright; most are not decoded for it.
 
     Raises:

@@ -1,27 +1,28 @@
-"""Images of this disk as a store: folders by class, or any images below a folder."""
+"""Folders of images as a store: a folder a class, or any images below one; also in archives."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from asap_eval.data.classes import SHOWN, Classes, numbered
+from asap_eval.data.classes import SHOWN, Classes, Numbered, numbered
 from asap_eval.data.decoding import EXTENSIONS, is_picture
 from asap_eval.data.stores import FileStore
 from asap_eval.errors import DataError, some_of
+from asap_eval.files.archive import AnyPath, path_of, relative, walk
 
 _VAL_FOLDERS = ("val", "validation")
 
 
 class FolderStore(FileStore):
-    """Class folders, or a folder whose `val` holds them; ids are relative to the given folder.
+    """Class folders, or a folder whose `val` holds them; ids are relative to the given folder,
+    which may lie in an archive.
 
     Files that are not images are no samples, and counted; hidden files and folders are neither.
     """
 
-    def __init__(self, root: Path, data: str, classes: Classes) -> None:
+    def __init__(self, root: AnyPath, data: str, classes: Classes) -> None:
         self.root = root
         try:
             inside = [root / name for name in _VAL_FOLDERS if (root / name).is_dir()]
@@ -31,17 +32,11 @@ class FolderStore(FileStore):
                 )
             top = inside[0] if inside else root
             folders = _class_folders(top, data)
-            numbers = numbered(
-                [folder.name for folder in folders],
-                classes,
-                f"data={data}",
-                what="class folders",
-                order="sorted",
-            )
+            numbers = _numbers(folders, classes, data)
             files = [
-                (file.relative_to(root).as_posix(), number)
+                (name, number)
                 for folder, number in zip(folders, numbers.numbers, strict=True)
-                for file in _files(folder)
+                for name in _files(folder, root)
             ]
             found = [(name, number) for name, number in files if is_picture(name)]
         except OSError as error:
@@ -59,33 +54,36 @@ class FolderStore(FileStore):
             [*filter(None, (numbers.note, _not_images(others, data)))],
         )
 
-    def path(self, place: int) -> Path:
+    def path(self, place: int) -> AnyPath:
         return self.root / self.ids[place]
 
 
 class LooseStore(FileStore):
-    """Every image below a folder in sorted order, without labels; ids are relative to it.
+    """Every image below a folder, also of an archive, in sorted order, without labels; ids are
+    relative to it.
 
     Raises:
         DataError: there is no such folder, or no image in it.
     """
 
     def __init__(self, data: str) -> None:
-        self.root = Path(data).expanduser()
+        self.root = path_of(data)
         if not self.root.is_dir():
             raise DataError(f"data={data} is no folder: give one that holds images, at any depth.")
         files = (f for f in self.root.rglob("*") if is_picture(f.name) and f.is_file())
-        ids = sorted(file.relative_to(self.root).as_posix() for file in files)
+        ids = sorted(relative(file, self.root) for file in files)
         if not ids:
             raise DataError(f"data={data}: there is no image ({', '.join(EXTENSIONS)}) in it.")
         super().__init__(ids, [None] * len(ids))
 
-    def path(self, place: int) -> Path:
+    def path(self, place: int) -> AnyPath:
         return self.root / self.ids[place]
 
 
-def _class_folders(top: Path, data: str) -> list[Path]:
-    entries = sorted(entry for entry in top.iterdir() if not entry.name.startswith("."))
+def _class_folders(top: AnyPath, data: str) -> list[AnyPath]:
+    entries: list[AnyPath] = sorted(
+        entry for entry in top.iterdir() if not entry.name.startswith(".")
+    )
     folders = [entry for entry in entries if entry.is_dir()]
     loose = [entry for entry in entries if entry.is_file() and is_picture(entry.name)]
     if loose:
@@ -103,6 +101,18 @@ def _class_folders(top: Path, data: str) -> list[Path]:
     return folders
 
 
+def _numbers(folders: Sequence[AnyPath], classes: Classes, data: str) -> Numbered:
+    names = [folder.name for folder in folders]
+    try:
+        return numbered(names, classes, f"data={data}", what="class folders", order="sorted")
+    except DataError as error:
+        # Archives are often made of a folder with that folder inside.
+        if len(folders) == 1 and any(entry.is_dir() for entry in folders[0].iterdir()):
+            hint = f"Its only folder holds folders: data={folders[0]} takes those as classes."
+            raise DataError(f"{error} {hint}") from error
+        raise
+
+
 def _not_images(names: Sequence[str], data: str) -> str | None:
     """The note on files that are no samples, by their endings."""
     kinds = Counter(Path(name).suffix.lower() or "without ending" for name in names)
@@ -113,13 +123,9 @@ def _not_images(names: Sequence[str], data: str) -> str | None:
     return f"data={data}: {len(names)} files are left out, no images by their ending ({shown})."
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for here, below, files in os.walk(folder, followlinks=True, onerror=_raise):
+def _files(folder: AnyPath, root: AnyPath) -> Iterator[str]:
+    """Paths from the root of all files below a folder, hidden ones left out."""
+    for here, below, files in walk(folder):
         below[:] = [name for name in below if not name.startswith(".")]
-        for name in files:
-            if not name.startswith("."):
-                yield Path(here, name)
-
-
-def _raise(error: OSError) -> None:
-    raise error
+        at = relative(here, root)
+        yield from (f"{at}/{name}" for name in files if not name.startswith("."))

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+from asap_eval.files.archive import AnyPath
 from asap_eval.files.fingerprint import content_of
 
 
@@ -49,7 +49,7 @@ class Store(Protocol):
 
 
 class FileStore(ABC):
-    """What stores share whose samples are files of this disk, one each."""
+    """What stores share whose samples are files, of the disk or an archive, one each."""
 
     commits: Mapping[str, str] = MappingProxyType({})
 
@@ -59,7 +59,7 @@ class FileStore(ABC):
         self.ids, self.labels, self.notes = ids, labels, notes
 
     @abstractmethod
-    def path(self, place: int) -> Path:
+    def path(self, place: int) -> AnyPath:
         """Where the file of a sample lies."""
 
     def read(self, place: int) -> bytes:

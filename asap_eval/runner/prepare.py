@@ -158,7 +158,7 @@ def _free_memory() -> None:
 
 def data_address(job: Job) -> str:
     """The folder or address behind ``data=``."""
-    return str(PACKAGE / "example" / "images") if job.data == EXAMPLE else job.data
+    return str(PACKAGE / "example" / "digits.zip" / "images") if job.data == EXAMPLE else job.data
 
 
 def _prepared(job: Job, bench: Bench[Any, Any], loaded: Any, samples: Samples) -> Prepared:

@@ -23,10 +23,11 @@ from asap_eval.bench.bench import register
 from asap_eval.bench.image_bench import ImageBench
 from asap_eval.bench.walk.analysis import analyse, positions
 from asap_eval.bench.walk.observer import Walked, WalkObserver
-from asap_eval.bench.walk.sums import StreamedSums, save_whole
+from asap_eval.bench.walk.sums import StreamedSums
 from asap_eval.data.images import ImageBatch, ImageSet, images_of
 from asap_eval.data.subset import Sample
 from asap_eval.errors import BadValueError
+from asap_eval.files.tensors import save_tensors
 from asap_eval.hosts import Geometry
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedModel
@@ -138,7 +139,7 @@ class WalkBench(ImageBench):
             arrays |= positions(read, geometry.grid)
             arrays |= {f"map.{at}": totals[name].half() for at, name in enumerate(names)}
             notes = {f"map.{at}": name.partition(":")[2] for at, name in enumerate(names)}
-            save_whole(arrays, self._arrays, {"samples": str(len(rows)), **notes})
+            save_tensors(arrays, self._arrays, {"samples": str(len(rows)), **notes})
             self._sums.remove()
         return self._arrays.name
 
