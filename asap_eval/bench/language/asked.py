@@ -27,8 +27,8 @@ class Ready(NamedTuple):
 
 def ready_of(judge: Judge, question: Question) -> Ready:
     """Raises `DataError` where there is no usable picture."""
-    if question.error is not None:
-        raise DataError(question.error)
+    if question.picture is None:
+        raise DataError(str(question.error))
     picture = judge.picture(question.document, question.picture)
     return Ready(picture, judge.prompt(question.document), question.id)
 
