@@ -168,7 +168,3 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, help="file to write instead of the terminal")
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())
