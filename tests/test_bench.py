@@ -18,7 +18,8 @@ from asap_eval.bench import bench as registry
 from asap_eval.bench.bench import benches, build_bench
 from asap_eval.bench.image_bench import ImageBench
 from asap_eval.bench.imagenet import ImageNet
-from asap_eval.data.images import ImageBatch, ImageSet, Sample, open_images
+from asap_eval.data.images import ImageBatch, ImageSet, open_images
+from asap_eval.data.subset import Sample
 from asap_eval.errors import BadValueError, DataError, UnknownNameError
 from asap_eval.hosts import Geometry
 from asap_eval.method import Reducer

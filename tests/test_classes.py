@@ -16,9 +16,9 @@ from timm.data import ImageNetInfo
 from timm.models import create_model
 
 from asap_eval.cli import main
+from asap_eval.data.address import address_parts
 from asap_eval.data.classes import Classes, labelled, numbered
 from asap_eval.data.images import open_images
-from asap_eval.data.stores import address_parts
 from asap_eval.errors import BadValueError, DataError, WeightsError
 from asap_eval.files.archive import path_of
 from asap_eval.models import ModelSpec, load_model

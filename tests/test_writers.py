@@ -28,7 +28,7 @@ ELSEWHERE = {
     "files/placed.py": "the one writer",
     "record/journal.py Journal.resume": "cuts a torn end off what it appends to",
     "record/journal.py Journal.append": "appends, and syncs each batch",
-    "data/fetched.py _download": "writes the part that its caller puts in place",
+    "data/shards/fetched.py _download": "writes the part that its caller puts in place",
 }
 """What may write by itself, and why: a room, a file, or a function of it."""
 

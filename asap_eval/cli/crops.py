@@ -9,7 +9,7 @@ from PIL import Image
 
 from asap_eval.bench.language.keepmaps import Kept, keep_maps
 from asap_eval.bench.patches import fates_of
-from asap_eval.data.decoding import decode
+from asap_eval.data.decoding import decode_file
 from asap_eval.errors import DataError
 from asap_eval.files.archive import AnyPath
 from asap_eval.method import build_from
@@ -71,6 +71,6 @@ def maps_of(kept: Kept) -> list[KeepMap]:
 
 def _opened(path: AnyPath) -> Image.Image:
     try:
-        return decode(path.read_bytes(), upright=True)
-    except (DataError, OSError) as error:
+        return decode_file(path)
+    except DataError as error:
         raise DataError(f"{path} cannot be read as a picture: {error}") from error

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from asap_eval.checkpoint import check_safetensors, read_checkpoint
-from asap_eval.errors import WeightsError, first_line
+from asap_eval.errors import WeightsError, first_line, reraised
 from asap_eval.files.digests import file_sha256, files_sha256
 from asap_eval.models.published import published_folder
 from asap_eval.models.weights import WeightsInfo, misfit
@@ -125,19 +125,18 @@ def load_whole(kind: Any, given: Pretrained, **options: Any) -> Any:
     Raises:
         WeightsError: keys are missing, unexpected or of another shape, or nothing can be read.
     """
-    try:
-        with _quiet():
-            model, report = kind.from_pretrained(
-                given.folder,
-                local_files_only=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # reported below, with all the others
-                **options,
-            )
-    except MemoryError:
-        raise
-    except Exception as error:  # damaged files can fail anywhere in several libraries
-        raise WeightsError(f"{given.name} cannot be loaded ({first_line(error)}).") from error
+
+    def refused(error: BaseException) -> str:
+        return f"{given.name} cannot be loaded ({first_line(error)})."
+
+    with reraised(WeightsError, refused), _quiet():
+        model, report = kind.from_pretrained(
+            given.folder,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, with all the others
+            **options,
+        )
     shapes = [
         f"{key} {list(found)} instead of {list(wanted)}"
         for key, found, wanted in sorted(report["mismatched_keys"])
@@ -159,14 +158,12 @@ def load_beside(kind: Any, given: Pretrained, noun: str, *, words: bool = False)
     """
     if words:
         _check_tokenizer(given)
-    try:
+
+    def refused(error: BaseException) -> str:
+        return f"{given.name} has no {noun} that can be read ({first_line(error)}). {COPY}"
+
+    with reraised(WeightsError, refused):
         return kind.from_pretrained(given.folder, local_files_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # absent files are OSError, ValueError or TypeError, by class
-        raise WeightsError(
-            f"{given.name} has no {noun} that can be read ({first_line(error)}). {COPY}"
-        ) from error
 
 
 def _check_tokenizer(given: Pretrained) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from asap_eval.errors import WeightsError
+from asap_eval.errors import WeightsError, reraised
 from asap_eval.hub.errors import address, explained
 from asap_eval.hub.files import HubFile, commit_of, fetch
 
@@ -75,13 +75,11 @@ def _names(repository: str, commit: str, folder: Path) -> list[str]:
     return [name for name in listed if "/" not in name]
 
 
-@contextmanager
-def _explaining(repository: str, what: str, instead: str) -> Iterator[None]:
+def _explaining(repository: str, what: str, instead: str) -> AbstractContextManager[None]:
     """Errors of the hub's clients in our words."""
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:  # clients of the hub share no base class
+
+    def says(error: BaseException) -> str:
         said = explained(error, what, address(repository))
-        raise WeightsError(f"{said} Or fetch it elsewhere and {instead}.") from error
+        return f"{said} Or fetch it elsewhere and {instead}."
+
+    return reraised(WeightsError, says)
