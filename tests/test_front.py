@@ -83,7 +83,7 @@ def test_a_changed_source_makes_a_new_index(cache: Path, monkeypatch: pytest.Mon
     (after,) = cache.glob("asap_eval/index-*.json")
     assert before.name != after.name
     assert found == index.index()  # read again, and the same
-    monkeypatch.setattr("asap_eval.report.render.save", lambda *_: (_ for _ in ()).throw(OSError))
+    monkeypatch.setattr("asap_eval.report.text.save", lambda *_: (_ for _ in ()).throw(OSError))
     after.write_text("torn")
     assert found == index.index()  # a cache that cannot be read or written is no error
     assert not after.exists()

@@ -15,8 +15,8 @@ from records import baseline, make, put
 
 from asap_eval import record as rec
 from asap_eval.cli.report import main
-from asap_eval.report.document import Cell
 from asap_eval.report.page.html import order, slug
+from asap_eval.report.sheet import Cell
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

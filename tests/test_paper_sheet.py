@@ -17,9 +17,9 @@ from asap_eval.experiment import bench_defaults
 from asap_eval.paper import TABLES as ALL_TABLES
 from asap_eval.paper import paper_table
 from asap_eval.record import RunRecord, write_record
-from asap_eval.report.document import Cell, Head, Line, Sheet
 from asap_eval.report.paper.sheets import portable, table_sheet
-from asap_eval.report.sheet_text import ENDINGS, FORMATS
+from asap_eval.report.sheet import Cell, Head, Line, Sheet
+from asap_eval.report.text import ENDINGS, FORMATS
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import tiny
 import torch
 from pictures import TINY
 from PIL import Image
+from sheets import texts
 from timm.data import create_transform
 from torch import Tensor
 from torchvision.transforms import Compose, RandomCrop
@@ -350,7 +351,7 @@ def test_the_unpruned_model_shows_its_sinks(ecssd: Path, tmp_path: Path) -> None
     table, sinks = overview([record])
     assert "threshold=0.5" in table.title
     assert len(sinks.rows) == 6
-    assert f"{record.analysis['base_rate']:.3f}" in sinks.notes[0]
+    assert f"{record.analysis['base_rate']:.3f}" in sinks.notes()[0]
 
 
 def test_a_budget_a_sink_and_an_unreadable_mask(ecssd: Path, tmp_path: Path) -> None:
@@ -378,9 +379,9 @@ def test_a_budget_a_sink_and_an_unreadable_mask(ecssd: Path, tmp_path: Path) -> 
     assert not found.disjoint  # no photographs are left: the same ones, and the record says so
     assert "blocks" not in control.analysis
     (table,) = overview([record, control])
-    assert [r[0] for r in table.rows] == ["asap", "random"]
-    assert "6 (1 failed)" in table.rows[0]
-    assert any(cell.endswith(", 5") for cell in table.rows[0])
+    assert [r[0] for r in texts(table)] == ["asap", "random"]
+    assert "6 (1 failed)" in texts(table)[0]
+    assert any(cell.endswith(", 5") for cell in texts(table)[0])
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ def test_command_writes_both_pictures(tmp_path: Path, capsys: pytest.CaptureFixt
         assert moving.size == (90, sheet.height)
         assert getattr(moving, "n_frames", 1) == 3
     refused = [(["method.reduc=x"], "Did you mean reduce"), (["--method", "asab"], "asap")]
+    refused += [(["method.k=3"], "k=2.5 and method.k=3 both set the knob")]
     for bad, says in [*refused, (["--side", "0"], "pixels >= 1")]:
         assert main([*given, *bad]) == 2
         assert says in capsys.readouterr().err

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from torch import nn
 
 from asap_eval.bench.plan import Plan
-from asap_eval.data.images import Sample
+from asap_eval.data.subset import Sample
 from asap_eval.errors import unknown
 from asap_eval.hosts import Geometry
 from asap_eval.method import Reducer

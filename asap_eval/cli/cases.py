@@ -31,7 +31,8 @@ from asap_eval.report.cases import COLUMNS, Case, Compared, cells_of
 from asap_eval.report.pictures.case_sheet import Stage, case_sheet
 from asap_eval.report.pictures.kinds import write
 from asap_eval.report.pictures.panels import BESIDE
-from asap_eval.report.render import DASH, Table, save, to_markdown
+from asap_eval.report.sheet import DASH, Sheet, sheet_of_text
+from asap_eval.report.text import as_text, save
 from asap_eval.runner.prepare import Prepared, prepare
 from asap_eval.runner.progress import bar
 
@@ -74,9 +75,9 @@ def _written(wanted: Drawing) -> None:
     found = chosen_cases(wanted)
     _check_any(found, wanted.task)
     drawn = [_drawn(one, wanted) for one in found]
-    tables = [_table(*pair) for pair in zip(found, drawn, strict=True)]
+    index = [_index(*pair) for pair in zip(found, drawn, strict=True)]
     try:
-        save("\n".join(to_markdown(table) for table in tables), wanted.out / "index.md")
+        save(as_text(index, "markdown"), wanted.out / "index.md")
     except OSError as error:
         raise AsapEvalError(f"{error.filename} cannot be written: {error.strerror}.") from error
     print(wanted.out / "index.md")
@@ -196,7 +197,7 @@ def _stage(name: str, kept: Kept, asked: Asked) -> Stage:
     )
 
 
-def _table(one: Compared, drawn: Mapping[str, Drawn]) -> Table:
+def _index(one: Compared, drawn: Mapping[str, Drawn]) -> Sheet:
     """All cases of a record, with the sheets of those that have one."""
     record, without = one.record, Drawn(DASH, DASH)
     notes = [
@@ -208,7 +209,11 @@ def _table(one: Compared, drawn: Mapping[str, Drawn]) -> Table:
     for case in one.cases:
         what = drawn.get(case.id, without)
         rows.append([*cells_of(case), what.again, what.picture])
-    table = Table(
-        one.title, [*COLUMNS, *MORE], rows, notes, [(one.name, record.provenance.command)]
+    sheet = sheet_of_text(
+        one.title,
+        [*COLUMNS, *MORE],
+        rows,
+        notes=notes,
+        commands=[(one.name, record.provenance.command)],
     )
-    return table.without_empty_columns() if rows else table
+    return sheet.without_empty_columns() if rows else sheet

@@ -93,7 +93,7 @@ def _entries(found: dict[str, Any]) -> dict[str, Described]:
 
 
 def _keep(made: Index, path: Path) -> None:
-    from asap_eval.report.render import save
+    from asap_eval.report.text import save
 
     for old in path.parent.glob("index-*.json"):
         old.unlink(missing_ok=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from omegaconf import OmegaConf
-from rich.console import Console
 
 from asap_eval.cli.authors import ABOUT, entries, known_models
 from asap_eval.cli.groups import TIMM, choices
@@ -17,10 +16,11 @@ from asap_eval.cli.index import Described, index
 from asap_eval.cli.words import command
 from asap_eval.errors import AsapEvalError, BadValueError
 from asap_eval.paths import conf_dir
-from asap_eval.report.render import DASH, Table, print_rich, save, to_markdown, to_rich
+from asap_eval.report.sheet import DASH, Sheet, sheet_of_text
+from asap_eval.report.text import as_text, save, show
 
 
-def models_table() -> Table:
+def models_table() -> Sheet:
     """Every model of ``conf/model``."""
     rows = []
     for name in choices("model"):
@@ -30,15 +30,16 @@ def models_table() -> Table:
             where = spec.get("timm") or spec.get("hf") or "this package"
             rows.append([name, spec.get("description") or DASH, where])
     note = "Any other timm Vision Transformer: model.timm=<timm name>."
-    return Table(
-        "Models", ["model", "what", "architecture and weights (timm, Hugging Face)"], rows, [note]
-    )
+    heads = ["model", "what", "architecture and weights (timm, Hugging Face)"]
+    return sheet_of_text("Models", heads, rows, notes=[note])
 
 
-def methods_table() -> Table:
+def methods_table() -> Sheet:
     """Every registered method, with what its card says."""
     heads = ["method", "paper", "licence", "training", "k", "needs", "tokens", "deviations"]
-    return Table("Methods", heads, [_method_row(found) for found in index().methods.values()])
+    return sheet_of_text(
+        "Methods", heads, [_method_row(found) for found in index().methods.values()]
+    )
 
 
 def _method_row(found: Described) -> list[str]:
@@ -56,16 +57,16 @@ def _method_row(found: Described) -> list[str]:
     ]
 
 
-def options_table() -> Table:
+def options_table() -> Sheet:
     """Every option of every method: ``method.<option>=`` on the command line."""
     rows = _option_rows(index().methods)
-    return Table("Options", ["method", "option", "type", "default"], rows)
+    return sheet_of_text("Options", ["method", "option", "type", "default"], rows)
 
 
-def bench_options_table() -> Table:
+def bench_options_table() -> Sheet:
     """Every option of every benchmark: ``bench.<option>=`` on the command line."""
     rows = _option_rows(index().benches)
-    return Table("Options of benchmarks", ["benchmark", "option", "type", "default"], rows)
+    return sheet_of_text("Options of benchmarks", ["benchmark", "option", "type", "default"], rows)
 
 
 def _option_rows(found: Mapping[str, Described]) -> list[list[str]]:
@@ -76,7 +77,7 @@ def _option_rows(found: Mapping[str, Described]) -> list[list[str]]:
     ]
 
 
-def hosts_table() -> Table:
+def hosts_table() -> Sheet:
     """timm's Vision Transformers: those that run, by stem and head, and why the others do not."""
     import timm
 
@@ -87,21 +88,23 @@ def hosts_table() -> Table:
         reason = timm_names.refusal(name)
         row = ("yes", timm_names.kind(name)) if reason is None else ("no", reason)
         rows.setdefault(row, []).append(name)
-    return Table(
+    return sheet_of_text(
         "Hosts",
         ["runs", "what it is, or why not", "models"],
         [[*row, ", ".join(found)] for row, found in sorted(rows.items())],
-        [f"All architectures that timm {timm.__version__} builds with its VisionTransformer."],
+        notes=[
+            f"All architectures that timm {timm.__version__} builds with its VisionTransformer."
+        ],
     )
 
 
-def benchmarks_table() -> Table:
+def benchmarks_table() -> Sheet:
     """Every benchmark, and what it measures."""
     rows = [[name, bench.said["description"]] for name, bench in index().benches.items()]
-    return Table("Benchmarks", ["benchmark", "what"], rows)
+    return sheet_of_text("Benchmarks", ["benchmark", "what"], rows)
 
 
-def settings_table() -> Table:
+def settings_table() -> Sheet:
     """Every entry of ``settings=authors``."""
     rows = []
     for model in known_models():
@@ -109,10 +112,12 @@ def settings_table() -> Table:
             given = [f"{option}={value}" for option, value in entry.items() if option not in ABOUT]
             lost = [f"{option} unknown" for option in entry.get("unknown", ())]
             rows.append([model, method, ", ".join(given + lost), entry["source"]])
-    return Table("Authors' settings", ["model", "method", "settings=authors", "source"], rows)
+    return sheet_of_text(
+        "Authors' settings", ["model", "method", "settings=authors", "source"], rows
+    )
 
 
-TABLES: dict[str, Callable[[], Table]] = {
+TABLES: dict[str, Callable[[], Sheet]] = {
     "models": models_table,
     "methods": methods_table,
     "benchmarks": benchmarks_table,
@@ -159,16 +164,12 @@ def _listed(asked: Asked) -> int:
         except (AsapEvalError, OSError) as error:
             print(f"{asked.into}: {error}", file=sys.stderr)
             return 1
-    elif asked.format == "rich" and sys.stdout.isatty():
-        for table in tables:
-            print_rich(table, Console())
     else:
-        as_text = to_markdown if asked.format == "markdown" else to_rich
-        sys.stdout.write("\n".join(map(as_text, tables)))
+        show(tables, asked.format)
     return 0
 
 
-def filled(file: Path, name: str, tables: Sequence[Table]) -> str:
+def filled(file: Path, name: str, tables: Sequence[Sheet]) -> str:
     """A file's content with untitled tables in place of what stands between its two markers.
 
     Raises:
@@ -179,5 +180,5 @@ def filled(file: Path, name: str, tables: Sequence[Table]) -> str:
     _, closed, after = rest.partition(end)
     if not (opened and closed):
         raise AsapEvalError(f"there are no lines {start.strip()} and {end}.")
-    text = "\n".join(to_markdown(replace(table, title="")) for table in tables)
+    text = as_text([replace(table, title="") for table in tables], "markdown")
     return f"{before}{start}\n{text}\n{end}{after}"

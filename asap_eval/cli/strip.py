@@ -22,7 +22,7 @@ from asap_eval.data.videos.sampling import Sampling
 from asap_eval.errors import BadValueError
 from asap_eval.files.archive import path_of
 from asap_eval.hosts import geometry_of, install
-from asap_eval.method import build
+from asap_eval.method import build_from
 from asap_eval.models import load_model
 from asap_eval.report.pictures.keep_map import KeepMap
 from asap_eval.report.pictures.strip import save_animated, save_strip
@@ -95,7 +95,7 @@ def keep_maps(
     taken = read_frames(video, Sampling(frames).shares)
     pixels = torch.stack([loaded.transform(frame.image) for frame in taken])
     grid = geometry_of(loaded.model).grid
-    reducer = build(method, k=k, **(params or {}))
+    reducer = build_from(method, params or {}, k)
     with torch.inference_mode(), install(loaded.model, reducer, seed=seed) as trace:
         trace.name_images([frame_id(video.name, frame.number, 0) for frame in taken])
         loaded.model(pixels)

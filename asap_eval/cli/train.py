@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from asap_eval.cli.guard import USAGE
 from asap_eval.cli.words import command, help_of
 from asap_eval.record import Job
-from asap_eval.runner.failures import readable
+from asap_eval.runner.machine_errors import explaining
 from asap_eval.train.predictors.job import TrainJob
 from asap_eval.train.predictors.loop import train
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
 
     def trained(job: TrainJob) -> None:
         machine = Job(job.model, batch_size=max(1, job.batch_size), device=job.device)
-        with readable(machine):
+        with explaining(machine):
             print(train(job, shlex.join(["asap-eval", "train", *argv])))
 
     return command(argv, TrainJob, "train", str(__doc__), trained)

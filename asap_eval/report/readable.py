@@ -1,4 +1,4 @@
-"""Records that a report can show.
+"""Which records of a folder a report can show, and what is wrong with the others.
 
 A record's own fields are checked when it is read. What a benchmark keeps beside them (``analysis``,
 ``tasks``) has no declared type, and another version of it may have left other names there.

@@ -11,15 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
 from asap_eval.cli.words import Count, command
 from asap_eval.errors import AsapEvalError, BadValueError
 from asap_eval.record import read_records
 from asap_eval.report.cases import Compared, compared
-from asap_eval.report.render import print_rich, save, to_markdown, to_rich
-
-FORMATS = {"rich": to_rich, "markdown": to_markdown}
+from asap_eval.report.text import as_text, save, show
 
 
 @dataclass
@@ -47,17 +43,12 @@ def main(words: Sequence[str]) -> int:
 
 
 def _listed(wanted: Listing) -> None:
-    tables = [one.table(wanted.most or None) for one in chosen_cases(wanted)]
-    if not wanted.out and wanted.format == "rich" and sys.stdout.isatty():
-        for table in tables:
-            print_rich(table, Console())
-        return
-    text = "\n".join(FORMATS[wanted.format](table) for table in tables)
+    sheets = [one.sheet(wanted.most or None) for one in chosen_cases(wanted)]
     if wanted.out is None:
-        sys.stdout.write(text)
+        show(sheets, wanted.format)
         return
     try:
-        save(text, wanted.out)
+        save(as_text(sheets, wanted.format), wanted.out)
     except OSError as error:
         raise AsapEvalError(f"{wanted.out} cannot be written: {error.strerror}.") from error
 

@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
 from asap_eval.cli.guard import USAGE
 from asap_eval.cli.words import command
 from asap_eval.errors import RecordError
 from asap_eval.record import read_records
-from asap_eval.report.diff.compare import compare, tables
+from asap_eval.report.diff.compare import compare, sheets
 from asap_eval.report.diff.match import Kept
-from asap_eval.report.render import Table, print_rich, save, to_markdown, to_rich
+from asap_eval.report.text import as_text, save, show
 
 
 @dataclass
@@ -47,18 +45,15 @@ def _compared(asked: Asked) -> int:
     found = compare(a, b)
     for problem in found.problems:
         print(f"skipped: {problem}", file=sys.stderr)
-    made = tables(found, str(asked.before), str(asked.after))
+    made = sheets(found, str(asked.before), str(asked.after))
     if asked.out is not None:
         try:
-            save(_text(made, asked.format), asked.out)
+            save(as_text(made, asked.format), asked.out)
         except OSError as error:
             print(f"{asked.out} cannot be written: {error.strerror}.", file=sys.stderr)
             return USAGE
-    elif asked.format == "rich" and sys.stdout.isatty():
-        for table in made:
-            print_rich(table, Console())
     else:
-        sys.stdout.write(_text(made, asked.format))
+        show(made, asked.format)
     if not found.pairs.both:
         print(
             f"error: {asked.before} and {asked.after} have no job in common: nothing to compare. "
@@ -78,8 +73,3 @@ def _read(folder: Path) -> list[Kept]:
     if not found:
         raise RecordError(f"No record in {folder}: run asap-eval with results={folder} first.")
     return found
-
-
-def _text(made: Sequence[Table], form: str) -> str:
-    one = {"rich": to_rich, "markdown": to_markdown}[form]
-    return "\n".join(one(table) for table in made)

@@ -13,7 +13,7 @@ from asap_eval.report.page.content import Map, content
 from asap_eval.report.page.html import html
 from asap_eval.report.paper.claims import read_timing
 from asap_eval.report.readable import readable
-from asap_eval.report.render import save
+from asap_eval.report.text import save
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

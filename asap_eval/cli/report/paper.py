@@ -7,17 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from asap_eval.cli.words import command
 from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError, unknown
 from asap_eval.paper import TABLES, paper_table
 from asap_eval.record import RunRecord
-from asap_eval.report.document import Sheet
 from asap_eval.report.paper.sheets import table_sheet
 from asap_eval.report.readable import readable
-from asap_eval.report.render import print_rich, save
-from asap_eval.report.sheet_text import ENDINGS, FORMATS, as_text, table_of
+from asap_eval.report.sheet import Sheet
+from asap_eval.report.text import ENDINGS, FORMATS, as_text, save, show
 
 ALL, AUDIT = "all", "audit"
 """Every table, and what of the paper does not recompute."""
@@ -80,11 +77,7 @@ def _put(sheets: Sequence[Sheet], asked: Asked) -> None:
     """On the terminal, into one file, or of several sheets into a folder: one file each."""
     form, out = asked.format, asked.out
     if out is None:
-        if form == "rich" and sys.stdout.isatty():
-            for sheet in sheets:
-                print_rich(table_of(sheet), Console())
-        else:
-            sys.stdout.write(as_text(sheets, form))
+        show(sheets, form)
         return
     if asked.table != ALL:
         save(as_text(sheets, form), out)

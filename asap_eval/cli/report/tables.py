@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from asap_eval.cli.report.options import Asked
 from asap_eval.errors import AsapEvalError, BadValueError, RecordError
 from asap_eval.experiment import Experiment, load
@@ -17,7 +15,9 @@ from asap_eval.report.frame import frame
 from asap_eval.report.layouts.overview import overview
 from asap_eval.report.paper.claims import claims, read_timing
 from asap_eval.report.readable import readable
-from asap_eval.report.render import Table, print_rich, save, to_markdown, to_rich
+from asap_eval.report.sheet import Sheet
+from asap_eval.report.text import as_text, save
+from asap_eval.report.text import show as shown
 
 
 def show(asked: Asked) -> None:
@@ -40,9 +40,8 @@ def show(asked: Asked) -> None:
         experiment = experiment.on(asked.model)
     timing = [row for path in asked.clustering for row in read_timing(path)]
     own = claims(records, timing) if asked.claims else []
-    if asked.format == "rich" and asked.out is None and sys.stdout.isatty():
-        for table in own or tables_of(records, experiment):
-            print_rich(table, Console())
+    if asked.format == "rich" and asked.out is None:
+        shown(own or sheets_of(records, experiment))
         return
     text = as_text(own, asked.format) if own else render(records, asked.format, experiment)
     if asked.out is None:
@@ -54,7 +53,7 @@ def show(asked: Asked) -> None:
         raise AsapEvalError(f"{asked.out} cannot be written: {error.strerror}.") from error
 
 
-def tables_of(records: Sequence[RunRecord], experiment: Experiment | None) -> list[Table]:
+def sheets_of(records: Sequence[RunRecord], experiment: Experiment | None) -> list[Sheet]:
     """The overview of all records, or an experiment's own tables of those that are its rows."""
     if experiment is None:
         return overview(records)
@@ -68,15 +67,9 @@ def render(records: Sequence[RunRecord], form: str, experiment: Experiment | Non
         records: at least one. form: ``rich``, ``markdown`` or ``csv`` (raw numbers, one table).
     """
     if form != "csv":
-        return as_text(tables_of(records, experiment), form)
+        return as_text(sheets_of(records, experiment), form)
     if experiment is None:
         rows = frame(records)
     else:
         rows = experiment_frame(experiment, matched(experiment, records), records)
     return rows.to_csv(index=False, lineterminator="\n")
-
-
-def as_text(tables: Sequence[Table], form: str) -> str:
-    """Tables one below the other, ``rich`` or ``markdown``."""
-    one = {"rich": to_rich, "markdown": to_markdown}[form]
-    return "\n".join(one(table) for table in tables)

@@ -14,10 +14,11 @@ from asap_eval.record.journal import Journal
 from asap_eval.report.diff.match import Kept, Pairs, label, pairs
 from asap_eval.report.diff.numbers import BEYOND, EQUAL, UNKNOWN, WITHIN, Move, Samples, moves
 from asap_eval.report.layouts.columns import number
-from asap_eval.report.render import DASH, Table
+from asap_eval.report.sheet import DASH, Sheet, sheet_of_text
 from asap_eval.statistics import P
 
-HEADS = ("job", "number", "verdict", "A", "B", "B − A [95 %]", "McNemar p", "rests on")
+WORDS = ("job", "number", "verdict")
+NUMBERS = ("A", "B", "B − A [95 %]", "McNemar p", "rests on")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def compare(a: Sequence[Kept], b: Sequence[Kept]) -> Difference:
     return Difference(found, moved, ended, same, undone, problems)
 
 
-def tables(difference: Difference, a: str, b: str) -> list[Table]:
+def sheets(difference: Difference, a: str, b: str) -> list[Sheet]:
     """What moved, and which jobs only one of the folders has."""
     count = Counter(move.verdict for _, move in difference.moved)
     both = difference.pairs.both
@@ -81,24 +82,26 @@ def tables(difference: Difference, a: str, b: str) -> list[Table]:
         notes.append(f"{difference.pairs.older} earlier records of a job with a later one left out")
     rows = [_row(name, move) for name, move in difference.moved]
     found = [
-        Table(
-            title=f"A = {a} · B = {b} · what moved",
-            columns=HEADS if rows else ("nothing moved",),
-            rows=rows,
+        sheet_of_text(
+            f"A = {a} · B = {b} · what moved",
+            WORDS if rows else ["nothing moved"],
+            rows,
+            numbers=NUMBERS if rows else (),
             notes=notes,
-            numbers_from=3 if difference.moved else None,
         )
     ]
     if difference.ended:
         rows = [[name, before, after] for name, before, after in difference.ended]
-        found.append(Table("jobs that ended otherwise", ["job", "A", "B"], rows))
+        found.append(sheet_of_text("jobs that ended otherwise", ["job", "A", "B"], rows))
     for side, folder, only in (
         ("A", a, difference.pairs.only_a),
         ("B", b, difference.pairs.only_b),
     ):
         if only:
             rows = [[label(record), record.status, path.name] for path, record in only]
-            found.append(Table(f"only in {side} = {folder}", ["job", "status", "file"], rows))
+            found.append(
+                sheet_of_text(f"only in {side} = {folder}", ["job", "status", "file"], rows)
+            )
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from asap_eval.report.layouts.columns import Column, Row, number, numbers, present, settings, text
-from asap_eval.report.render import DASH
+from asap_eval.report.sheet import DASH
 
 
 def _settings(row: Row) -> str:
@@ -44,7 +44,7 @@ def _work(row: Row) -> str:
 
 
 PUBLISHED = {
-    "settings": [Column("verdict", lambda row: text(row["verdict"]))],
+    "settings": [Column("verdict", lambda row: text(row["verdict"]), "verdict")],
     "Δ [95 %]": [
         Column("published Δ", _published),
         Column("measured − published", lambda row: number(row["difference"], "{:+.2f}")),
@@ -60,7 +60,7 @@ PUBLISHED = {
 }
 """Columns by the head of the one they follow."""
 
-SETTINGS_OF_SEEDS = Column("settings", _settings)
+SETTINGS_OF_SEEDS = Column("settings", _settings, "text")
 
 OWN = {"settings": SETTINGS_OF_SEEDS, "top-1 %": Column("top-1 %", _top1)}
 """Columns that know of several seeds, in place of the overview's."""
@@ -68,7 +68,7 @@ OWN = {"settings": SETTINGS_OF_SEEDS, "top-1 %": Column("top-1 %", _top1)}
 
 def experiment_layout(layout: Sequence[Column]) -> list[Column]:
     """A layout of accuracies for an experiment's rows in order: measured beside published."""
-    columns = [Column("row of the paper", lambda row: text(row["published_row"]))]
+    columns = [Column("row of the paper", lambda row: text(row["published_row"]), "text")]
     for column in layout:
         columns += [OWN.get(column.head, column), *PUBLISHED.get(column.head, [])]
     return columns

@@ -1,4 +1,4 @@
-"""Top-1 over the two keys that an experiment sweeps."""
+"""Layout of an experiment that sweeps two keys: top-1 as a grid of their values."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from asap_eval.report.experiment.match import Found
 from asap_eval.report.layouts.columns import BELOW, Row, number, present
-from asap_eval.report.render import DASH, Table
+from asap_eval.report.sheet import DASH, Sheet, sheet_of_text
 
 
-def grid(found: Sequence[Found], lines: Sequence[Row]) -> Table:
+def grid(found: Sequence[Found], lines: Sequence[Row]) -> Sheet:
     """Rows of one key, columns of the other, in the order of the file; cells top-1 (MACs)."""
     cells = {
         tuple(map(str, f.entry.swept.values())): _cell(line)
@@ -24,8 +24,7 @@ def grid(found: Sequence[Found], lines: Sequence[Row]) -> Table:
     ]
     names = [name.rpartition(".")[2] for name in (down, across)]
     title = f"top-1 % (change of the MACs in %) over {names[0]} (down) and {names[1]} (across)"
-    columns = [f"{names[0]} \\ {names[1]}", *heads]
-    return Table(title=title, columns=columns, rows=rows, numbers_from=1)
+    return sheet_of_text(title, [f"{names[0]} \\ {names[1]}"], rows, numbers=heads)
 
 
 def _cell(line: Row) -> str:

@@ -1,4 +1,4 @@
-"""An experiment's own table: its rows in order, measured beside published."""
+"""Tables of an experiment: one for each model and each set of records that may be compared."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from asap_eval.report.experiment.columns import experiment_layout
 from asap_eval.report.experiment.grid import grid
 from asap_eval.report.experiment.lines import facts, images_note, line_of
 from asap_eval.report.experiment.match import Found
-from asap_eval.report.experiment.task_table import changes, notes, scores
+from asap_eval.report.experiment.task_table import changes, scores
 from asap_eval.report.experiment.tasks import task_columns, tasks_of
 from asap_eval.report.experiment.verdict import NOT_COMPARABLE
 from asap_eval.report.frame import CONTROL, FIELDS, comparable, frame
-from asap_eval.report.layouts.columns import BELOW, Row, name_of, present
+from asap_eval.report.layouts.columns import BELOW, Row, laid_out, present
 from asap_eval.report.layouts.overview import (
     COMPARED,
     LAYOUTS,
@@ -28,13 +28,10 @@ from asap_eval.report.layouts.overview import (
     title_of,
 )
 from asap_eval.report.paper.claims import claims
-from asap_eval.report.render import Table
+from asap_eval.report.sheet import Sheet, sheet_of_text
 
 OTHERS = ("none", CONTROL)
-"""Methods whose records say something of other rows."""
-
-TEXT_COLUMNS = 4
-"""Columns of text at the left of the table."""
+"""Methods with whose records other rows are compared."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class Group:
 
 def experiment_tables(
     experiment: Experiment, found: Sequence[Found], records: Sequence[RunRecord]
-) -> list[Table]:
+) -> list[Sheet]:
     """A table for each model and group that may be compared; empty columns left out.
 
     Rows of benchmarks with a layout of their own are shown in that, unless they name tasks.
@@ -82,7 +79,7 @@ def experiment_tables(
     return tables
 
 
-def _own_tables(found: Sequence[Found], about: About) -> list[Table]:
+def _own_tables(found: Sequence[Found], about: About) -> list[Sheet]:
     """Tables of benchmarks with a layout of their own; rows that did not run stand below them."""
     records = {f.record.key: f.record for f in found if f.record is not None}
     printed = any(f.entry.published for f in found)
@@ -94,15 +91,15 @@ def _own_tables(found: Sequence[Found], about: About) -> list[Table]:
     tables = overview(list(records.values()), beside)
     if tables and beside:
         title = ": ".join(part for part in (about.paper, about.title) if part)
-        notes = [*([about.asks] if about.asks else []), *about.notes, *tables[0].notes]
-        tables[0] = replace(tables[0], title=f"{title} · {tables[0].title}", notes=notes)
+        notes = (*([about.asks] if about.asks else []), *about.notes, *tables[0].footnotes)
+        tables[0] = replace(tables[0], title=f"{title} · {tables[0].title}", footnotes=notes)
     ran = {id(f.entry) for f in found if f.record is not None}
     missing = [f for f in found if id(f.entry) not in ran]
-    notes = [f"{f.entry.describe()}: {f.verdict}" for f in missing]
-    if tables and notes:
-        tables[0] = replace(tables[0], notes=[*tables[0].notes, *notes])
-    elif notes:
-        tables = [Table(title="no record", columns=["row"], rows=[[note] for note in notes])]
+    why = [f"{f.entry.describe()}: {f.verdict}" for f in missing]
+    if tables and why:
+        tables[0] = replace(tables[0], footnotes=(*tables[0].footnotes, *why))
+    elif why:
+        tables = [sheet_of_text("no record", ["row"], [[line] for line in why])]
     return tables
 
 
@@ -125,6 +122,7 @@ def experiment_frame(
 def groups_of(
     experiment: Experiment, found: Sequence[Found], records: Sequence[RunRecord]
 ) -> list[Group]:
+    """The lines of an experiment: a group for each table."""
     if experiment.compares:
         found = [_trained(f) for f in found]
         records = [record for record in records if record.provenance.weights.get("trained")]
@@ -154,7 +152,7 @@ def groups_of(
 
 
 def images_of(about: About) -> int | None:
-    """Images behind all published figures alike."""
+    """How many images every published figure stands on; None where tasks differ in it."""
     return about.samples if isinstance(about.samples, int) else None
 
 
@@ -225,27 +223,20 @@ def _head(model: str | None, lines: Sequence[Row]) -> str:
     return title_of(ran) if ran else model or "no record"
 
 
-def _table(about: About, group: Group) -> list[Table]:
+def _table(about: About, group: Group) -> list[Sheet]:
     benches = [str(line["bench"]) for line in group.lines if present(line["bench"])]
     layout = experiment_layout(layout_of(benches[0] if benches else ""))
-    table = Table(
-        title=_title(about, group),
-        columns=[column.head for column in layout],
-        rows=[[column.cell(line) for column in layout] for line in group.lines],
-        notes=_notes(about, group),
-        details=_commands(group),
-        numbers_from=TEXT_COLUMNS,
-    )
-    return [table.without_empty_columns()]
+    notes = _notes(about, group)
+    return [
+        laid_out(_title(about, group), layout, group.lines, notes=notes, commands=_commands(group))
+    ]
 
 
-def _task_tables(about: About, group: Group) -> list[Table]:
+def _task_tables(about: About, group: Group) -> list[Sheet]:
     """Scores, and below them the changes from the unpruned model where they were measured."""
-    title = _title(about, group)
-    first = scores(title, group.tasks, group.lines)
+    title, notes = _title(about, group), _notes(about, group)
+    first = scores(title, group.tasks, group.lines, notes, _commands(group))
     second = changes(title, group.tasks, group.lines)
-    more = [*first.notes, *notes(group.lines)]
-    first = replace(first, notes=[*_notes(about, group), *more], details=_commands(group))
     return [first] if second is None else [first, second]
 
 
@@ -254,13 +245,9 @@ def _title(about: About, group: Group) -> str:
     return f"{title} · {group.head}" if title else group.head
 
 
-def _commands(group: Group) -> list[tuple[str, str]]:
-    return [
-        (name_of(line), f.record.provenance.command)
-        for line, found in zip(group.lines, group.found, strict=True)
-        for f in found
-        if f.record
-    ]
+def _commands(group: Group) -> list[tuple[str, ...]]:
+    """Of the records behind each line."""
+    return [tuple(f.record.provenance.command for f in found if f.record) for found in group.found]
 
 
 def _notes(about: About, group: Group) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from asap_eval.report.experiment.columns import SETTINGS_OF_SEEDS
 from asap_eval.report.experiment.tasks import FULL, contradiction
@@ -13,26 +12,37 @@ from asap_eval.report.layouts.columns import (
     METHOD,
     Column,
     Row,
+    laid_out,
     number,
     numbers,
     present,
     text,
 )
-from asap_eval.report.render import DASH, Table
+from asap_eval.report.sheet import DASH, Sheet
 
 SIGNS = {REPRODUCED: "=", DIFFERS: "≠", CANNOT_TELL: "?"}
 """What stands behind a change that agrees with the published one, does not, or cannot tell."""
 
 LEFT = [
-    Column("row of the paper", lambda row: text(row["published_row"])),
+    Column("row of the paper", lambda row: text(row["published_row"]), "text"),
     METHOD,
     SETTINGS_OF_SEEDS,
-    Column("verdict", lambda row: text(row["verdict"])),
+    Column("verdict", lambda row: text(row["verdict"]), "verdict"),
 ]
 
 
-def scores(title: str, tasks: Sequence[str], lines: Sequence[Row]) -> Table:
-    """Scores of every task, the printed ones in brackets."""
+def scores(
+    title: str,
+    tasks: Sequence[str],
+    lines: Sequence[Row],
+    about: Sequence[str] = (),
+    commands: Sequence[tuple[str, ...]] = (),
+) -> Sheet:
+    """Scores of every task, the printed ones in brackets.
+
+    Args:
+        about: notes above those of the scores. commands: behind each line.
+    """
     columns = [
         *LEFT,
         Column("tokens to the language model", _tokens),
@@ -42,10 +52,10 @@ def scores(title: str, tasks: Sequence[str], lines: Sequence[Row]) -> Table:
         CHANGE,
     ]
     note = "measured (published); Avg with MME / 20; Rel = Avg in % of the unpruned model's"
-    return replace(_table(title, columns, lines), notes=[note])
+    return laid_out(title, columns, lines, notes=[*about, note, *_said(lines)], commands=commands)
 
 
-def changes(title: str, tasks: Sequence[str], lines: Sequence[Row]) -> Table | None:
+def changes(title: str, tasks: Sequence[str], lines: Sequence[Row]) -> Sheet | None:
     """Changes from the unpruned model; None where none was measured."""
     lines = [line for line in lines if any(present(line[f"delta_{task}"]) for task in tasks)]
     if not lines:
@@ -55,11 +65,10 @@ def changes(title: str, tasks: Sequence[str], lines: Sequence[Row]) -> Table | N
         "measured [95 %], published, measured − published; = the published change lies inside the "
         f"interval, ? inside one of more than {TELLING:g} points of 100, ≠ outside"
     )
-    table = _table(f"{title} · change from the unpruned model", columns, lines)
-    return replace(table, notes=[note])
+    return laid_out(f"{title} · change from the unpruned model", columns, lines, notes=[note])
 
 
-def notes(lines: Sequence[Row]) -> list[str]:
+def _said(lines: Sequence[Row]) -> list[str]:
     """What the rows themselves have to say: their readings, and printed means that contradict."""
     said = [
         f"reading of {row['published_row'] or row['method']}: {row['reading']}"
@@ -68,15 +77,6 @@ def notes(lines: Sequence[Row]) -> list[str]:
     ]
     said += [note for row in lines if (note := contradiction(row))]
     return list(dict.fromkeys(said))
-
-
-def _table(title: str, columns: Sequence[Column], lines: Sequence[Row]) -> Table:
-    return Table(
-        title=title,
-        columns=[column.head for column in columns],
-        rows=[[column.cell(line) for column in columns] for line in lines],
-        numbers_from=len(LEFT),
-    ).without_empty_columns()
 
 
 def _beside(measured: str, published: str, form: str, printed_form: str) -> Callable[[Row], str]:

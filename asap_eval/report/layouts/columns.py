@@ -1,16 +1,16 @@
-"""Columns of a layout: a head, and how a row of the frame fills the cell."""
+"""Columns of a layout, what they show of a row, and a sheet of the rows laid out in them."""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from asap_eval.report.render import DASH
+from asap_eval.report.sheet import DASH, Cell, Head, Kind, Line, Sheet
 
 Row = dict[Hashable, Any]
 BELOW = "▼"
@@ -26,6 +26,7 @@ class Column:
 
     head: str
     cell: Callable[[Row], str]
+    kind: Kind = "number"
 
 
 def present(value: Any) -> bool:
@@ -103,8 +104,8 @@ def _budget(row: Row) -> str:
     return f"{row['budget']} {row['target']:g}" + ("" if reached == DASH else reached) + unit
 
 
-METHOD = Column("method", _method)
-SETTINGS = Column("settings", settings)
+METHOD = Column("method", _method, "text")
+SETTINGS = Column("settings", settings, "text")
 SAMPLES = Column("n", _samples)
 GMACS = Column(
     "GMACs: model + own", lambda row: numbers(row, "{:.3f} + {:.3f}", "mean_g", "method_g")
@@ -126,3 +127,30 @@ KEPT = Column(
 )
 FIRED = Column("fired at block (never)", _fired)
 BUDGET = Column("budget: target → reached [95 %]", _budget)
+
+
+def laid_out(
+    title: str,
+    layout: Sequence[Column],
+    rows: Sequence[Row],
+    *,
+    notes: Iterable[str] = (),
+    commands: Sequence[tuple[str, ...]] = (),
+) -> Sheet:
+    """Rows of the frame in a layout; columns that none of them fills are left out.
+
+    Args:
+        commands: behind each row; empty = behind none.
+    """
+    return Sheet(
+        title=title,
+        columns=tuple(Head(column.head, kind=column.kind) for column in layout),
+        rows=tuple(
+            Line(
+                tuple(Cell(column.cell(row)) for column in layout), commands=made, name=name_of(row)
+            )
+            for row, made in zip(rows, commands or [()] * len(rows), strict=True)
+        ),
+        footnotes=tuple(notes),
+        holds="composed",
+    ).without_empty_columns()

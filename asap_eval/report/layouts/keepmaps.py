@@ -15,7 +15,7 @@ from asap_eval.report.layouts.columns import (
     Row,
     present,
 )
-from asap_eval.report.render import DASH
+from asap_eval.report.sheet import DASH
 
 FATES = ("kept", "pooled", "dropped")
 

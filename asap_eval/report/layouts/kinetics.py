@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from asap_eval.report.layouts.accuracy import ACCURACY
 from asap_eval.report.layouts.columns import Column, Row, number, numbers
 
@@ -46,5 +48,5 @@ for _column in ACCURACY:
     if _column.head.startswith("img/s"):
         KINETICS += SPEED
     else:
-        KINETICS.append(Column(OWN.get(_column.head, _column.head), _column.cell))
+        KINETICS.append(replace(_column, head=OWN.get(_column.head, _column.head)))
         KINETICS += AFTER.get(_column.head, [])

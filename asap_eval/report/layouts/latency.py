@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from asap_eval.report.layouts.columns import (
     CHANGE,
     FIRED,
@@ -16,7 +18,7 @@ from asap_eval.report.layouts.columns import (
     part,
     present,
 )
-from asap_eval.report.render import DASH
+from asap_eval.report.sheet import DASH
 
 
 def _published(form: str, name: str) -> Column:
@@ -62,11 +64,11 @@ def _comparable(row: Row) -> str:
 
 
 LATENCY = [
-    Column("row of the paper", lambda row: row.get("published_row") or DASH),
+    Column("row of the paper", lambda row: row.get("published_row") or DASH, "text"),
     METHOD,
-    SETTINGS,
+    replace(SETTINGS, kind="number"),  # the two columns before it name a row
     SAMPLES,
-    Column("verdict", _comparable),
+    Column("verdict", _comparable, "verdict"),
     Column(
         "tokens handed to the language model (mean over its layers)",
         lambda row: numbers(row, "{:.1f} ({:.1f})", "handed_to_llm", "llm_layer_mean"),

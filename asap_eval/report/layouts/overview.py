@@ -1,7 +1,6 @@
 """The overview: every record of a folder, one table for each group that may be compared.
 
-A layout is a list of columns, each a head and a function from a row of the frame to a cell; a table
-of a paper is another layout over the same frame.
+A layout is a list of columns: a head, and a function from a row of the frame to the text of a cell.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from asap_eval.report.layouts.columns import (
     BELOW,
     Column,
     Row,
+    laid_out,
     name_of,
     number,
     present,
@@ -29,7 +29,7 @@ from asap_eval.report.layouts.latency import LATENCY
 from asap_eval.report.layouts.saliency import SALIENCY, sink_tables
 from asap_eval.report.layouts.vlm import VLM, task_tables
 from asap_eval.report.layouts.walk import WALK, block_tables
-from asap_eval.report.render import Table
+from asap_eval.report.sheet import Sheet
 
 LAYOUTS: dict[str, Sequence[Column]] = {
     "keepmaps": KEEPMAPS,
@@ -44,7 +44,7 @@ LAYOUTS: dict[str, Sequence[Column]] = {
 COMPARED = ("kinetics",)
 """Those of them that show accuracy too, which an experiment sets beside published figures."""
 
-MORE: dict[str, Callable[[str, list[Row]], list[Table]]] = {
+MORE: dict[str, Callable[[str, list[Row]], list[Sheet]]] = {
     "saliency": sink_tables,
     "vlm": task_tables,
     "walk": block_tables,
@@ -52,7 +52,7 @@ MORE: dict[str, Callable[[str, list[Row]], list[Table]]] = {
 """What a benchmark shows below its table, from the title and the rows of that."""
 
 
-def overview(records: Sequence[RunRecord], beside: Mapping[str, Row] | None = None) -> list[Table]:
+def overview(records: Sequence[RunRecord], beside: Mapping[str, Row] | None = None) -> list[Sheet]:
     """A table for each model, benchmark, data, weights and precision; empty columns left out.
 
     Args:
@@ -70,10 +70,17 @@ def overview(records: Sequence[RunRecord], beside: Mapping[str, Row] | None = No
     return tables
 
 
-def _tables(rows: list[Row]) -> list[Table]:
+def _tables(rows: list[Row]) -> list[Sheet]:
     bench, title = rows[0]["bench"], title_of(rows[0])
     more = MORE[bench](title, rows) if bench in MORE else []
-    return [_table(title, layout_of(bench), rows), *more]
+    first = laid_out(
+        title,
+        layout_of(bench),
+        rows,
+        notes=_notes(rows),
+        commands=[(row["command"],) for row in rows],
+    )
+    return [first, *more]
 
 
 def layout_of(bench: str) -> Sequence[Column]:
@@ -91,17 +98,6 @@ def title_of(first: Row) -> str:
         given["macs_convention"] = first["macs_convention"]
     texts = {k: ",".join(map(str, v)) if isinstance(v, list) else v for k, v in given.items()}
     return title + "".join(f" · {name}={value}" for name, value in texts.items())
-
-
-def _table(title: str, layout: Sequence[Column], rows: list[Row]) -> Table:
-    return Table(
-        title=title,
-        columns=[column.head for column in layout],
-        rows=[[column.cell(row) for column in layout] for row in rows],
-        notes=_notes(rows),
-        details=[(name_of(row), row["command"]) for row in rows],
-        numbers_from=2,
-    ).without_empty_columns()
 
 
 def _notes(rows: list[Row]) -> list[str]:

@@ -17,7 +17,7 @@ from asap_eval.report.layouts.columns import (
     number,
     part,
 )
-from asap_eval.report.render import DASH, Table
+from asap_eval.report.sheet import DASH, Sheet, sheet_of_text
 
 
 def _interval(found: dict[str, Any], name: str, form: str) -> str:
@@ -64,7 +64,7 @@ SALIENCY = [
 ]
 
 
-def sink_tables(title: str, rows: list[Row]) -> list[Table]:
+def sink_tables(title: str, rows: list[Row]) -> list[Sheet]:
     """Where attention gathers in the unpruned model, block by block; none where it was not run."""
     tables = []
     for row in rows:
@@ -73,19 +73,18 @@ def sink_tables(title: str, rows: list[Row]) -> list[Table]:
             continue
         kinds = [f"{kind}_on_foreground" for kind in ("heaviest", "cls")]
         tables.append(
-            Table(
-                title=f"{title} · sinks of the unpruned model",
-                columns=[
-                    "block",
-                    "heaviest column of C on foreground [95 %]",
-                    "largest of C's class row on foreground [95 %]",
-                ],
-                rows=[
+            sheet_of_text(
+                f"{title} · sinks of the unpruned model",
+                ["block"],
+                [
                     [str(block["block"]), *(_interval(block, kind, ".3f") for kind in kinds)]
                     for block in found["blocks"]
                 ],
+                numbers=[
+                    "heaviest column of C on foreground [95 %]",
+                    "largest of C's class row on foreground [95 %]",
+                ],
                 notes=[f"a random patch: {found['base_rate']:.3f}"],
-                numbers_from=1,
             ).without_empty_columns()
         )
     return tables

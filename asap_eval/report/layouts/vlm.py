@@ -20,7 +20,7 @@ from asap_eval.report.layouts.columns import (
     numbers,
     part,
 )
-from asap_eval.report.render import DASH, Table
+from asap_eval.report.sheet import DASH, Sheet, sheet_of_text
 
 _KEPT = ("kept_min", "kept_median", "kept_mean", "kept_max")
 PARTS = ("tower", "projector", "prefill", "decode", "method")
@@ -56,14 +56,14 @@ VLM = [
 ]
 
 
-def task_tables(title: str, rows: list[Row]) -> list[Table]:
+def task_tables(title: str, rows: list[Row]) -> list[Sheet]:
     """The tasks of every method beside the unpruned model's, and work by part."""
     done = [row for row in rows if part(row, "tasks")]
     pruned = [row for row in done if row["method"] != "none"]
     return [_tasks(title, row) for row in pruned or done] + ([_work(title, done)] if done else [])
 
 
-def _tasks(title: str, row: Row) -> Table:
+def _tasks(title: str, row: Row) -> Sheet:
     tasks, found = part(row, "tasks"), part(row, "analysis")
     lines = [_line(name, block) for name, block in tasks.items()]
     average, before = found["avg"], found.get("avg_baseline")
@@ -78,13 +78,12 @@ def _tasks(title: str, row: Row) -> Table:
             value = number(found[key], "{:.1f}")
             lines.append(["Rel", DASH, label, DASH, value, DASH, DASH, DASH])
     name = name_of(row)
-    head = ["task", "split", "metric", "unpruned", row["method"]]
-    return Table(
-        title=f"{title.split(' · ')[0]} · {name}",
-        columns=[*head, "Δ [95 %]", "McNemar p", "n"],
-        rows=lines,
+    return sheet_of_text(
+        f"{title.split(' · ')[0]} · {name}",
+        ["task", "split", "metric"],
+        lines,
+        numbers=["unpruned", row["method"], "Δ [95 %]", "McNemar p", "n"],
         notes=[f"{name}: {block['scorer']}" for name, block in tasks.items()],
-        numbers_from=3,
     ).without_empty_columns()
 
 
@@ -103,12 +102,12 @@ def _line(name: str, block: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _work(title: str, rows: list[Row]) -> Table:
+def _work(title: str, rows: list[Row]) -> Sheet:
     parts = {name_of(row): part(row, "analysis")["macs_by_part_g"] for row in rows}
-    return Table(
-        title=f"{title.split(' · ')[0]} · GMACs per question",
-        columns=["method", "tower", "projector", "prefill", "decoding", "method's own"],
-        rows=[[name, *(f"{found[kind]:.3f}" for kind in PARTS)] for name, found in parts.items()],
+    return sheet_of_text(
+        f"{title.split(' · ')[0]} · GMACs per question",
+        ["method"],
+        [[name, *(f"{found[kind]:.3f}" for kind in PARTS)] for name, found in parts.items()],
+        numbers=["tower", "projector", "prefill", "decoding", "method's own"],
         notes=["decoding depends on how long the answers are; the tables above leave it out"],
-        numbers_from=1,
     )

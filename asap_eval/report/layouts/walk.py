@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from asap_eval.report.layouts.columns import SAMPLES, Column, Row, number, part, present
-from asap_eval.report.render import DASH, Table
+from asap_eval.report.sheet import DASH, Sheet, sheet_of_text
 
 READINGS = ("cls", "heaviest")
 """Of the sink; a model without a class token has the second alone."""
@@ -56,8 +57,8 @@ def _percent(share: float | None) -> str:
 
 
 WALK = [
-    Column("walk", lambda row: row["method"]),
-    SAMPLES,
+    Column("walk", lambda row: row["method"], "text"),
+    replace(SAMPLES, kind="text"),
     Column("heaviest patch: first → last block", _peaks),
     Column("fired at block (never)", _fired),
     Column("rho there: median (5 %)", _rho),
@@ -70,7 +71,6 @@ WALK = [
 ]
 
 BLOCKS = (
-    "block",
     "heaviest patch",
     "heaviest column",
     "distance to the sink",
@@ -83,15 +83,15 @@ BLOCKS = (
 )
 
 
-def block_tables(title: str, rows: list[Row]) -> list[Table]:
+def block_tables(title: str, rows: list[Row]) -> list[Sheet]:
     """What the walk does block by block: means over the images, shares in percent."""
     return [
-        Table(
-            title=f"{title} · block by block",
-            columns=BLOCKS,
-            rows=[_block(found, at) for at in range(found["blocks"])],
+        sheet_of_text(
+            f"{title} · block by block",
+            ["block"],
+            [_block(found, at) for at in range(found["blocks"])],
+            numbers=BLOCKS,
             notes=[f"the border ring is {_percent(found['border']['base_rate'])} % of the patches"],
-            numbers_from=1,
         ).without_empty_columns()
         for found in (part(row, "analysis") for row in rows)
         if found

@@ -1,4 +1,4 @@
-"""What the tool found, in sentences composed from verdicts and figures."""
+"""The findings at the top of the page: sentences made from verdicts and figures."""
 
 from __future__ import annotations
 

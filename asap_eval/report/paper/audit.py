@@ -1,10 +1,10 @@
-"""What the audit of the paper found, as a sheet."""
+"""Sheet of what the audit found: figures of the paper that do not recompute, or contradict."""
 
 from __future__ import annotations
 
 from asap_eval.audit import Check, Finding
 from asap_eval.paper import COLUMNS
-from asap_eval.report.document import Cell, Head, Line, Sheet
+from asap_eval.report.sheet import THIS, Cell, Head, Line, Sheet
 
 HEADS = (
     Head("row", kind="text"),
@@ -33,7 +33,7 @@ def audit_sheet(checks: list[Check]) -> Sheet:
         columns=HEADS,
         rows=tuple(lines),
         footnotes=tuple(map(_note, checks)),
-        command="asap-eval report audit",
+        commands=((THIS, "asap-eval report audit"),),
     )
 
 

@@ -31,7 +31,7 @@ from asap_eval.report.paper.claim_rules import (
     Finding,
     clustering,
 )
-from asap_eval.report.render import DASH, Table
+from asap_eval.report.sheet import DASH, Sheet, sheet_of_text
 
 EVIDENCE = "claims"
 """The experiment whose rows decide."""
@@ -70,7 +70,7 @@ def claims(
     records: Sequence[RunRecord],
     timing: Sequence[Mapping[str, Any]] = (),
     experiment: Experiment | None = None,
-) -> list[Table]:
+) -> list[Sheet]:
     """A table of verdicts for each model with evidence, in order of their names; for all models
     where none has any.
 
@@ -83,7 +83,7 @@ def claims(
     found = {model: verdicts(model, records, timing, experiment) for model in models}
     decided = [model for model in models if any(row.n is not None for row in found[model])]
     return [
-        _table(model, found[model], evidence(model, records, experiment))
+        _sheet(model, found[model], evidence(model, records, experiment))
         for model in decided or models
     ]
 
@@ -127,9 +127,8 @@ def verdicts(
 
 
 def evidence(model: str, records: Sequence[RunRecord], experiment: Experiment) -> Evidence:
-    """What decides: of the walks that on the most images, of the grids that with the most values
-    of tau, then on the most images; trained weights come first, keys make the choice the same
-    every time."""
+    """What decides: the walk on the most images, and the grid with the most values of tau (of
+    several the one on the most images). Trained weights go first; among equals the key decides."""
     here = [record for record in records if record.job.model == model]
     rows = [f.record for f in matched(experiment.on(model), here) if f.record is not None]
     walks = [r for r in rows if r.job.bench == "walk" and r.analysis is not None]
@@ -208,13 +207,13 @@ def _verdict(
     return Verdict(claim, paper, rule, found.measured, found.n, verdict)
 
 
-def _table(model: str, rows: Sequence[Verdict], shown: Evidence) -> Table:
+def _sheet(model: str, rows: Sequence[Verdict], shown: Evidence) -> Sheet:
     records = [record for record in (shown.walk, *shown.grid) if record is not None]
     names = {str(row["key"]): row for row in frame(records).to_dict("records")} if records else {}
-    return Table(
-        title=f"{model} · what the paper says of the walk",
-        columns=COLUMNS,
-        rows=[
+    return sheet_of_text(
+        f"{model} · what the paper says of the walk",
+        COLUMNS,
+        [
             [row.claim, row.paper, row.measured, DASH if row.n is None else str(row.n), row.verdict]
             for row in rows
         ],
@@ -222,7 +221,7 @@ def _table(model: str, rows: Sequence[Verdict], shown: Evidence) -> Table:
             f"Rows of the experiment `{EVIDENCE}` decide, whatever other records lie beside them.",
             *(f"{row.claim}: {row.rule}" for row in rows),
         ],
-        details=[
+        commands=[
             (f"{r.job.bench}, {name_of(names[r.key])}", r.provenance.command) for r in records
         ],
     )

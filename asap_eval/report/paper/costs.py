@@ -1,9 +1,9 @@
-"""What a row cost: columns beside the paper's own figures."""
+"""Columns beside the paper's figures that say what a row cost: work, tokens, speed."""
 
 from __future__ import annotations
 
-from asap_eval.report.document import EMPTY, Cell, Head
 from asap_eval.report.layouts.columns import Row, number, present
+from asap_eval.report.sheet import EMPTY, Cell, Head
 
 COSTS = (
     (Head("unpruned", "GMACs", group="work"), "baseline_g", "{:.3f}"),

@@ -43,7 +43,7 @@ def _task(column: str, key: str) -> Callable[[RunRecord], Any]:
 
 
 def _average(key: str, columns: Sequence[str]) -> Value:
-    """Mean over all benchmarks among a table's columns, or nothing: over some it is another."""
+    """Mean over all benchmarks of a table; None where one is missing: another mean otherwise."""
 
     def mean(record: RunRecord) -> float | None:
         names = [column for column in BENCHMARKS if column in columns]

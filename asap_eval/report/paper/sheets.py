@@ -17,7 +17,6 @@ from asap_eval.experiment import Experiment, load
 from asap_eval.paper import COLUMNS, PaperRow, PaperTable
 from asap_eval.paths import conf_dir
 from asap_eval.record import RunRecord
-from asap_eval.report.document import EMPTY, Cell, Head, Line, Sheet
 from asap_eval.report.experiment.columns import SETTINGS_OF_SEEDS as SETTINGS
 from asap_eval.report.experiment.lines import MARK, images_note
 from asap_eval.report.experiment.match import NO_RECORD, matched
@@ -27,6 +26,7 @@ from asap_eval.report.layouts.columns import BELOW, METHOD, Row, present, text
 from asap_eval.report.paper.cited_row import cited_row
 from asap_eval.report.paper.costs import COSTS, cost_cells
 from asap_eval.report.paper.measured_columns import measures
+from asap_eval.report.sheet import EMPTY, THIS, Cell, Head, Line, Sheet
 
 WORDS = (
     Head("row of the paper", kind="text"),
@@ -38,7 +38,7 @@ N = Head("n")
 P = Head("McNemar p", group=COLUMNS["acc_delta"].head)
 
 PAIRED = ("acc_delta", "flops_delta_pct")
-"""What accuracies are read with; shown as measured where a table prints accuracies alone."""
+"""Columns that tell what an accuracy is worth: measured, beside every printed accuracy."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,13 @@ def paper_sheet(
         columns=_heads(table),
         rows=tuple(lines),
         footnotes=tuple(_notes(experiment, groups, heads)),
-        command=f"asap-eval report table={table.name}",
+        commands=((THIS, f"asap-eval report table={table.name}"),),
     )
     return _trimmed(table, sheet)
 
 
 def _telling(groups: Sequence[Group]) -> list[Group]:
-    """Without images on which a model ran unpruned alone, where it ran with methods on others."""
+    """Groups with a method in them; one without counts where its model has no other."""
 
     def model(group: Group) -> object:
         return group.lines[0]["model"] if group.lines else None
@@ -258,18 +258,14 @@ def _interval(bounds: Sequence[Sequence[float]], form: str) -> Cell:
 def _trimmed(table: PaperTable, sheet: Sheet) -> Sheet:
     """Without columns that nobody fills; those of the paper's figures stay."""
     printed = {COLUMNS[name].head for name in table.columns}
-    keep = {
-        at
-        for at, head in enumerate(sheet.columns)
-        if head in (*WORDS, N)
-        or (head.group in printed and head.name in ("published", "measured"))
-        or any(line.cells[at] != EMPTY for line in sheet.rows)
-    }
-    used = sorted(keep)
-    return replace(
-        sheet,
-        columns=tuple(sheet.columns[at] for at in used),
-        rows=tuple(replace(r, cells=tuple(r.cells[at] for at in used)) for r in sheet.rows),
+    return sheet.only(
+        {
+            at
+            for at, head in enumerate(sheet.columns)
+            if head in (*WORDS, N)
+            or (head.group in printed and head.name in ("published", "measured"))
+            or any(line.cells[at] != EMPTY for line in sheet.rows)
+        }
     )
 
 

@@ -1,4 +1,4 @@
-"""One case as a sheet: the crops of its picture, and what each stage of a method made of them.
+"""One case as a picture: the crops of its image, and what each stage of a method made of them.
 
 The paper's Figure 9 by meaning. A row is a crop: the whole picture, then LLaVA-NeXT's tiles.
 """

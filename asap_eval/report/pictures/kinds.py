@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asap_eval.errors import RecordError
+from asap_eval.files.placed import placed
 from asap_eval.record import read_records
 from asap_eval.report.pictures.chain import CHAIN
 from asap_eval.report.pictures.emergence import EMERGENCE
@@ -80,11 +81,11 @@ def drawn(records: Sequence[Found]) -> tuple[dict[Picture, list[Figure]], list[s
 
 def write(figure: Figure, folder: Path) -> list[Path]:
     """Put a figure into a folder in both formats; returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for ending, content in (("svg", figure.svg), ("png", figure.png)):
         paths.append(folder / f"{figure.name}.{ending}")
-        paths[-1].write_bytes(content)
+        with placed(paths[-1]) as part:
+            part.write_bytes(content)
     return paths
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw
 
 from asap_eval.errors import BadValueError
+from asap_eval.files.placed import placed
 from asap_eval.report.pictures.keep_map import KeepMap
 
 MARGIN, LINE = 6, 14
@@ -33,8 +36,7 @@ def strip(maps: Sequence[KeepMap], side: int = 160) -> Image.Image:
 
 def save_strip(maps: Sequence[KeepMap], path: Path, side: int = 160) -> None:
     """Write the strip as a picture."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    strip(maps, side).save(path)
+    _save(strip(maps, side), path)
 
 
 def save_animated(maps: Sequence[KeepMap], path: Path, side: int = 160, hold: int = 400) -> None:
@@ -48,9 +50,18 @@ def save_animated(maps: Sequence[KeepMap], path: Path, side: int = 160, hold: in
     """
     if path.suffix.lower() not in ANIMATED:
         raise BadValueError(f"{path} cannot be animated: end it in {' or '.join(ANIMATED)}.")
-    path.parent.mkdir(parents=True, exist_ok=True)
     first, *rest = (_panel(one, side) for one in maps)
-    first.save(path, save_all=True, append_images=rest, duration=hold, loop=0)
+    _save(first, path, save_all=True, append_images=rest, duration=hold, loop=0)
+
+
+def _save(picture: Image.Image, path: Path, **how: Any) -> None:
+    """In the format of the path's ending, which a file that is not yet in place has not."""
+    form, content = Image.registered_extensions().get(path.suffix.lower()), BytesIO()
+    if form is None:
+        raise BadValueError(f"{path}: no picture format ends in '{path.suffix}'. End it in .png.")
+    picture.save(content, format=form, **how)
+    with placed(path) as part:
+        part.write_bytes(content.getvalue())
 
 
 def _panel(one: KeepMap, side: int) -> Image.Image:

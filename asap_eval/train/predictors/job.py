@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
 from asap_eval.errors import BadValueError
-from asap_eval.method import build, method_class, methods
+from asap_eval.method import build_from, method_class, methods
 from asap_eval.methods.parts.learned import Learned
 
 
@@ -61,7 +61,7 @@ class TrainJob:
 
     def built(self) -> Learned:
         """The method to train."""
-        return cast(Learned, build(self.method, k=self.keep, **self.options))
+        return cast(Learned, build_from(self.method, self.options, self.keep))
 
     @property
     def deciding(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Files of addresses, fetched once and kept as they were sent.
+"""Local copies of files of the hub or another server: fetched once, kept as they were sent.
 
-The name of a copy holds its sha256; one that has another by now is fetched again.
+The name of a server's copy holds its sha256; a copy that has another by now is fetched again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hashlib import sha256
 from http.client import HTTPException, IncompleteRead
 from pathlib import Path
 
-from asap_eval.errors import DataError
+from asap_eval.errors import DataError, reraised
 from asap_eval.files.digests import file_sha256
 from asap_eval.files.placed import part_of, put
 from asap_eval.hub import errors as hub
@@ -65,13 +65,9 @@ def fetch_again(copy: Fetched) -> Fetched:
 
 
 def _of_hub(url: str, place: hub_files.Place, revision: str | None, *, again: bool) -> Fetched:
-    try:
+    page = hub.address(place.repository, "dataset")
+    with reraised(DataError, lambda error: hub.explained(error, f"The file {place.file}", page)):
         found = hub_files.fetch(place.repository, place.file, "dataset", revision, again=again)
-    except MemoryError:
-        raise
-    except Exception as error:  # clients of the hub share no base class
-        where = hub.address(place.repository, "dataset")
-        raise DataError(hub.explained(error, f"The file {place.file}", where)) from error
     return Fetched(url, found.path, {place.repository: found.commit})
 
 

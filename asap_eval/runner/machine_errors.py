@@ -1,4 +1,4 @@
-"""Errors of the machine, said so that a person can act on them."""
+"""Errors of the machine (memory, disk, files), in words that say what to do."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from asap_eval.timing.memory import out_of_memory
 
 
 @contextmanager
-def readable(job: Job) -> Iterator[None]:
-    """Full memory, a full disk and refused files as `AsapEvalError`s that name the way out."""
+def explaining(job: Job) -> Iterator[None]:
+    """Turn full memory, a full disk and refused files into errors that say what to do."""
     try:
         yield
     except (RuntimeError, MemoryError, OSError) as error:

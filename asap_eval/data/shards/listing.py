@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asap_eval.data.fetched import Fetched, fetch_again, fetch_all
-from asap_eval.data.shards import DamagedShardError, ShardSample, samples_of
+from asap_eval.data.shards.fetched import Fetched, fetch_again, fetch_all
+from asap_eval.data.shards.members import DamagedShardError, ShardSample, samples_of
 from asap_eval.data.splits import of_split
 from asap_eval.errors import DataError
 

@@ -1,4 +1,4 @@
-"""Finding the knob that meets a budget, on a calibration subset that is recorded."""
+"""Bisection for the value of a method's knob that meets a budget."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from asap_eval.method import Reducer
 from asap_eval.options import options
 
 TOLERANCE = 0.05
-"""Points (or tokens) at which the search stops, where the method's steps allow it."""
+"""The search ends this close to the target (percentage points, or tokens)."""
 PROMISE = 0.3
-"""A result farther away than this is said to be so."""
-NARROW, PATIENCE = 0.01, 3
-"""A bracket this narrow (relative to the knob) that gives no new value for as many halvings lies
-around one step of the method: there is nothing finer to find."""
+"""A result farther from the target than this comes with a note that says why."""
+NARROW = 0.01
+"""Width of the bracket, relative to the knob, below which halvings without a new value count."""
+PATIENCE = 3
+"""So many of them in a row end the search: it has closed in on one step of the method."""
 RESOLUTION = 1e-6
 """Relative width of the bracket at which the search ends in any case."""
 
@@ -113,10 +114,11 @@ def whole_knob(reducer: Reducer) -> bool:
 
 
 def _middle(low: float, high: float, whole: bool) -> float:
-    """Halfway; by ratio where the ends are of different sizes, as for a number of bins."""
+    """Halfway; the geometric mean where one end is more than twice the other, as of bins."""
     middle = math.sqrt(low * high) if low > 0 and high > 2 * low else (low + high) / 2
     return min(max(math.floor(middle), low + 1), high - 1) if whole else middle
 
 
 def _error(seen: dict[float, float], target: float) -> float:
+    """How far the closest value so far is from the target."""
     return min(abs(value - target) for value in seen.values())

@@ -1,4 +1,4 @@
-"""Records that an earlier run left: whether they are finished, and whole with their files."""
+"""Records that earlier runs left: which are finished, which can be resumed, which are damaged."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from asap_eval.files.digests import file_sha256
 from asap_eval.record import SAMPLES_SUFFIX, RunRecord, read_record
 from asap_eval.record.journal import Journal, Row
 from asap_eval.runner.progress import warn
+
+Kept = tuple[Path, RunRecord]
+"""A record and the file it stands in."""
 
 
 def finished(path: Path) -> RunRecord | None:
@@ -23,7 +26,7 @@ def finished(path: Path) -> RunRecord | None:
 
 
 def interrupted(path: Path) -> RunRecord | None:
-    """The record of a run that was begun and not finished; a useless one is said to be so."""
+    """The record of a run that began and did not finish; warns of one that is of no use."""
     if not path.exists():
         return None
     try:
@@ -57,12 +60,13 @@ def files_of(path: Path, record: RunRecord) -> dict[str, str]:
     return {name: file_sha256(path.with_name(name)) for name in names if name is not None}
 
 
-def rows_of(path: Path, record: RunRecord) -> list[Row]:
-    """The rows of a finished record.
+def rows_of_baseline(kept: Kept) -> list[Row]:
+    """The rows of the finished record of an unpruned model.
 
     Raises:
         RecordError: they are no longer those that it was made of.
     """
+    path, record = kept
     if why := damage(path, record):
         raise RecordError(
             f"The unpruned model's samples changed while this job ran: {why} Give the same command "

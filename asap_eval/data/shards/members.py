@@ -122,7 +122,7 @@ def _files(shard: Path) -> Iterator[tuple[str, Part]]:
     """
     found: dict[str, Part] = {}
     targets: list[tuple[str, str]] = []
-    """Name of each file and of the one that has its bytes: its own, but for links."""
+    """Name of each file, and of the file that holds its bytes: another one for a link."""
     try:
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
