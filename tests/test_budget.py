@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 import pytest
 from pictures import picture_folder
 
-from asap_eval.bench import bench
 from asap_eval.bench.imagenet import ImageNet
 from asap_eval.errors import BudgetError, UnreachableError
 from asap_eval.method import build
 from asap_eval.record import Budget, Job
 from asap_eval.record.journal import Row
+from asap_eval.registry import BENCHES
 from asap_eval.runner import Outcome, run
 from asap_eval.runner.knob_search import PROMISE, TOLERANCE, search, whole_knob
 
@@ -184,7 +184,7 @@ def test_a_token_budget_counts_what_the_rows_say(
             assert kind == "tokens"
             return [float(row["handed_to_llm"]) for row in rows]
 
-    monkeypatch.setitem(bench._BENCHES, "imagenet", Handing)
+    monkeypatch.setitem(BENCHES.classes, "imagenet", Handing)
     picture_folder(tmp_path / "data", each=6)
     job = Job(
         model="test_vit",

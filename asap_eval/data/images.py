@@ -147,7 +147,7 @@ def open_images(
         raise BadValueError(
             "The model has no classifier, so its answers cannot be scored. Choose a model with "
             "classes, or tell what they are with model.labels=wnid or model.labels=folders. A CLIP "
-            "tower becomes a classifier with model.head=<file> (asap-eval-head makes it)."
+            "tower becomes a classifier with model.head=<file> (asap-eval head makes it)."
         )
     return chosen_images(
         lambda: open_store(data, Classes(classes, labels, names)), data, limit=limit, sample=sample
