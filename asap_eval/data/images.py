@@ -18,7 +18,8 @@ from asap_eval.data.classes import Classes
 from asap_eval.data.decoding import decode
 from asap_eval.data.stores import Store, open_store
 from asap_eval.errors import BadValueError, DataError, unknown
-from asap_eval.models.zoo import Labels, LoadedModel
+from asap_eval.models.spec import Labels
+from asap_eval.models.zoo import LoadedModel
 
 Sample = Literal["first", "spread"]
 """The first n images, or n evenly over all of them."""
