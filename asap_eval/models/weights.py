@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from asap_eval.checkpoint import read_checkpoint
-from asap_eval.errors import WeightsError
+from asap_eval.errors import WeightsError, some_of
 from asap_eval.files.digests import file_sha256
 
 PREDICTORS = "score_predictor."
 """Keys of DynamicViT's predictors, which its authors save with the backbone: a method reads them
 from the same file, no model has them."""
 
-_SHOWN = 5
+_SHOWN, _MORE = 5, " and {} more"
 """Keys named in an error before "and n more"."""
 
 
@@ -63,7 +63,7 @@ def load_weights(model: nn.Module, path: Path, name: str, *, resize: bool = Fals
     left_out = f"{count} tensors of token predictors ({PREDICTORS}*)" if count else ""
     own, inside, rest = _unwrapped(own, model, name)
     if rest:
-        left_out = f"{len(rest)} tensors beside {inside}* ({_first(rest)})"
+        left_out = f"{len(rest)} tensors beside {inside}* ({some_of(rest, _SHOWN, _MORE)})"
     resampled = _resample(own, model) if resize else ""
     fit(model, own, name)
     return WeightsInfo(
@@ -165,7 +165,11 @@ def misfit(
         "of another shape": shapes,
         "of another type": kinds,
     }
-    found = [f"{len(keys)} {fault}: {_first(keys)}" for fault, keys in faults.items() if keys]
+    found = [
+        f"{len(keys)} {fault}: {some_of(keys, _SHOWN, _MORE)}"
+        for fault, keys in faults.items()
+        if keys
+    ]
     return WeightsError(
         f"The weights {name} do not fit the model. Keys {'; '.join(found)}. "
         + (instead or "Check that `model=` names the architecture these weights were trained for.")
@@ -191,11 +195,6 @@ def _hint(model: nn.Module, state: Mapping[str, Tensor]) -> str:
     if not said or other - heads - {"pos_embed"}:
         return ""
     return f"They were trained for another number of classes or size: add {' '.join(said)}."
-
-
-def _first(keys: Sequence[str]) -> str:
-    rest = len(keys) - _SHOWN
-    return ", ".join(keys[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def tensors_sha256(model: nn.Module) -> str:
