@@ -21,7 +21,8 @@ from asap_eval.data.decoding import decode
 from asap_eval.data.stores import Store
 from asap_eval.data.subset import Sample, check_sample, subset
 from asap_eval.errors import BadValueError, DataError, message
-from asap_eval.models.zoo import Labels, LoadedModel
+from asap_eval.models.spec import Labels
+from asap_eval.models.zoo import LoadedModel
 
 T = TypeVar("T")
 
