@@ -29,7 +29,7 @@ def models_table() -> Sheet:
             spec = cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(file)))
             where = spec.get("timm") or spec.get("hf") or "this package"
             rows.append([name, spec.get("description") or DASH, where])
-    note = "Any other timm Vision Transformer: model.timm=<timm name>."
+    note = "Any other Vision Transformer of timm by its name: model=<timm name>."
     heads = ["model", "what", "architecture and weights (timm, Hugging Face)"]
     return sheet_of_text("Models", heads, rows, notes=[note])
 

@@ -89,15 +89,7 @@ def settings_of(
     return Settings(
         job=Job(
             model=spec.name,
-            model_params={
-                "timm": spec.timm,
-                "hf": spec.hf,
-                "head": spec.head,
-                "family": spec.family,
-                "labels": spec.labels,
-                "classes": spec.classes,
-                "kwargs": dict(spec.kwargs),
-            },
+            model_params=spec.params,
             method=name,
             k=keys.k,
             params=params,
