@@ -97,6 +97,45 @@ def test_what_changes_no_number_makes_no_other_job(command: Run, pictures: Path)
     assert command(*TINY, f"data={pictures}", "limit=3", "batch_size=2")[1][-1] != first
 
 
+def test_auto_is_the_job_of_its_values(
+    command: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, first, err = command(*TINY, f"data={pictures}", "--limit", 3)
+    assert code == 0
+    assert err.startswith("auto: device=cpu dtype=float32 batch_size=32 workers=0\n")
+    given = ["device=cpu", "dtype=fp32", "batch-size=32", "--workers=0", "--plan=false"]
+    code, again, err = command(*TINY, f"data={pictures}", "limit=3", *given)
+    assert "auto:" not in err
+    assert (code, again[-1]) == (0, first[-1])
+    config = read_record(Path(first[-1])).provenance.config
+    assert (config["device"], config["dtype"], config["workers"]) == ("cpu", "float32", 0)
+
+
+def test_a_list_needs_no_brackets(command: Run, pictures: Path) -> None:
+    code, out, _ = command(*TINY, f"data={pictures}", "limit=2", "methods=random,stride", "k=0.5")
+    assert code == 0
+    assert [read_record(Path(p)).job.method for p in out[-2:]] == ["random", "stride"]
+
+
+def test_the_configuration_is_shown(command: Run, experiments: list[str]) -> None:
+    code, out, _ = command("--cfg", "job", *TINY, "k=2", "--resolve")
+    assert code == 0
+    assert "k: 2" in out
+    assert "results: results" in out
+    code, out, _ = command("-c", "job", *experiments, "experiment=both")
+    assert code == 0
+    assert "rows:" in out
+    assert not any("hydra" in line for line in out)
+
+
+def test_what_hydra_cannot_compose_is_said(command: Run) -> None:
+    code, _, err = command(*TINY, "data=x", "~method=nothing")
+    assert code != 0
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
 def test_failed_images_are_said_and_the_run_is_done(command: Run, pictures: Path) -> None:
     shutil.copytree(pictures, "data")
     Path("data", CLASSES[1], "000.png").write_bytes(b"no picture")
