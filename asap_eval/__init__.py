@@ -28,7 +28,7 @@ def reduce(
     model: nn.Module,
     method: str,
     *,
-    k: float | None = None,
+    k: float | str | None = None,
     seed: int = 0,
     newline: Newline = "kept",
     **params: Any,

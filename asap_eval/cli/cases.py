@@ -187,7 +187,7 @@ def _kept(ready: Prepared, record: RunRecord, case: Case, asked: Asked) -> dict[
     bound = min(asked.judge.new_tokens, bench["new_tokens"] or asked.judge.new_tokens)
     return keep_maps(
         ready.loaded,
-        stages_of(record.job.method, record.knob, record.job.params),
+        stages_of(record.job.method, record.options),
         case.id,
         shown.picture,
         shown.prompt,

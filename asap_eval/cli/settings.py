@@ -18,7 +18,7 @@ from asap_eval.errors import BadValueError, unknown
 from asap_eval.experiment.file import FILE
 from asap_eval.method import method_class
 from asap_eval.models import ModelSpec, spec_from
-from asap_eval.options import checked, options
+from asap_eval.options import checked, options, words
 from asap_eval.record import Budget, Job
 from asap_eval.train.head.fit import Recipe
 
@@ -84,21 +84,29 @@ def settings_of(
     Raises:
         AsapEvalError: a value of the wrong type, or nothing chosen that has to be.
     """
-    keys = typed_keys(config)
     plain = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
+    name = choice.get("method") or "none"
+    word = _word(plain["k"], name)
+    keys = typed_keys(
+        config if word is None else cast(DictConfig, OmegaConf.merge(config, {"k": None}))
+    )
     if not choice.get("model"):
         raise BadValueError(
             "model is missing: name one (asap-eval-ls models), for instance model=deit_tiny. "
             "Without model, method, bench, data and experiment the bundled example runs."
         )
     spec = _model(plain["model"])
-    name, bench = choice.get("method") or "none", choice.get("bench") or "imagenet"
+    bench = choice.get("bench") or "imagenet"
     knob = method_class(name).card.knob
     params = {
         option: value
         for option, value in (plain["method"] or {}).items()
         if option != knob or value is not None
     }
+    if word is not None and knob is not None and params.setdefault(knob, word) != word:
+        raise BadValueError(
+            f"k={word} and method.{knob}={params[knob]} both set the knob: drop one."
+        )
     budget = _budget(plain["budget"], keys.target)
     if (plain["settings"] or {}).get("kind") == KIND:
         found, options = fill(spec.name, name, given, budget=budget is not None)
@@ -157,6 +165,24 @@ def typed_keys(config: DictConfig) -> Keys:
                 f"{key.name}={config[key.name]!r}: give {words.get(kind, 'text')}."
             ) from error
     return cast(Keys, OmegaConf.to_object(found))
+
+
+def _word(k: Any, method: str) -> str | None:
+    """``k`` as a word that the method's knob takes beside numbers; None where it is none.
+
+    Raises:
+        BadValueError: another word.
+    """
+    cls = method_class(method)
+    hint = next((hint for name, hint, _ in options(cls) if name == cls.card.knob), None)
+    known = words(hint)
+    if not isinstance(k, str) or not known or k in known:
+        return k if k in known else None
+    try:
+        float(k)
+    except ValueError:
+        raise BadValueError(f"k='{k}': give a number, or one of {', '.join(known)}.") from None
+    return None
 
 
 def _model(config: Mapping[str, Any]) -> ModelSpec:

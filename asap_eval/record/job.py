@@ -48,7 +48,8 @@ class Job:
         model: our name of the model, or a timm name. model_params: its other options, resolved.
         weights: checkpoint as it was given, None = the model's own.
         method: registered name. k: the method's knob; None where it has none or a budget finds it.
-        params: every other option of the method, defaults filled in.
+        params: every other option of the method, defaults filled in; the knob too where it is no
+            number: a schedule, or a word such as ASAP's ``otsu``.
         bench: benchmark. bench_params: its options, defaults filled in.
         data: where the samples are, as it was given. limit: number of samples, None = all.
         sample: ``first`` n in order, or n ``spread`` evenly over it.
@@ -88,6 +89,11 @@ class Job:
                 f"k={self.k:g} and budget={self.budget.kind} both set the knob of "
                 f"'{self.method}': leave one of them out."
             )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every option of the method as `build` takes it, ``k`` among them where it is given."""
+        return self.params if self.k is None else {**self.params, "k": self.k}
 
     def baseline(self) -> Job:
         """The otherwise equal job of the unpruned model. Nothing in it is random: its seed is 0."""

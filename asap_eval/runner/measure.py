@@ -234,7 +234,7 @@ def _speed(ready: Prepared, record: RunRecord) -> dict[str, Any]:
 
 def _reducer(ready: Prepared, record: RunRecord) -> Reducer:
     """The method with its knob as given, or as the budget found it."""
-    return build(ready.job.method, k=record.knob, **ready.job.params)
+    return build(ready.job.method, **record.options)
 
 
 def _started(ready: Prepared, earlier: RunRecord | None, samples: str, how: _How) -> RunRecord:
@@ -258,7 +258,7 @@ def _started(ready: Prepared, earlier: RunRecord | None, samples: str, how: _How
             kernels=provenance.kernels(job.device),
             seeds={"run": job.seed},
             weights=dataclasses.asdict(loaded.weights),
-            method=build(job.method, k=job.k, **job.params).origin(),
+            method=build(job.method, **job.options).origin(),
             data={
                 "source": job.data,
                 "ids_digest": ready.samples.digest,

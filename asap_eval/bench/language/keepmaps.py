@@ -69,16 +69,16 @@ class Kept:
         return self.language[None]
 
 
-def stages_of(method: str, k: float | None, params: Mapping[str, Any]) -> dict[str, Reducer]:
+def stages_of(method: str, params: Mapping[str, Any]) -> dict[str, Reducer]:
     """The stages of a method by name.
 
     A method that cuts what it left to a number of tokens, its option ``n``, has two: without that
     option (of ASAP: what is pooled) and with it. Any other has one.
     """
-    whole = build(method, k=k, **params)
+    whole = build(method, **params)
     if params.get("n") is None:
         return {method: whole}
-    first = build(method, k=k, **{**params, "n": None})
+    first = build(method, **{**params, "n": None})
     return {f"{method}, first stage": first, f"{method}, n={params['n']}": whole}
 
 
