@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asap_eval.bench.bench import Bench
 from asap_eval.bench.first_samples import FirstSamples
-from asap_eval.errors import BudgetError
+from asap_eval.errors import BudgetError, UnreachableError
 from asap_eval.method import build
 from asap_eval.record import Calibration, Job, ids_digest
 from asap_eval.record.journal import Row
 from asap_eval.runner.prepare import Prepared
 from asap_eval.runner.progress import bar, say, warn
 from asap_eval.runner.search import search, whole_knob
+from asap_eval.runner.widen import advice
 from asap_eval.statistics import mean_interval
 
 UNITS = {"macs": "%", "tokens": "tokens"}
@@ -44,19 +45,26 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
     with bar(f"budget {job.method}", None) as advance:
 
         def quantity(knob: float) -> float:
-            values = _spent(ready, batches, knob)
+            return measured(job.params, knob)
+
+        def measured(params: Mapping[str, Any], knob: float) -> float:
+            values = _spent(ready, batches, params, knob)
             advance(1)
             return sum(values) / len(values)
 
-        found = search(
-            quantity,
-            reducer.knob_range(ready.batch()),
-            job.budget.target,
-            whole=whole_knob(reducer),
-            values=reducer.knob_values(ready.batch()),
-            name=name,
-            unit=unit,
-        )
+        try:
+            found = search(
+                quantity,
+                reducer.knob_range(ready.batch()),
+                job.budget.target,
+                whole=whole_knob(reducer),
+                values=reducer.knob_values(ready.batch()),
+                name=name,
+                unit=unit,
+            )
+        except UnreachableError as error:
+            wider = advice(job.method, job.params, ready.batch(), measured, job.budget.target, unit)
+            raise UnreachableError(f"{error} {wider}".rstrip()) from error
     say(f"Found {name}={found.knob:.6g}: {found.reached:.2f} {what}.")
     if found.note:
         warn(found.note)
@@ -83,11 +91,13 @@ def evaluated(
     calibration.evaluated_ci95 = None if bounds is None else list(bounds)
 
 
-def _spent(ready: Prepared, batches: Sequence[Any], knob: float) -> list[float]:
-    """What the budget counts of every calibration image at one knob."""
+def _spent(
+    ready: Prepared, batches: Sequence[Any], params: Mapping[str, Any], knob: float
+) -> list[float]:
+    """What the budget counts of every calibration image, at options and a knob."""
     job = ready.job
     assert job.budget is not None
-    reducer = build(job.method, k=knob, **job.params)
+    reducer = build(job.method, k=knob, **params)
     rows = ready.bench.calibrating(ready.loaded, reducer, batches, seed=job.seed)
     first, whole = FirstSamples(), []
     with contextlib.closing(rows):
