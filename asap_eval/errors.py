@@ -59,6 +59,11 @@ def unknown(kind: str, given: str, allowed: Iterable[str]) -> UnknownNameError:
     return UnknownNameError(f"Unknown {kind} '{given}'.{hint} Available: {listed}.")
 
 
+def message(error: BaseException) -> str:
+    """What an error says in its first line, or its kind where it says nothing."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
 def first_line(error: BaseException) -> str:
     """Kind and first line of an error of another library, without a full stop."""
     line = (str(error).strip().splitlines() or [""])[0].rstrip(".")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from torch import Tensor
 from asap_eval.bench import bench as registry
 from asap_eval.bench.bench import benches, build_bench
 from asap_eval.bench.image_bench import ImageBench
+from asap_eval.bench.imagenet import ImageNet
 from asap_eval.data.images import ImageBatch, ImageSet, Sample, open_images
-from asap_eval.errors import BadValueError, UnknownNameError
+from asap_eval.errors import BadValueError, DataError, UnknownNameError
 from asap_eval.hosts import Geometry
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedModel
@@ -117,12 +119,32 @@ def test_what_a_benchmark_refuses_is_said_before_any_record(
     assert not (tmp_path / "results").exists()
 
 
+def test_speed_is_of_whole_readable_batches() -> None:
+    def batch(*ids: str, failures: dict[int, str] | None = None) -> ImageBatch:
+        lost = failures or {}
+        pixels = torch.zeros(len(ids) - len(lost), 3, 2, 2)
+        return ImageBatch(list(range(len(ids))), list(ids), [None] * len(ids), pixels, lost)
+
+    bench, torn = ImageNet(), batch("c", "d", failures={1: "torn"})
+    assert [full.ids for full in bench.full_batches([batch("a", "b"), torn], 2)] == [("a", "b")]
+    with pytest.raises(DataError, match="batch of 2 readable images; each of the 2 images"):
+        bench.full_batches([torn], 2)
+    assert [bench.speed_samples(count, 8) for count in (7, 8, 20, 1000)] == [0, 8, 16, 32]
+
+
 def test_every_benchmark_has_its_options_in_the_configuration() -> None:
     files = {path.stem: path for path in conf_dir().glob("bench/*.yaml")}
     assert set(files) == set(benches())
     for name, path in files.items():
         declared = {option: default for option, _, default in options(type(build_bench(name)))}
         assert OmegaConf.to_container(OmegaConf.load(path)) == declared
+
+
+def test_the_contract_says_what_a_benchmark_gets() -> None:
+    """Types that are erased let an author guess; the registry alone erases them."""
+    for _, function in inspect.getmembers(registry.Bench, inspect.isfunction):
+        given = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
+        assert not [name for name, hint in given.items() if "Any" in hint], function.__name__
 
 
 @pytest.mark.parametrize("budget", [None, Budget("macs", -35)], ids=["plain", "budget"])

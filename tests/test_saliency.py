@@ -24,7 +24,7 @@ from asap_eval.bench.bench import build_bench
 from asap_eval.bench.patches import FATES, fates_of
 from asap_eval.bench.saliency import Saliency
 from asap_eval.bench.sink_watch import ALPHA, SinkWatch, watched
-from asap_eval.bench.walk import figures as walk
+from asap_eval.bench.walk import random_walk as walk
 from asap_eval.cli import main
 from asap_eval.data.masks import Coverage, MaskStore, geometry_only
 from asap_eval.errors import BadValueError, DataError

@@ -17,11 +17,11 @@ MEMORY = Path("/proc/meminfo")
 
 
 @dataclass
-class Outlook:
-    """Lines of a plan.
+class Plan:
+    """What a plan says of a run that is not loaded.
 
     Attributes:
-        lines: ``(head, text)`` each. missing: what a run needs and this machine lacks.
+        lines: ``(head, text)`` each. missing: what the run needs and this machine lacks.
     """
 
     lines: list[tuple[str, str]] = field(default_factory=list)

@@ -38,6 +38,7 @@ from asap_eval.errors import (
     UnknownNameError,
     WeightsError,
 )
+from asap_eval.models import LoadedVlm
 from asap_eval.record import RunRecord
 from asap_eval.report.cases import COLUMNS, Case, Compared, cells_of
 from asap_eval.report.cases_command import CHOICE, chosen_cases
@@ -186,7 +187,7 @@ def _kept(ready: Prepared, record: RunRecord, case: Case, asked: Asked) -> dict[
     shown = ready_of(asked.judge, question)
     bound = min(asked.judge.new_tokens, bench["new_tokens"] or asked.judge.new_tokens)
     return keep_maps(
-        ready.loaded,
+        cast(LoadedVlm, ready.loaded),
         stages_of(record.job.method, record.options),
         case.id,
         shown.picture,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from asap_eval.bench.language.keepmaps import Kept, keep_maps
 from asap_eval.bench.patches import fates_of
 from asap_eval.data.decoding import decode
 from asap_eval.errors import DataError
+from asap_eval.files.archive import AnyPath
 from asap_eval.method import build
 from asap_eval.models import load_vlm
 from asap_eval.report.keep_map import KeepMap
@@ -21,7 +21,7 @@ QUESTION = "What is in this picture?"
 
 
 def crop_maps(
-    path: Path,
+    path: AnyPath,
     model: str,
     method: str,
     *,
@@ -69,7 +69,7 @@ def maps_of(kept: Kept) -> list[KeepMap]:
     ]
 
 
-def _opened(path: Path) -> Image.Image:
+def _opened(path: AnyPath) -> Image.Image:
     try:
         return decode(path.read_bytes(), upright=True)
     except (DataError, OSError) as error:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from asap_eval.errors import DataError
+from asap_eval.files.archive import AnyPath
 
 EXTENSIONS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif",
@@ -63,7 +63,7 @@ def decode(content: bytes, *, upright: bool) -> Image.Image:
         raise DataError(str(error).strip().split("\n")[0] or type(error).__name__) from error
 
 
-def upright_size(path: Path) -> tuple[int, int]:
+def upright_size(path: AnyPath) -> tuple[int, int]:
     """Width and height of a picture once it is upright; most are not decoded for it.
 
     Raises:

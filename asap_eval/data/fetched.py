@@ -5,7 +5,6 @@ The name of a copy holds its sha256; one that has another by now is fetched agai
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import urllib.request
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from asap_eval.errors import DataError
 from asap_eval.files.digests import file_sha256
+from asap_eval.files.placed import part_of, put
 from asap_eval.hub import errors as hub
 from asap_eval.hub import files as hub_files
 
@@ -83,17 +83,16 @@ def _of_server(url: str, *, again: bool) -> Fetched:
     old = [path for path in folder.glob(f"{key}-*") if path.name.endswith(f"-{name}")]
     if not again and (whole := next(filter(_is_whole, old), None)) is not None:
         return Fetched(url, whole)
-    part = folder / f".{key}.{os.getpid()}.part"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        cut = _download(url, part) and _download(url, part)  # once more where it is cut off
-        if cut:
-            raise DataError(
-                f"{url} did not arrive whole, twice: {cut}. Check the connection and the file on "
-                "the server."
-            )
-        path = folder / f"{key}-{file_sha256(part)}-{name}"
-        os.replace(part, path)
+        with part_of(folder / key) as part:
+            cut = _download(url, part) and _download(url, part)  # once more where it is cut off
+            if cut:
+                raise DataError(
+                    f"{url} did not arrive whole, twice: {cut}. Check the connection and the file "
+                    "on the server."
+                )
+            path = folder / f"{key}-{file_sha256(part)}-{name}"
+            put(part, path)
         for other in old:
             if other != path:
                 other.unlink(missing_ok=True)
@@ -101,8 +100,6 @@ def _of_server(url: str, *, again: bool) -> Fetched:
         raise DataError(
             f"{url} could not be fetched: {error}. Check the address and the connection."
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
     return Fetched(url, path)
 
 

@@ -142,8 +142,8 @@ def open_images(
     """The images an address means, labelled with the model's class numbers.
 
     Args:
-        data: a folder (class folders; ``val`` inside it), a parquet file or folder,
-            ``hfds/<data set>[:<config>][@<split>]``, or
+        data: a folder (class folders; ``val`` inside it), also in a ``.zip``, a parquet file or
+            folder, ``hfds/<data set>[:<config>][@<split>]``, or
             ``wds/<folder or pattern of shards>[:<kind of the picture's files>][@<split>]``.
         classes, labels, names: of the `LoadedModel` (names: its ``class_names``).
         limit: number of images, ``None`` = all. sample: the first ones, or evenly over all.

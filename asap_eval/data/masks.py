@@ -1,8 +1,8 @@
 """Photographs with a foreground mask each, and what a mask says of every patch.
 
-A data set is a folder with ``images/`` and ``masks/`` (ECSSD as published: ``ground_truth_mask/``);
-image and mask share their stem. Both are turned upright as their EXIF orientation says, each by its
-own tag.
+A data set is a folder, also in an archive, with ``images/`` and ``masks/`` (ECSSD as published:
+``ground_truth_mask/``); image and mask share their stem. Both are turned upright as their EXIF
+orientation says, each by its own tag.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torchvision.transforms import CenterCrop, InterpolationMode, Normalize, Res
 
 from asap_eval.data.decoding import EXTENSIONS, decode, upright_size
 from asap_eval.errors import BadValueError, DataError
+from asap_eval.files.archive import AnyPath, path_of, relative
 from asap_eval.files.fingerprint import content_of
 
 MASK_FOLDERS = ("masks", "ground_truth_mask")
@@ -44,7 +45,7 @@ class MaskStore:
     """
 
     def __init__(self, data: str) -> None:
-        self.root = Path(data).expanduser()
+        self.root = path_of(data)
         images = _files(self.root / "images", data)
         found = [name for name in MASK_FOLDERS if (self.root / name).is_dir()]
         if len(found) != 1:
@@ -53,7 +54,7 @@ class MaskStore:
                 f"data={data} has {has} of {' and '.join(MASK_FOLDERS)}: put the masks into one of "
                 "them, named as their images (images/0001.jpg, masks/0001.png)."
             )
-        masks: dict[str, Path] = {}
+        masks: dict[str, AnyPath] = {}
         for mask in _files(self.root / found[0], data):
             if (first := masks.setdefault(mask.stem, mask)) is not mask:
                 raise DataError(
@@ -67,7 +68,7 @@ class MaskStore:
                 f"{found[0]}/{Path(missing[0]).stem}.png."
             )
         self.masks = [masks[image.stem] for image in images]
-        self.ids = [image.relative_to(self.root).as_posix() for image in images]
+        self.ids = [relative(image, self.root) for image in images]
         self.labels = [None] * len(images)
         self.notes: list[str] = []
         if other := list(filter(None, map(_other_size, images, self.masks))):
@@ -114,9 +115,9 @@ def _black_and_white(mask: Image.Image) -> Image.Image:
     return mask.convert("L").point(lambda grey: 255 if grey > 127 else 0)
 
 
-def _files(folder: Path, data: str) -> list[Path]:
+def _files(folder: AnyPath, data: str) -> list[AnyPath]:
     try:
-        files = sorted(f for f in folder.iterdir() if f.suffix.lower() in EXTENSIONS)
+        files: list[AnyPath] = sorted(f for f in folder.iterdir() if f.suffix.lower() in EXTENSIONS)
     except OSError as error:
         raise DataError(
             f"data={data} cannot be used: {folder} {error.strerror or error}. This benchmark needs "
@@ -127,7 +128,7 @@ def _files(folder: Path, data: str) -> list[Path]:
     return files
 
 
-def _other_size(image: Path, mask: Path) -> str | None:
+def _other_size(image: AnyPath, mask: AnyPath) -> str | None:
     """What is wrong with the size of a mask; files that cannot be read are found when they are
     measured, and listed.
     """

@@ -1,4 +1,4 @@
-"""Where labelled images lie: class folders, Hugging Face data sets, WebDataset shards.
+"""Where labelled images lie: class folders, also in archives, Hugging Face data sets, shards.
 
 A store knows the id and the label of every image without decoding one, and reads the bytes of any
 image by its place. timm's own data sets skip images they cannot decode (the next one takes their
@@ -7,20 +7,20 @@ place, or none); here every stored image counts, so only timm's readers of addre
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from asap_eval.data.classes import SHOWN, Classes, labelled, numbered, of_numbers
+from asap_eval.data.classes import SHOWN, Classes, Numbered, labelled, numbered, of_numbers
 from asap_eval.data.decoding import EXTENSIONS
 from asap_eval.data.rows import Rows, open_files, open_split
 from asap_eval.data.shard_list import Shard, list_shards
 from asap_eval.data.shards import Part
 from asap_eval.data.splits import of_split
 from asap_eval.errors import DataError
+from asap_eval.files.archive import AnyPath, path_of, relative, walk
 from asap_eval.files.fingerprint import content_of
 
 SPLIT = "validation"
@@ -60,7 +60,8 @@ def open_store(data: str, classes: Classes) -> Store:
     """The store an address means.
 
     Args:
-        data: a folder, a parquet file, ``hfds/<data set>[:<config>][@<split>]`` or
+        data: a folder, also in an archive (`path_of`), a parquet file,
+            ``hfds/<data set>[:<config>][@<split>]`` or
             ``wds/<shards>[:<kind of the picture's files>][@<split>]``.
 
     Raises:
@@ -75,13 +76,16 @@ def open_store(data: str, classes: Classes) -> Store:
         _needed("webdataset", f"data={data}")
         name, picture, split, said = address_parts(rest)
         return _ShardStore(list_shards(name, split, said=said), classes, picture)
-    root = Path(data).expanduser()
+    root = path_of(data)
     if not root.exists():
         raise DataError(
             f"data={data} does not exist. Give a folder of class folders, an ImageNet folder with "
-            "`val`, a parquet file or folder, hfds/<Hugging Face data set> or wds/<shards>."
+            "`val`, a .zip of either, a parquet file or folder, hfds/<Hugging Face data set> or "
+            "wds/<shards>."
         )
-    if root.suffix == ".parquet" or (root.is_dir() and any(root.glob("*.parquet"))):
+    if isinstance(root, Path) and (
+        root.suffix == ".parquet" or (root.is_dir() and any(root.glob("*.parquet")))
+    ):
         _needed("datasets", f"data={data}")
         return _HubStore(open_files(_parquet(root, data)), f"data={data}", classes)
     if root.is_file():
@@ -116,12 +120,13 @@ def _parquet(root: Path, data: str) -> list[Path]:
 
 
 class _FolderStore:
-    """Class folders, or a folder whose `val` holds them; ids are relative to the given folder.
+    """Class folders, or a folder whose `val` holds them; ids are relative to the given folder,
+    which may lie in an archive.
 
     Files that are not images are no samples, and counted; hidden files and folders are neither.
     """
 
-    def __init__(self, root: Path, data: str, classes: Classes) -> None:
+    def __init__(self, root: AnyPath, data: str, classes: Classes) -> None:
         self.root = root
         try:
             inside = [root / name for name in _VAL_FOLDERS if (root / name).is_dir()]
@@ -131,17 +136,11 @@ class _FolderStore:
                 )
             top = inside[0] if inside else root
             folders = _class_folders(top, data)
-            numbers = numbered(
-                [folder.name for folder in folders],
-                classes,
-                f"data={data}",
-                what="class folders",
-                order="sorted",
-            )
+            numbers = _numbers(folders, classes, data)
             files = [
-                (file.relative_to(root).as_posix(), number)
+                (name, number)
                 for folder, number in zip(folders, numbers.numbers, strict=True)
-                for file in _files(folder)
+                for name in _files(folder, root)
             ]
             found = [(name, number) for name, number in files if _is_image(name)]
         except OSError as error:
@@ -164,8 +163,10 @@ class _FolderStore:
         return content_of(self.root / self.ids[place] for place in places)
 
 
-def _class_folders(top: Path, data: str) -> list[Path]:
-    entries = sorted(entry for entry in top.iterdir() if not entry.name.startswith("."))
+def _class_folders(top: AnyPath, data: str) -> list[AnyPath]:
+    entries: list[AnyPath] = sorted(
+        entry for entry in top.iterdir() if not entry.name.startswith(".")
+    )
     folders = [entry for entry in entries if entry.is_dir()]
     loose = [entry for entry in entries if entry.is_file() and _is_image(entry.name)]
     if loose:
@@ -181,6 +182,18 @@ def _class_folders(top: Path, data: str) -> list[Path]:
             what = f"holds no folders, only files such as {entries[0].name}"
         raise DataError(f"data={data} {what}. Class folders with images are needed.")
     return folders
+
+
+def _numbers(folders: Sequence[AnyPath], classes: Classes, data: str) -> Numbered:
+    names = [folder.name for folder in folders]
+    try:
+        return numbered(names, classes, f"data={data}", what="class folders", order="sorted")
+    except DataError as error:
+        # Archives are often made of a folder with that folder inside.
+        if len(folders) == 1 and any(entry.is_dir() for entry in folders[0].iterdir()):
+            hint = f"Its only folder holds folders: data={folders[0]} takes those as classes."
+            raise DataError(f"{error} {hint}") from error
+        raise
 
 
 def _is_image(name: str) -> bool:
@@ -199,16 +212,12 @@ def _not_images(names: Sequence[str], data: str) -> str | None:
     )
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for here, below, files in os.walk(folder, followlinks=True, onerror=_raise):
+def _files(folder: AnyPath, root: AnyPath) -> Iterator[str]:
+    """Paths from the root of all files below a folder, hidden ones left out."""
+    for here, below, files in walk(folder):
         below[:] = [name for name in below if not name.startswith(".")]
-        for name in files:
-            if not name.startswith("."):
-                yield Path(here, name)
-
-
-def _raise(error: OSError) -> None:
-    raise error
+        at = relative(here, root)
+        yield from (f"{at}/{name}" for name in files if not name.startswith("."))
 
 
 class _HubStore:

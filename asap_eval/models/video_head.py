@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from asap_eval.errors import BadValueError, WeightsError
 from asap_eval.files.digests import file_sha256
+from asap_eval.files.tensors import save_tensors
 from asap_eval.models import LoadedModel
 
 
@@ -41,11 +40,15 @@ class Head:
 
 
 def save_head(head: Head, path: Path) -> None:
-    """Write a head: all of it or nothing."""
-    save_whole(
+    """Write a head: all of it or nothing.
+
+    Raises:
+        OSError: the file cannot be written; an older one is then still whole.
+    """
+    save_tensors(
         {"weight": head.weight, "bias": head.bias},
-        {"classes": json.dumps(head.classes), "about": json.dumps(head.about, sort_keys=True)},
         path,
+        {"classes": json.dumps(head.classes), "about": json.dumps(head.about, sort_keys=True)},
     )
 
 
@@ -115,21 +118,6 @@ def check_head(
             f"{given} was trained on other weights ({about.get('backbone_name')}) than "
             f"{encoder.weights.name}: give those as weights=, or train a head for these."
         )
-
-
-def save_whole(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) -> None:
-    """A safetensors file, put in place when it is whole and on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()}, part, dict(metadata)
-        )
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def accuracy(

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from asap_eval.bench.bench import Bench
+from asap_eval.bench.bench import AnyBench
 from asap_eval.bench.first_samples import FirstSamples
 from asap_eval.errors import BudgetError, UnreachableError
 from asap_eval.method import build
@@ -81,7 +81,7 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
 
 
 def evaluated(
-    calibration: Calibration, bench: Bench[Any, Any], job: Job, geometry: Any, rows: Sequence[Row]
+    calibration: Calibration, bench: AnyBench, job: Job, geometry: object, rows: Sequence[Row]
 ) -> None:
     """Add what the knob came to on the evaluated images, with its 95 % interval; one has none."""
     assert job.budget is not None
@@ -92,7 +92,7 @@ def evaluated(
 
 
 def _spent(
-    ready: Prepared, batches: Sequence[Any], params: Mapping[str, Any], knob: float
+    ready: Prepared, batches: Sequence[object], params: Mapping[str, Any], knob: float
 ) -> list[float]:
     """What the budget counts of every calibration image, at options and a knob."""
     job = ready.job

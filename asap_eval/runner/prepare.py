@@ -6,12 +6,13 @@ import dataclasses
 import gc
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from asap_eval.bench.bench import Bench, Samples, bench_class, build_bench
+from asap_eval.bench.bench import AnyBench, Loaded, Samples, bench_class, build_bench
 from asap_eval.errors import BadValueError, BudgetError, DataError, UnsupportedModelError
 from asap_eval.hosts import install
 from asap_eval.method import Batch, Reducer, build, method_class
@@ -25,7 +26,7 @@ from asap_eval.runner.versions import computing
 EXAMPLE = "example"
 """``data=example``: the images that come with the package."""
 
-_kept: dict[tuple[Any, ...], Any] = {}
+_kept: dict[tuple[object, ...], Loaded] = {}
 """The model that was loaded last."""
 
 
@@ -42,10 +43,10 @@ class Prepared:
     """
 
     job: Job
-    bench: Bench[Any, Any]
-    loaded: Any
+    bench: AnyBench
+    loaded: Loaded
     samples: Samples
-    geometry: Any
+    geometry: object
     sources: str
     content: str
     searched: str | None
@@ -70,14 +71,14 @@ class Prepared:
 
     def batch(self) -> Batch:
         """A batch of this model, for what a method checks before any image is seen."""
-        seen = self.bench.seen(self.geometry, method_class(self.job.method))
+        part = self.bench.acts_in(self.geometry, method_class(self.job.method))
         return Batch(
             count=1,
-            tokens=seen.tokens,
-            prefix=seen.prefix,
-            depth=seen.depth,
-            has_cls=seen.has_cls,
-            grid=seen.grid,
+            tokens=part.tokens,
+            prefix=part.prefix,
+            depth=part.depth,
+            has_cls=part.has_cls,
+            grid=part.grid,
             seed=self.job.seed,
             device=torch.device("cpu"),
             id_of=lambda _: "",
@@ -111,7 +112,7 @@ def prepare(job: Job) -> Prepared:
     return ready
 
 
-def checked(job: Job) -> tuple[Bench[Any, Any], Reducer]:
+def checked(job: Job) -> tuple[AnyBench, Reducer]:
     """Benchmark and method of a job, which fit each other; nothing is opened.
 
     Raises:
@@ -132,7 +133,7 @@ def spec_of(job: Job) -> ModelSpec:
     return ModelSpec(job.model, **job.model_params)
 
 
-def load(job: Job) -> Any:
+def load(job: Job) -> Loaded:
     """The model of a job, of the kind its benchmark takes.
 
     The latest one is kept, since the rows of a table mostly share it, and let go before another is
@@ -144,7 +145,7 @@ def load(job: Job) -> Any:
         _kept.clear()
         _free_memory()
         model = spec_of(job) if job.model_params else job.model
-        take = load_vlm if vlm else load_model
+        take: Callable[..., Loaded] = load_vlm if vlm else load_model
         _kept[named] = take(model, weights=job.weights, device=job.device, dtype=job.dtype)
     return _kept[named]
 
@@ -158,10 +159,10 @@ def _free_memory() -> None:
 
 def data_address(job: Job) -> str:
     """The folder or address behind ``data=``."""
-    return str(PACKAGE / "example" / "images") if job.data == EXAMPLE else job.data
+    return str(PACKAGE / "example" / "digits.zip" / "images") if job.data == EXAMPLE else job.data
 
 
-def _prepared(job: Job, bench: Bench[Any, Any], loaded: Any, samples: Samples) -> Prepared:
+def _prepared(job: Job, bench: AnyBench, loaded: Loaded, samples: Samples) -> Prepared:
     reducer = _reducer(job)
     sources = sources_digest(_modules(job))
     resolved = _resolved(job, reducer, bench, loaded)
@@ -200,7 +201,7 @@ def _reducer(job: Job) -> Reducer:
     return build(job.method, k=job.k if given is None else given, **params)
 
 
-def _resolved(job: Job, reducer: Reducer, bench: Bench[Any, Any], loaded: Any) -> Job:
+def _resolved(job: Job, reducer: Reducer, bench: AnyBench, loaded: Loaded) -> Job:
     """The job with every default filled in, so that equal runs are equal jobs."""
     values = _values(reducer)
     knob = reducer.card.knob
@@ -218,12 +219,12 @@ def _resolved(job: Job, reducer: Reducer, bench: Bench[Any, Any], loaded: Any) -
     )
 
 
-def _values(built: Reducer | Bench[Any, Any]) -> dict[str, Any]:
+def _values(built: Reducer | AnyBench) -> dict[str, Any]:
     """Every option of a method or benchmark with its value."""
     return {name: getattr(built, name) for name, _, _ in options(type(built))}
 
 
-def _check_place(job: Job, bench: Bench[Any, Any]) -> None:
+def _check_place(job: Job, bench: AnyBench) -> None:
     """Refuse what a classifier cannot show: its head reads the tower's tokens itself."""
     cls = method_class(job.method)
     if bench.accuracy and not bench.vlm and (cls.site == "output" or cls.tower == "language"):
@@ -234,7 +235,7 @@ def _check_place(job: Job, bench: Bench[Any, Any]) -> None:
         )
 
 
-def _check_budget(job: Job, bench: Bench[Any, Any]) -> None:
+def _check_budget(job: Job, bench: AnyBench) -> None:
     if job.budget is None:
         return
     if reason := bench.budgets.get(job.budget.kind):

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import Compose, Normalize
 
-from asap_eval.bench.patches import as_seen
+from asap_eval.bench.patches import as_pictures
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import install
 from asap_eval.hosts.tiles import tiles_of
@@ -141,4 +141,4 @@ def _names(vlm: LoadedVlm, given: Mapping[str, Any]) -> list[str]:
 def _images(vlm: LoadedVlm, pixels: Tensor, crops: int) -> list[Image.Image]:
     images = vlm.processor.image_processor
     transform = Compose([Normalize(images.image_mean, images.image_std)])
-    return as_seen(pixels.flatten(0, -4)[:crops].float().cpu(), transform)
+    return as_pictures(pixels.flatten(0, -4)[:crops].float().cpu(), transform)

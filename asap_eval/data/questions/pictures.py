@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -15,6 +14,7 @@ from asap_eval.data.questions.documents import decoded
 from asap_eval.data.questions.question_set import Asked, QuestionSet, Sample
 from asap_eval.data.questions.tasks import Task
 from asap_eval.errors import BadValueError, DataError
+from asap_eval.files.archive import AnyPath, path_of, relative
 from asap_eval.files.fingerprint import content_of
 
 NEW_TOKENS = 16
@@ -26,8 +26,8 @@ class Pictures:
     """The pictures below a folder in sorted order, as documents without an answer."""
 
     task: Task
-    files: list[Path]
-    root: Path
+    files: list[AnyPath]
+    root: AnyPath
 
     def __len__(self) -> int:
         return len(self.files)
@@ -43,7 +43,7 @@ class Pictures:
 
     def text(self, place: int) -> dict[str, Any]:
         """One document: the picture's path below the folder."""
-        return {"path": self.files[place].relative_to(self.root).as_posix()}
+        return {"path": relative(self.files[place], self.root)}
 
     def picture(self, place: int) -> Image.Image:
         """One picture in RGB, upright; `DataError` where it cannot be read or decoded."""
@@ -89,12 +89,14 @@ def open_pictures(
     Raises:
         DataError: no folder, or none with pictures. BadValueError: more than there are.
     """
-    root = Path(data).expanduser()
+    root = path_of(data)
     if not root.is_dir():
         raise DataError(
             f"data={data} is no folder; bench.question= is asked of a folder's pictures."
         )
-    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in EXTENSIONS)
+    files: list[AnyPath] = sorted(
+        file for file in root.rglob("*") if file.suffix.lower() in EXTENSIONS
+    )
     if not files:
         raise DataError(f"data={data} holds no pictures ({', '.join(EXTENSIONS)}).")
     if limit is not None and limit > len(files):

@@ -6,7 +6,6 @@ What a split is made of is noted beside what `datasets` prepares: later runs nee
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from typing import Any
 
 from asap_eval.data.rows.recipe import Recipe, Rows, builder_of, named_splits, recipe_of
 from asap_eval.errors import DataError, first_line
+from asap_eval.files.placed import placed
 from asap_eval.hub import errors as hub
 from asap_eval.hub.files import fetch, parts_of
 
@@ -147,10 +147,8 @@ class _Note:
 
     def write(self, recipe: Recipe, commit: str) -> None:
         text = json.dumps({"commit": commit, "recipe": asdict(recipe)}, indent=1)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        whole = self.path.with_suffix(f".{os.getpid()}.part")
-        whole.write_text(text, encoding="utf-8")
-        os.replace(whole, self.path)
+        with placed(self.path) as part:
+            part.write_text(text, encoding="utf-8")
 
     def read(self) -> tuple[Recipe, str] | None:
         """The recipe and its commit; None where nothing is noted, or its files are gone."""

@@ -108,7 +108,7 @@ def ready(job: Job, recipe: Recipe, results: Path) -> Training:
     if not job.data:
         raise BadValueError("data is missing: give a folder with train and val videos.")
     bench.sampling  # noqa: B018 - raises
-    loaded = bench.adapted(load(job))
+    loaded = bench.adapted(cast(LoadedModel, load(job)))
     geometry_of(loaded.model)  # raises
     train, val, classes = bench.training_sets(job.data)
     content = {"train": train.content(), "val": val.content()}
