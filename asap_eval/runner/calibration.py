@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from asap_eval.bench.bench import AnyBench
@@ -44,17 +45,14 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
     )
     with bar(f"budget {job.method}", None) as advance:
 
-        def quantity(knob: float) -> float:
-            return measured(job.params, knob)
-
-        def measured(params: Mapping[str, Any], knob: float) -> float:
+        def quantity(params: Mapping[str, Any], knob: float) -> float:
             values = _spent(ready, batches, params, knob)
             advance(1)
             return sum(values) / len(values)
 
         try:
             found = search(
-                quantity,
+                partial(quantity, job.params),
                 reducer.knob_range(ready.batch()),
                 job.budget.target,
                 whole=whole_knob(reducer),
@@ -63,7 +61,7 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
                 unit=unit,
             )
         except UnreachableError as error:
-            wider = advice(job.method, job.params, ready.batch(), measured, job.budget.target, unit)
+            wider = advice(job.method, job.params, ready.batch(), quantity, job.budget.target, unit)
             raise UnreachableError(f"{error} {wider}".rstrip()) from error
     say(f"Found {name}={found.knob:.6g}: {found.reached:.2f} {what}.")
     if found.note:
