@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 from rich.console import Console
 
 from asap_eval.bench.bench import benches
-from asap_eval.cli.authors import ABOUT, entries, known_models
+from asap_eval.cli import authors, measured
+from asap_eval.cli.entries import Kind, entries, known_models
 from asap_eval.errors import AsapEvalError
 from asap_eval.method import Reducer, methods
 from asap_eval.models import model_specs
@@ -109,14 +110,29 @@ def benchmarks_table() -> Table:
 
 
 def settings_table() -> Table:
-    """Every entry of ``settings=authors``."""
+    """Every entry of ``settings=measured``, which is the default, and of ``settings=authors``."""
     rows = []
-    for model in known_models():
-        for method, entry in entries(model).items():
-            given = [f"{option}={value}" for option, value in entry.items() if option not in ABOUT]
-            lost = [f"{option} unknown" for option in entry.get("unknown", ())]
-            rows.append([model, method, ", ".join(given + lost), entry["source"]])
-    return Table("Authors' settings", ["model", "method", "settings=authors", "source"], rows)
+    for model, method, entry in _entries(measured.KIND):
+        given = [f"{option}={value}" for option, value in entry.items()
+                 if option not in measured.ABOUT]  # fmt: skip
+        source = f"{entry['result']} · {entry['images']} · {entry['command']}"
+        rows.append([model, method, measured.KIND, ", ".join(given), source])
+    for model, method, entry in _entries(authors.KIND):
+        given = [f"{option}={value}" for option, value in entry.items()
+                 if option not in authors.ABOUT]  # fmt: skip
+        lost = [f"{option} unknown" for option in entry.get("unknown", ())]
+        rows.append([model, method, authors.KIND, ", ".join(given + lost), entry["source"]])
+    heads = ["model", "method", "settings=", "options", "source"]
+    note = (
+        "measured is the default of asap-eval; the command line wins, settings=none takes neither."
+    )
+    return Table("Settings", heads, rows, [note])
+
+
+def _entries(kind: Kind) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for model in known_models(kind):
+        for method, entry in entries(kind, model).items():
+            yield model, method, entry
 
 
 TABLES: dict[str, Callable[[], Table]] = {
@@ -173,9 +189,9 @@ def filled(file: Path, name: str, tables: Sequence[Table]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "asap-eval-ls",
-        description="What there is to run: models, methods, benchmarks, the settings that "
-        "methods' authors used, and which of timm's models the hosts run. Without an argument all "
-        "lists but the last.",
+        description="What there is to run: models, methods, benchmarks, settings per model "
+        "(measured here, or of a method's authors), and which of timm's models the hosts run. "
+        "Without an argument all lists but the last.",
     )
     parser.add_argument(
         "what", nargs="?", choices=tuple(TABLES), help="one list; all but hosts if left out"

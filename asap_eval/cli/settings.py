@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from asap_eval.bench.bench import bench_class
-from asap_eval.cli.authors import KIND, fill
+from asap_eval.cli import authors, measured
 from asap_eval.cli.groups import TIMM
 from asap_eval.errors import BadValueError, unknown
 from asap_eval.experiment.file import FILE
@@ -60,7 +60,7 @@ class Settings:
         job: what decides the numbers. results: folder of the records. workers: processes that
             load images. force: run again what is done. plan: only say what would run.
         config: the resolved configuration, for the record. recipe: how to train a head instead of
-            measuring; None with stage=eval.
+            measuring; None with stage=eval. notes: what was chosen for the user, a line each.
     """
 
     job: Job
@@ -70,6 +70,7 @@ class Settings:
     plan: bool
     config: dict[str, Any]
     recipe: Recipe | None = None
+    notes: tuple[str, ...] = ()
 
 
 def settings_of(
@@ -108,10 +109,15 @@ def settings_of(
             f"k={word} and method.{knob}={params[knob]} both set the knob: drop one."
         )
     budget = _budget(plain["budget"], keys.target)
-    if (plain["settings"] or {}).get("kind") == KIND:
-        found, options = fill(spec.name, name, given, budget=budget is not None)
+    notes, kind = (), (plain["settings"] or {}).get("kind")
+    if kind == authors.KIND:
+        found, options = authors.fill(spec.name, name, given, budget=budget is not None)
         keys.k = keys.k if found is None else float(found)
         params.update(options)
+    elif kind == measured.KIND and (taken := measured.taken(spec.name, name, given)).options:
+        params.update(taken.options)
+        notes = (measured.note(spec.name, name, taken),)
+        plain["settings"].update(took=taken.options, file=taken.file)
     _one_of("sample", keys.sample, Job)
     _one_of("macs_convention", keys.macs_convention, Job)
     return Settings(
@@ -149,6 +155,7 @@ def settings_of(
         plan=keys.plan,
         config={key: value for key, value in plain.items() if key not in FILE},
         recipe=_recipe(keys.stage, plain["train"] or {}),
+        notes=notes,
     )
 
 
