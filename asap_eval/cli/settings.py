@@ -109,7 +109,8 @@ def settings_of(
             f"k={word} and method.{knob}={params[knob]} both set the knob: drop one."
         )
     budget = _budget(plain["budget"], keys.target)
-    notes, kind = (), (plain["settings"] or {}).get("kind")
+    notes: tuple[str, ...] = ()
+    kind = (plain["settings"] or {}).get("kind")
     if kind == authors.KIND:
         found, options = authors.fill(spec.name, name, given, budget=budget is not None)
         keys.k = keys.k if found is None else float(found)
