@@ -20,7 +20,7 @@ position ids.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, Literal, TypeVar
@@ -31,6 +31,7 @@ from torch import Tensor
 from asap_eval.errors import AsapEvalError, BadValueError, unknown
 from asap_eval.options import checked, options
 from asap_eval.packing import Crops
+from asap_eval.registry import METHODS
 from asap_eval.tokens import Reduction
 
 Site = Literal["input", "before", "between", "after", "output"]
@@ -325,32 +326,27 @@ class Reducer:
 
 
 M = TypeVar("M", bound=type[Reducer])
-_METHODS: dict[str, type[Reducer]] = {}
 
 
 def register(name: str, card: Card) -> Callable[[M], M]:
     """Class decorator: the method becomes ``method=<name>`` everywhere."""
 
     def add(cls: M) -> M:
-        if name in _METHODS:
-            raise AsapEvalError(f"Two methods are called '{name}'.")
+        METHODS.add(name, cls)
         cls.name, cls.card = name, card
-        _METHODS[name] = cls
         return cls
 
     return add
 
 
 def methods() -> dict[str, type[Reducer]]:
-    """All registered methods by name."""
-    return dict(sorted(_METHODS.items()))
+    """All methods by name."""
+    return METHODS.all()
 
 
 def method_class(name: str) -> type[Reducer]:
     """The class of a method; near names are suggested where there is none."""
-    if name not in _METHODS:
-        raise unknown("method", name, _METHODS)
-    return _METHODS[name]
+    return METHODS.get(name)
 
 
 def build(name: str, *, k: float | str | None = None, **params: Any) -> Reducer:
@@ -369,3 +365,16 @@ def build(name: str, *, k: float | str | None = None, **params: Any) -> Reducer:
             raise unknown(f"option of method '{name}'", option, known)
         params[option] = checked(f"{name}.{option}", value, known[option])
     return cls(**params)
+
+
+def build_from(name: str, params: Mapping[str, Any], k: float | None = None) -> Reducer:
+    """`build` from options that somebody wrote down, ``k`` perhaps among them.
+
+    Raises:
+        BadValueError: two values for ``k``, or what `build` refuses.
+    """
+    others = dict(params)
+    given = others.pop("k", None)
+    if given is not None and k is not None and given != k:
+        raise BadValueError(f"k={k:g} and method.k={given} both set the knob: drop one.")
+    return build(name, k=k if given is None else given, **others)

@@ -1,4 +1,4 @@
-"""How long the paper's tables take from a large folder: makes records, times `asap-report all`.
+"""How long the paper's tables take from a large folder: `asap-eval report all` on made records.
 
     python benchmarks/report_scale.py --records 5000
 
@@ -17,12 +17,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from asap_eval.cli.report import main as report
 from asap_eval.experiment import load
 from asap_eval.method import build, options
 from asap_eval.paper import TABLES, paper_table
 from asap_eval.paths import conf_dir
 from asap_eval.record import Budget, RunRecord, read_records, write_record
-from asap_eval.report.cli import main as report
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "deit_tiny"
 TORN = 100
@@ -106,7 +106,7 @@ def main() -> None:
             took = time.perf_counter() - start
             skipped = errors.getvalue().count("skipped:")
             print(
-                f"asap-report {words[0]}: {took:.1f} s, exit {code}, {skipped} files skipped, "
+                f"asap-eval report {words[0]}: {took:.1f} s, exit {code}, {skipped} files skipped, "
                 f"{len(out.getvalue())} characters"
             )
 

@@ -11,13 +11,14 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from pictures import picture_folder
+from sheets import texts
 from torch import Tensor
 
-from asap_eval.bench import bench as registry
-from asap_eval.bench.bench import benches, build_bench
+from asap_eval.bench.bench import Bench, benches, build_bench, register
 from asap_eval.bench.image_bench import ImageBench
 from asap_eval.bench.imagenet import ImageNet
-from asap_eval.data.images import ImageBatch, ImageSet, Sample, open_images
+from asap_eval.data.images import ImageBatch, ImageSet, open_images
+from asap_eval.data.subset import Sample
 from asap_eval.errors import BadValueError, DataError, UnknownNameError
 from asap_eval.hosts import Geometry
 from asap_eval.method import Reducer
@@ -26,10 +27,10 @@ from asap_eval.options import options
 from asap_eval.paths import conf_dir
 from asap_eval.record import Budget, Job, job_key, read_record
 from asap_eval.record.journal import Row
-from asap_eval.report.table import overview
+from asap_eval.registry import BENCHES
+from asap_eval.report.layouts.overview import overview
 from asap_eval.runner import run
-from asap_eval.runner.prepare import _modules
-from asap_eval.runner.sources import _closure
+from asap_eval.runner.sources import _closure, entry_modules
 from asap_eval.timing import speed
 from asap_eval.trace import Trace
 
@@ -66,8 +67,8 @@ class Brightness(ImageBench):
 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
-    monkeypatch.setattr(registry, "_BENCHES", dict(benches()))
-    registry.register("brightness", "for this test")(Brightness)
+    monkeypatch.setattr(BENCHES, "classes", BENCHES.all())
+    register("brightness", "for this test")(Brightness)
     data = picture_folder(tmp_path / "data", each=2)
     return Job(
         "test_vit", weights="random", data=str(data), batch_size=4, bench="brightness",
@@ -91,7 +92,7 @@ def test_a_benchmark_without_accuracy_is_one_class(job: Job, tmp_path: Path) -> 
     assert len(list((tmp_path / "results").glob("*.json"))) == 1
     (table,) = overview([record])
     assert "scale=1.0" in table.title
-    assert "6 (1 failed)" in table.rows[0]
+    assert "6 (1 failed)" in texts(table)[0]
 
     doubled = dataclasses.replace(job, bench_params={"scale": 2})
     other = run(doubled, results=tmp_path / "results").record
@@ -142,7 +143,7 @@ def test_every_benchmark_has_its_options_in_the_configuration() -> None:
 
 def test_the_contract_says_what_a_benchmark_gets() -> None:
     """Types that are erased let an author guess; the registry alone erases them."""
-    for _, function in inspect.getmembers(registry.Bench, inspect.isfunction):
+    for _, function in inspect.getmembers(Bench, inspect.isfunction):
         given = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
         assert not [name for name, hint in given.items() if "Any" in hint], function.__name__
 
@@ -151,7 +152,7 @@ def test_the_contract_says_what_a_benchmark_gets() -> None:
 def test_a_jobs_sources_hold_no_other_benchmark(budget: Budget | None) -> None:
     files = {name: cls.__module__ for name, cls in benches().items()}
     for name, module in files.items():
-        found = _closure(_modules(Job("deit_tiny", "random", bench=name, budget=budget)))
+        found = _closure(entry_modules(Job("deit_tiny", "random", bench=name, budget=budget)))
         assert {module} == set(found) & set(files.values())
 
 

@@ -16,16 +16,16 @@ from timm.data import ImageNetInfo
 from timm.models import create_model
 
 from asap_eval.cli import main
+from asap_eval.data.address import address_parts
 from asap_eval.data.classes import Classes, labelled, numbered
 from asap_eval.data.images import open_images
-from asap_eval.data.stores import address_parts
 from asap_eval.errors import BadValueError, DataError, WeightsError
 from asap_eval.files.archive import path_of
 from asap_eval.models import ModelSpec, load_model
 from asap_eval.models.class_names import given_names
 from asap_eval.paths import PACKAGE
 from asap_eval.record import read_record
-from asap_eval.report.table import overview
+from asap_eval.report.layouts.overview import overview
 
 NAMES = ("cat", "dog", "old_crow")
 DIGITS = path_of(str(PACKAGE / "example" / "digits.zip" / "images"))
@@ -253,7 +253,7 @@ def test_a_data_set_in_another_order_scores_as_its_folders(
     assert len(notes) == (kind == "numbers")
     for note in notes:  # said while it runs, and below the table
         assert f"note: {note}" in taken.err.replace("\n", " ")
-        assert note in overview([record])[0].notes
+        assert note in overview([record])[0].notes()
 
 
 def test_shards_name_their_classes_or_say_that_they_do_not(tmp_path: Path) -> None:

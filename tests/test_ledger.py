@@ -17,6 +17,7 @@ import tiny
 import torch
 from flops import counting
 from project import ROOT
+from sheets import texts
 from timm.layers import Attention, AttentionPoolLatent, HybridEmbed, Mlp, PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -62,16 +63,16 @@ def test_ledger_covers_timms_list() -> None:
 
 
 def test_ledger_refusals_are_documented() -> None:
-    """docs/hosts.md is what `asap-eval-ls hosts` prints; of another release of timm, the names that
+    """docs/hosts.md is what `asap-eval ls hosts` prints; of another release of timm, the names that
     both know stand in the same row."""
     text = (ROOT / "docs" / "hosts.md").read_text(encoding="utf-8")
     documented = _by_name(line.strip("| ").split(" | ") for line in text.splitlines())
-    found = _by_name(hosts_table().rows)
+    found = _by_name(texts(hosts_table()))
     both = documented.keys() & found.keys()
     assert len(both) >= 150
     assert {name: documented[name] for name in both} == {name: found[name] for name in both}
     if f"timm {timm.__version__} " in text:
-        assert documented == found, "run: asap-eval-ls hosts --into docs/hosts.md"
+        assert documented == found, "run: asap-eval ls hosts --into docs/hosts.md"
 
 
 def _by_name(rows: Any) -> dict[str, tuple[str, str]]:

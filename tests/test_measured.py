@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 from pictures import picture_folder
 
 from asap_eval.cli import main
+from asap_eval.cli.compose import composed
 from asap_eval.cli.entries import entries, known_models
-from asap_eval.cli.groups import register_choices
 from asap_eval.cli.ls import main as ls
 from asap_eval.cli.measured import ABOUT, KIND, Taken, taken
 from asap_eval.cli.overrides import keys_of
@@ -19,7 +18,6 @@ from asap_eval.cli.settings import Settings, settings_of
 from asap_eval.method import build, method_class
 from asap_eval.models import model_specs
 from asap_eval.options import options
-from asap_eval.paths import conf_dir
 from asap_eval.record import read_records
 
 ENTRIES = [
@@ -31,12 +29,9 @@ ENTRIES = [
 TAU = entries(KIND, "deit_tiny")["asap"]["tau"]
 
 
-def composed(*overrides: str) -> Settings:
-    register_choices()
-    given = [*overrides, "data=x"]
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose("config", given, return_hydra_config=True)
-    return settings_of(config, config.hydra.runtime.choices, keys_of(given))
+def read(*overrides: str) -> Settings:
+    made = composed([*overrides, "data=x"])
+    return settings_of(made.config, made.choices, keys_of(made.overrides))
 
 
 @pytest.mark.parametrize(("model", "method", "entry"), ENTRIES)
@@ -55,7 +50,7 @@ def test_an_entry_fits_and_says_where_it_was_measured(
 
 
 def test_it_is_the_default_and_is_said() -> None:
-    found = composed("model=deit_tiny", "method=asap")
+    found = read("model=deit_tiny", "method=asap")
     assert found.job.params["tau"] == TAU
     assert f"method.tau={TAU}, measured on deit_tiny (conf/settings/measured" in found.notes[0]
     assert found.config["settings"] == {
@@ -76,14 +71,14 @@ def test_it_is_the_default_and_is_said() -> None:
     ],
 )
 def test_what_is_given_wins(overrides: list[str], tau: float) -> None:
-    found = composed(*overrides, "method=asap")
+    found = read(*overrides, "method=asap")
     assert found.job.params["tau"] == tau
     assert found.notes == ()
 
 
 def test_it_stands_beside_knob_and_budget() -> None:
-    assert composed("model=deit_tiny", "method=asap", "k=2").job.params["tau"] == TAU
-    budget = composed("model=deit_tiny", "method=asap", "budget=macs", "target=-35")
+    assert read("model=deit_tiny", "method=asap", "k=2").job.params["tau"] == TAU
+    budget = read("model=deit_tiny", "method=asap", "budget=macs", "target=-35")
     assert (budget.job.params["tau"], budget.job.k) == (TAU, None)
     assert taken("deit_tiny", "random", ()) == taken("deit_tiny", "none", ()) == Taken()
 

@@ -1,4 +1,4 @@
-"""The page of ``asap-report html`` in a real browser, and what makes it safe to open."""
+"""The page of ``asap-eval report html`` in a real browser, and what makes it safe to open."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from PIL import Image
 from records import baseline, make, put
 
 from asap_eval import record as rec
-from asap_eval.report.cli import main
-from asap_eval.report.document import Cell
+from asap_eval.cli.report import main
 from asap_eval.report.page.html import order, slug
+from asap_eval.report.sheet import Cell
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

@@ -12,15 +12,14 @@ import pytest
 from paper_records import GOLDEN, TABLES, name, records, report, resolved, row
 from records import make, put
 
+from asap_eval.cli.report import main
 from asap_eval.experiment import bench_defaults
 from asap_eval.paper import TABLES as ALL_TABLES
 from asap_eval.paper import paper_table
 from asap_eval.record import RunRecord, write_record
-from asap_eval.report.cli import main
-from asap_eval.report.document import Cell, Head, Line, Sheet
-from asap_eval.report.paper_command import table_sheet
-from asap_eval.report.paper_sheet import portable
-from asap_eval.report.sheet_text import ENDINGS, FORMATS
+from asap_eval.report.paper.sheets import portable, table_sheet
+from asap_eval.report.sheet import Cell, Head, Line, Sheet
+from asap_eval.report.text import ENDINGS, FORMATS
 
 
 @pytest.fixture
@@ -177,9 +176,9 @@ def test_what_is_no_record_is_reported_and_skipped(
         (["table=12"], "Unknown table of the paper '12'"),
         (["tabel=1"], "Did you mean table?"),
         (["table=1", "format=pdf"], "Unknown format 'pdf'"),
-        (["table=1", "more"], "'more' is no key=value"),
+        (["table=1", "more"], "'more' has no key"),
         (["table=1", "table=2"], "table is given twice"),
-        (["results=results"], "Which table?"),
+        (["results=nowhere"], "No folder nowhere"),
         (["table=1", "results=nowhere"], "No folder nowhere"),
     ],
 )

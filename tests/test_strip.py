@@ -12,8 +12,8 @@ from PIL import Image
 from asap_eval.cli.crops import crop_maps
 from asap_eval.cli.strip import keep_maps, main
 from asap_eval.errors import BadValueError
-from asap_eval.report.keep_map import DROPPED, KEPT, POOLED, RED, KeepMap
-from asap_eval.report.strip import save_animated, strip
+from asap_eval.report.pictures.keep_map import DROPPED, KEPT, POOLED, RED, KeepMap
+from asap_eval.report.pictures.strip import save_animated, strip
 
 
 def mean(image: Image.Image, row: int, column: int) -> np.ndarray:
@@ -65,15 +65,16 @@ def test_command_writes_both_pictures(tmp_path: Path, capsys: pytest.CaptureFixt
     given = [str(video), "--model", "digits_vit", "--k", "2.5", "--frames", "3"]
     pictures = [tmp_path / "o" / "s.png", tmp_path / "o" / "s.gif"]
     given += ["--out", str(pictures[0]), "--animate", str(pictures[1])]
-    assert main([*given, "--option", "reduce=prune", "--side", "90"]) == 0
+    assert main([*given, "method.reduce=prune", "--side", "90"]) == 0
     assert capsys.readouterr().out.splitlines() == [str(path) for path in pictures]
     with Image.open(pictures[0]) as sheet, Image.open(pictures[1]) as moving:
         assert sheet.size == (3 * 90 + 12, 14 + 2 * 90 + 6)
         assert moving.size == (90, sheet.height)
         assert getattr(moving, "n_frames", 1) == 3
-    refused = [(["--option", "x"], "name=value"), (["--method", "asab"], "asap")]
+    refused = [(["method.reduc=x"], "Did you mean reduce"), (["--method", "asab"], "asap")]
+    refused += [(["method.k=3"], "k=2.5 and method.k=3 both set the knob")]
     for bad, says in [*refused, (["--side", "0"], "pixels >= 1")]:
-        assert main([*given, *bad]) == 1
+        assert main([*given, *bad]) == 2
         assert says in capsys.readouterr().err
     with pytest.raises(BadValueError, match=r"\.gif"):
         save_animated([], tmp_path / "a.jpg")

@@ -28,8 +28,7 @@ ELSEWHERE = {
     "files/placed.py": "the one writer",
     "record/journal.py Journal.resume": "cuts a torn end off what it appends to",
     "record/journal.py Journal.append": "appends, and syncs each batch",
-    "data/fetched.py _download": "writes the part that its caller puts in place",
-    "report/": "its own writer, until its rooms are in order",
+    "data/shards/fetched.py _download": "writes the part that its caller puts in place",
 }
 """What may write by itself, and why: a room, a file, or a function of it."""
 
@@ -101,10 +100,16 @@ class Writing(ast.NodeVisitor):
             return "O_RDONLY" not in ast.unparse(node)
         if last == "open":
             return any(map(_is_writing, (*node.args, *(word.value for word in node.keywords))))
+        if last == "to_csv" and not node.args and "path_or_buf" not in _keywords(node):
+            return False  # pandas gives the text
         return last in WRITERS or name in SAVED or (self._draws and last in PICTURES)
 
     def _add(self, node: ast.AST) -> None:
         self.found.append((".".join(self._within), ast.unparse(node)))
+
+
+def _keywords(node: ast.Call) -> set[str | None]:
+    return {word.arg for word in node.keywords}
 
 
 def _imported(tree: ast.AST) -> Iterator[str]:
@@ -144,6 +149,7 @@ def _is_writing(value: ast.expr) -> bool:
         "open(a, 'w')", "open(a, mode='xb')", "a.open('r+')", "a.open('ab', buffering=0)",
         "gzip.open(a, 'wb')", "os.open(a, os.O_WRONLY | os.O_CREAT)", "torch.save(a, b)",
         "save_file(a, b)", "safetensors.torch.save_file(a, b)", "a.to_parquet(b)",
+        "a.to_csv(b)", "a.to_csv(path_or_buf=b)",
         "import PIL\na.save(b)", "from matplotlib.figure import Figure\na.savefig(b)",
         "with placed(a) as part:\n part.rename(a)", "with placed(a) as part:\n a.write_text(b)",
         "with TemporaryDirectory() as a:\n Path(a).write_text(b)",
@@ -160,6 +166,7 @@ def test_a_writer_is_seen(line: str) -> None:
         "a.replace('x', 'y')", "replace(a, b=1)", "when.replace(year=1)", "dataclasses.replace(a)",
         "open(a)", "open(a, 'rb')", "a.open()", "a.open('rb')", "Image.open(a)",
         "bench.open(a, loaded, limit=1)", "os.open(a, os.O_RDONLY)", "state.save(a, b)",
+        "a.to_csv(index=False)",
         "with placed(a) as part:\n part.write_text(b)",
         "with placed(a) as part, part.open('w') as file:\n json.dump(b, file)",
         "with placed(a) as part:\n torch.save(b, part)",

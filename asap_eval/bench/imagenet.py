@@ -11,7 +11,8 @@ from torch import Tensor
 from asap_eval.bench.accuracy import accuracy
 from asap_eval.bench.bench import register
 from asap_eval.bench.image_bench import ImageBench
-from asap_eval.data.images import ImageBatch, ImageSet, Sample, images_of
+from asap_eval.data.images import ImageBatch, ImageSet, images_of
+from asap_eval.data.subset import Sample
 from asap_eval.models import LoadedModel
 from asap_eval.record import Metrics
 from asap_eval.record.journal import Row

@@ -28,11 +28,9 @@ from torch import Tensor
 from asap_eval.bench.bench import register
 from asap_eval.bench.image_bench import ImageBench
 from asap_eval.bench.patches import FATES, as_pictures, fates_of
-from asap_eval.data.decoding import EXTENSIONS
-from asap_eval.data.images import ImageBatch, ImageSet, Sample, chosen_images
-from asap_eval.errors import DataError
-from asap_eval.files.archive import path_of, relative
-from asap_eval.files.fingerprint import content_of
+from asap_eval.data.folders import LooseStore
+from asap_eval.data.images import ImageBatch, ImageSet, chosen_images
+from asap_eval.data.subset import Sample
 from asap_eval.files.placed import placed
 from asap_eval.hosts import Geometry
 from asap_eval.models import LoadedModel
@@ -107,33 +105,6 @@ class KeepMaps(ImageBench):
             with placed(self._inputs / name) as part:
                 part.write_bytes(content.getbuffer())
         return name
-
-
-class LooseStore:
-    """Every image below a folder, also of an archive, in sorted order, without labels; ids are
-    relative to it.
-
-    Raises:
-        DataError: there is no such folder, or no image in it.
-    """
-
-    def __init__(self, data: str) -> None:
-        self.root = path_of(data)
-        if not self.root.is_dir():
-            raise DataError(f"data={data} is no folder: give one that holds images, at any depth.")
-        files = (f for f in self.root.rglob("*") if f.suffix.lower() in EXTENSIONS)
-        self.ids = sorted(relative(f, self.root) for f in files if f.is_file())
-        self.labels = [None] * len(self.ids)
-        self.notes: list[str] = []
-        if not self.ids:
-            raise DataError(f"data={data}: there is no image ({', '.join(EXTENSIONS)}) in it.")
-
-    def read(self, place: int) -> bytes:
-        return (self.root / self.ids[place]).read_bytes()
-
-    def content(self, places: Sequence[int]) -> str:
-        """Hash of the files."""
-        return content_of(self.root / self.ids[place] for place in places)
 
 
 def _short(value: Any) -> Any:

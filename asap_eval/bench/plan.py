@@ -9,7 +9,7 @@ import huggingface_hub
 import torch
 from huggingface_hub import constants
 
-from asap_eval.data.stores import address_parts
+from asap_eval.data.address import address_parts
 from asap_eval.models import ModelSpec
 
 MEMORY = Path("/proc/meminfo")

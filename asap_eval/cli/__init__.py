@@ -1,5 +1,5 @@
 """``asap-eval``: the command line."""
 
-from asap_eval.cli.command import main
+from asap_eval.cli.front import main
 
 __all__ = ["main"]

@@ -12,8 +12,6 @@ from typing import Any, Final
 
 from asap_eval.cli.entries import Kind, entries, known_models
 from asap_eval.errors import BadValueError, UnknownNameError
-from asap_eval.method import method_class
-from asap_eval.options import options
 
 KIND: Final[Kind] = "authors"
 ABOUT = ("source", "unknown")
@@ -31,6 +29,9 @@ def fill(
     Raises:
         UnknownNameError: no entry. BadValueError: an unknown value was not given.
     """
+    from asap_eval.method import method_class  # with torch, which a list does without
+    from asap_eval.options import options
+
     cls = method_class(method)
     if not list(options(cls)):
         return None, {}  # nothing to set

@@ -1,80 +1,84 @@
-"""``asap-eval-ls``: what there is to run, read from the code and the configuration itself."""
+"""``asap-eval ls``: what there is to run, read from the code and the configuration itself."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
-from rich.console import Console
+from omegaconf import OmegaConf
 
-from asap_eval.bench.bench import benches
 from asap_eval.cli import authors, measured
 from asap_eval.cli.entries import Kind, entries, known_models
-from asap_eval.errors import AsapEvalError
-from asap_eval.method import Reducer, methods
-from asap_eval.models import model_specs
-from asap_eval.options import options
-from asap_eval.report.render import DASH, Table, print_rich, save, to_markdown, to_rich
+from asap_eval.cli.groups import TIMM, choices
+from asap_eval.cli.index import Described, index
+from asap_eval.cli.words import command
+from asap_eval.errors import AsapEvalError, BadValueError
+from asap_eval.paths import conf_dir
+from asap_eval.report.sheet import DASH, Sheet, sheet_of_text
+from asap_eval.report.text import as_text, save, show
 
 
-def models_table() -> Table:
+def models_table() -> Sheet:
     """Every model of ``conf/model``."""
-    rows = [
-        [spec.name, spec.description or DASH, spec.timm or spec.hf or "this package"]
-        for spec in model_specs().values()
-    ]
+    rows = []
+    for name in choices("model"):
+        if name != TIMM:
+            file = conf_dir() / "model" / f"{name}.yaml"
+            spec = cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(file)))
+            where = spec.get("timm") or spec.get("hf") or "this package"
+            rows.append([name, spec.get("description") or DASH, where])
     note = "Any other timm Vision Transformer: model.timm=<timm name>."
-    return Table(
-        "Models", ["model", "what", "architecture and weights (timm, Hugging Face)"], rows, [note]
+    heads = ["model", "what", "architecture and weights (timm, Hugging Face)"]
+    return sheet_of_text("Models", heads, rows, notes=[note])
+
+
+def methods_table() -> Sheet:
+    """Every registered method, with what its card says."""
+    heads = ["method", "paper", "licence", "training", "k", "needs", "tokens", "deviations"]
+    return sheet_of_text(
+        "Methods", heads, [_method_row(found) for found in index().methods.values()]
     )
 
 
-def methods_table() -> Table:
-    """Every registered method, with what its card says."""
-    heads = ["method", "paper", "licence", "training", "k", "needs", "tokens", "deviations"]
-    return Table("Methods", heads, [_method_row(name, cls) for name, cls in methods().items()])
-
-
-def _method_row(name: str, cls: type[Reducer]) -> list[str]:
-    card, needs = cls.card, sorted(need.value for need in cls().needs)
+def _method_row(found: Described) -> list[str]:
+    card = found.said
+    knob, meaning = card["knob"], card["knob_meaning"]
     return [
-        name,
-        card.paper,
-        card.licence,
-        card.training,
-        card.knob_meaning if card.knob in ("k", None) else f"{card.knob}: {card.knob_meaning}",
-        ", ".join(needs) or "nothing",
-        "fixed" if card.fixed_count else "per image",
-        card.deviations,
+        found.name,
+        card["paper"],
+        card["licence"],
+        card["training"],
+        meaning if knob in ("k", None) else f"{knob}: {meaning}",
+        ", ".join(card["needs"]) or "nothing",
+        "fixed" if card["fixed_count"] else "per image",
+        card["deviations"],
     ]
 
 
-def options_table() -> Table:
+def options_table() -> Sheet:
     """Every option of every method: ``method.<option>=`` on the command line."""
-    rows = _option_rows(methods())
-    return Table("Options", ["method", "option", "type", "default"], rows)
+    rows = _option_rows(index().methods)
+    return sheet_of_text("Options", ["method", "option", "type", "default"], rows)
 
 
-def bench_options_table() -> Table:
+def bench_options_table() -> Sheet:
     """Every option of every benchmark: ``bench.<option>=`` on the command line."""
-    rows = _option_rows(benches())
-    return Table("Options of benchmarks", ["benchmark", "option", "type", "default"], rows)
+    rows = _option_rows(index().benches)
+    return sheet_of_text("Options of benchmarks", ["benchmark", "option", "type", "default"], rows)
 
 
-def _option_rows(classes: Mapping[str, type[Any]]) -> list[list[str]]:
+def _option_rows(found: Mapping[str, Described]) -> list[list[str]]:
     return [
-        [name, option, type_name(hint), "none" if default is None else str(default)]
-        for name, cls in classes.items()
-        for option, hint, default in options(cls)
+        [entry.name, option.name, option.kind, option.default]
+        for entry in found.values()
+        for option in entry.options
     ]
 
 
-def hosts_table() -> Table:
+def hosts_table() -> Sheet:
     """timm's Vision Transformers: those that run, by stem and head, and why the others do not."""
     import timm
 
@@ -85,48 +89,38 @@ def hosts_table() -> Table:
         reason = timm_names.refusal(name)
         row = ("yes", timm_names.kind(name)) if reason is None else ("no", reason)
         rows.setdefault(row, []).append(name)
-    return Table(
+    return sheet_of_text(
         "Hosts",
         ["runs", "what it is, or why not", "models"],
         [[*row, ", ".join(found)] for row, found in sorted(rows.items())],
-        [f"All architectures that timm {timm.__version__} builds with its VisionTransformer."],
+        notes=[
+            f"All architectures that timm {timm.__version__} builds with its VisionTransformer."
+        ],
     )
 
 
-def type_name(hint: Any) -> str:
-    """A type as a person would write the choices: ``pool | prune``, ``int | none``."""
-    arms = typing.get_args(hint)
-    if typing.get_origin(hint) is typing.Literal:
-        return " | ".join(map(str, arms))
-    if arms and type(None) in arms:
-        return " | ".join("none" if arm is type(None) else type_name(arm) for arm in arms)
-    return str(getattr(hint, "__name__", hint))
-
-
-def benchmarks_table() -> Table:
+def benchmarks_table() -> Sheet:
     """Every benchmark, and what it measures."""
-    rows = [[name, bench.description] for name, bench in benches().items()]
-    return Table("Benchmarks", ["benchmark", "what"], rows)
+    rows = [[name, bench.said["description"]] for name, bench in index().benches.items()]
+    return sheet_of_text("Benchmarks", ["benchmark", "what"], rows)
 
 
-def settings_table() -> Table:
+def settings_table() -> Sheet:
     """Every entry of ``settings=measured``, which is the default, and of ``settings=authors``."""
     rows = []
     for model, method, entry in _entries(measured.KIND):
-        given = [f"{option}={value}" for option, value in entry.items()
-                 if option not in measured.ABOUT]  # fmt: skip
         source = f"{entry['result']} · {entry['images']} · {entry['command']}"
-        rows.append([model, method, measured.KIND, ", ".join(given), source])
+        rows.append([model, method, measured.KIND, _values(entry, measured.ABOUT), source])
     for model, method, entry in _entries(authors.KIND):
-        given = [f"{option}={value}" for option, value in entry.items()
-                 if option not in authors.ABOUT]  # fmt: skip
         lost = [f"{option} unknown" for option in entry.get("unknown", ())]
-        rows.append([model, method, authors.KIND, ", ".join(given + lost), entry["source"]])
-    heads = ["model", "method", "settings=", "options", "source"]
-    note = (
-        "measured is the default of asap-eval; the command line wins, settings=none takes neither."
+        said = ", ".join([_values(entry, authors.ABOUT), *lost])
+        rows.append([model, method, authors.KIND, said, entry["source"]])
+    return sheet_of_text(
+        "Settings",
+        ["model", "method", "settings=", "options", "source"],
+        rows,
+        notes=["measured is the default; the command line wins; settings=none takes neither."],
     )
-    return Table("Settings", heads, rows, [note])
 
 
 def _entries(kind: Kind) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -135,7 +129,12 @@ def _entries(kind: Kind) -> Iterator[tuple[str, str, dict[str, Any]]]:
             yield model, method, entry
 
 
-TABLES: dict[str, Callable[[], Table]] = {
+def _values(entry: Mapping[str, Any], about: Collection[str]) -> str:
+    """Options of an entry, without what is said of it."""
+    return ", ".join(f"{option}={value}" for option, value in entry.items() if option not in about)
+
+
+TABLES: dict[str, Callable[[], Sheet]] = {
     "models": models_table,
     "methods": methods_table,
     "benchmarks": benchmarks_table,
@@ -146,32 +145,48 @@ SLOW = ("hosts",)
 """Lists for which hundreds of models are built: half a minute, where they are asked for."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@dataclass
+class Asked:
+    """What to list, and how."""
+
+    what: Literal["models", "methods", "benchmarks", "settings", "hosts"] | None = None  # one list
+    options: bool = False  # the options of methods and benchmarks too
+    format: Literal["rich", "markdown"] = "rich"  # rich | markdown
+    into: Path | None = None  # a file: write between its <!-- methods --> <!-- /methods --> lines
+
+
+TEXT = """\
+asap-eval ls: what there is to run, read from the code and the configuration itself.
+
+Lists: models, methods, benchmarks, settings per model (measured here, or of methods' authors), and
+hosts: which of timm's models run, and why not the others. Without a name, all lists but the last.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
     """Print the lists, or put one between the markers of a file."""
-    parser = _parser()
-    args = parser.parse_args(argv)
-    if args.into and not args.what:
-        parser.error("--into needs the name of one list")
-    chosen = [args.what] if args.what else [name for name in TABLES if name not in SLOW]
+    return command(argv, Asked, "ls", TEXT, _listed, places=["what"])
+
+
+def _listed(asked: Asked) -> int:
+    if asked.into and not asked.what:
+        raise BadValueError("into= needs the name of one list: asap-eval ls methods into=<file>.")
+    chosen = [asked.what] if asked.what else [name for name in TABLES if name not in SLOW]
     tables = [TABLES[name]() for name in chosen]
-    if args.options:
+    if asked.options:
         tables += [options_table(), bench_options_table()]
-    if args.into is not None:
+    if asked.into is not None:
         try:
-            save(filled(args.into, args.what, tables), args.into)
+            save(filled(asked.into, str(asked.what), tables), asked.into)
         except (AsapEvalError, OSError) as error:
-            print(f"{args.into}: {error}", file=sys.stderr)
+            print(f"{asked.into}: {error}", file=sys.stderr)
             return 1
-    elif args.format == "rich" and sys.stdout.isatty():
-        for table in tables:
-            print_rich(table, Console())
     else:
-        as_text = to_markdown if args.format == "markdown" else to_rich
-        sys.stdout.write("\n".join(map(as_text, tables)))
+        show(tables, asked.format)
     return 0
 
 
-def filled(file: Path, name: str, tables: Sequence[Table]) -> str:
+def filled(file: Path, name: str, tables: Sequence[Sheet]) -> str:
     """A file's content with untitled tables in place of what stands between its two markers.
 
     Raises:
@@ -182,31 +197,5 @@ def filled(file: Path, name: str, tables: Sequence[Table]) -> str:
     _, closed, after = rest.partition(end)
     if not (opened and closed):
         raise AsapEvalError(f"there are no lines {start.strip()} and {end}.")
-    text = "\n".join(to_markdown(replace(table, title="")) for table in tables)
+    text = as_text([replace(table, title="") for table in tables], "markdown")
     return f"{before}{start}\n{text}\n{end}{after}"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "asap-eval-ls",
-        description="What there is to run: models, methods, benchmarks, settings per model "
-        "(measured here, or of a method's authors), and which of timm's models the hosts run. "
-        "Without an argument all lists but the last.",
-    )
-    parser.add_argument(
-        "what", nargs="?", choices=tuple(TABLES), help="one list; all but hosts if left out"
-    )
-    parser.add_argument(
-        "--options", action="store_true", help="the options of methods and benchmarks too"
-    )
-    parser.add_argument("--format", choices=("rich", "markdown"), default="rich")
-    parser.add_argument(
-        "--into",
-        type=Path,
-        help="write between the file's <!-- methods --> <!-- /methods --> lines",
-    )
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -17,7 +17,9 @@ from asap_eval.cli.settings import Settings
 from asap_eval.errors import DataError, RecordError, UnsupportedModelError, WeightsError
 from asap_eval.record import Job, read_record, record_stem
 from asap_eval.runner import finished
-from asap_eval.runner.prepare import Prepared, checked, prepare, spec_of
+from asap_eval.runner.checks import checked
+from asap_eval.runner.latest_model import spec_of
+from asap_eval.runner.prepare import Prepared, prepare
 from asap_eval.train.head.fit import Recipe
 from asap_eval.train.head.run import training_plan
 

@@ -1,4 +1,4 @@
-"""A linear head on features of a video, and its file: safetensors with where it comes from."""
+"""A linear head on features of a video, and its safetensors file, which says how it was made."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def load_head(path: Path) -> Head:
 def check_head(
     head: Head, encoder: LoadedModel, given: str, feature: str, width: int | None
 ) -> None:
-    """Whether a head belongs to an encoder.
+    """Refuse a head that does not belong to an encoder.
 
     Args:
         given: the head as the command line has it. feature: what of the encoder is read.
@@ -123,7 +123,11 @@ def check_head(
 def accuracy(
     probabilities: Tensor, labels: list[int | None], failures: Mapping[int, str]
 ) -> tuple[float, float | None]:
-    """Top-1 and top-5 in percent over all videos, unreadable ones wrong; ``[n, C]`` of all."""
+    """Top-1 and top-5 in percent over all videos; unreadable ones count as wrong.
+
+    Args:
+        probabilities: ``[n, C]`` of all videos. failures: unreadable ones by place.
+    """
     best = probabilities.topk(min(5, probabilities.shape[1])).indices
     truth = torch.tensor([-1 if label is None else label for label in labels])
     hits = best == truth[:, None]

@@ -90,11 +90,6 @@ class Job:
                 f"'{self.method}': leave one of them out."
             )
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """Every option of the method as `build` takes it, ``k`` among them where it is given."""
-        return self.params if self.k is None else {**self.params, "k": self.k}
-
     def baseline(self) -> Job:
         """The otherwise equal job of the unpruned model. Nothing in it is random: its seed is 0."""
         return dataclasses.replace(

@@ -225,11 +225,6 @@ class RunRecord:
         found = self.provenance.calibration
         return self.job.k if found is None else found.knob
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """Every option of the method as it ran, ``k`` among them."""
-        return self.job.params if self.knob is None else {**self.job.params, "k": self.knob}
-
 
 def _bounds(name: str, interval: list[float]) -> None:
     if len(interval) != 2:

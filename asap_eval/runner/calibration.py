@@ -1,26 +1,24 @@
-"""Meeting a budget: which images it is searched on, and what it comes to on the others."""
+"""Meeting a budget: the knob is searched on a few samples, then judged on the evaluated ones."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
 
 from asap_eval.bench.bench import AnyBench
 from asap_eval.bench.first_samples import FirstSamples
 from asap_eval.errors import BudgetError, UnreachableError
-from asap_eval.method import build
+from asap_eval.method import Reducer
 from asap_eval.record import Calibration, Job, ids_digest
 from asap_eval.record.journal import Row
+from asap_eval.runner.knob_search import search, whole_knob
 from asap_eval.runner.prepare import Prepared
 from asap_eval.runner.progress import bar, say, warn
-from asap_eval.runner.search import search, whole_knob
 from asap_eval.runner.widen import advice
 from asap_eval.statistics import mean_interval
 
 UNITS = {"macs": "%", "tokens": "tokens"}
-"""Of what each kind of budget counts."""
+"""Unit in which each kind of budget counts."""
 
 
 def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
@@ -38,30 +36,29 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
         f"Searching {name} of {job.method} for {job.budget.target:g} {what} on {len(samples)} "
         f"samples{'' if disjoint else ' of the evaluated ones: no others are left'}."
     )
-    reducer = build(job.method, **job.params)
     # Decoded once: the search runs over them ten to twenty times.
     batches = list(
         ready.bench.batches(ready.loaded, samples, batch_size=job.batch_size, workers=workers)
     )
     with bar(f"budget {job.method}", None) as advance:
 
-        def quantity(params: Mapping[str, Any], knob: float) -> float:
-            values = _spent(ready, batches, params, knob)
+        def quantity(reducer: Reducer) -> float:
+            values = _spent(ready, batches, reducer)
             advance(1)
             return sum(values) / len(values)
 
         try:
             found = search(
-                partial(quantity, job.params),
-                reducer.knob_range(ready.batch()),
+                lambda knob: quantity(ready.with_knob(knob)),
+                ready.reducer.knob_range(ready.batch()),
                 job.budget.target,
-                whole=whole_knob(reducer),
-                values=reducer.knob_values(ready.batch()),
+                whole=whole_knob(ready.reducer),
+                values=ready.reducer.knob_values(ready.batch()),
                 name=name,
                 unit=unit,
             )
         except UnreachableError as error:
-            wider = advice(job.method, job.params, ready.batch(), quantity, job.budget.target, unit)
+            wider = advice(job, ready.batch(), quantity, unit)
             raise UnreachableError(f"{error} {wider}".rstrip()) from error
     say(f"Found {name}={found.knob:.6g}: {found.reached:.2f} {what}.")
     if found.note:
@@ -81,7 +78,7 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
 def evaluated(
     calibration: Calibration, bench: AnyBench, job: Job, geometry: object, rows: Sequence[Row]
 ) -> None:
-    """Add what the knob came to on the evaluated images, with its 95 % interval; one has none."""
+    """Add what the budget counts on the evaluated images: mean and 95 % interval (of one: None)."""
     assert job.budget is not None
     values = bench.spent(job.budget.kind, rows, geometry, job.macs_convention)
     calibration.evaluated = sum(values) / len(values)
@@ -89,13 +86,10 @@ def evaluated(
     calibration.evaluated_ci95 = None if bounds is None else list(bounds)
 
 
-def _spent(
-    ready: Prepared, batches: Sequence[object], params: Mapping[str, Any], knob: float
-) -> list[float]:
-    """What the budget counts of every calibration image, at options and a knob."""
+def _spent(ready: Prepared, batches: Sequence[object], reducer: Reducer) -> list[float]:
+    """What the budget counts of every calibration image under a method."""
     job = ready.job
     assert job.budget is not None
-    reducer = build(job.method, k=knob, **params)
     rows = ready.bench.calibrating(ready.loaded, reducer, batches, seed=job.seed)
     first, whole = FirstSamples(), []
     with contextlib.closing(rows):

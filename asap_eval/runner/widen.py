@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
-from asap_eval.method import Batch, build, method_class
-from asap_eval.runner.search import TOLERANCE, ends
+from asap_eval.method import Batch, Reducer, build_from, method_class
+from asap_eval.record import Job
+from asap_eval.runner.knob_search import TOLERANCE, ends
 
 
-def advice(
-    method: str,
-    params: Mapping[str, Any],
-    batch: Batch,
-    quantity: Callable[[Mapping[str, Any], float], float],
-    target: float,
-    unit: str,
-) -> str:
+def advice(job: Job, batch: Batch, quantity: Callable[[Reducer], float], unit: str) -> str:
     """What to add to the command line, in one sentence; empty where the method names no option.
 
     Both ends of the knob are measured at each value of `Card.widens` that is not the given one,
     until the target lies between them.
 
     Args:
-        params: options as given. quantity: what the budget counts, at options and a knob.
+        quantity: what the budget counts of the calibration samples under a method.
     """
-    card = method_class(method).card
+    assert job.budget is not None
+    card = method_class(job.method).card
     if card.widens is None:
         return ""
     option, values = card.widens
     tried = []
     for value in values:
-        if params.get(option) == value:
+        if job.params.get(option) == value:
             continue
-        changed = {**params, option: value}
-        both = ends(build(method, **changed), batch)
-        low, high = sorted(quantity(changed, knob) for knob in both)
+        changed = {**job.params, option: value}
+        both = ends(build_from(job.method, changed), batch)
+        low, high = sorted(quantity(build_from(job.method, changed, knob)) for knob in both)
         said = f"with method.{option}={value} it reaches {low:.2f} to {high:.2f} {unit}"
-        if low - TOLERANCE <= target <= high + TOLERANCE:
+        if low - TOLERANCE <= job.budget.target <= high + TOLERANCE:
             return (
                 f"On the same samples, {card.knob} at both ends of its range, {said}: add "
                 f"method.{option}={value}."

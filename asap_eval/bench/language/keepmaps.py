@@ -15,7 +15,7 @@ from asap_eval.bench.patches import as_pictures
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import install
 from asap_eval.hosts.tiles import tiles_of
-from asap_eval.method import Reducer, build
+from asap_eval.method import Reducer, build_from
 from asap_eval.models import LoadedVlm
 from asap_eval.packing import Newline
 
@@ -69,16 +69,16 @@ class Kept:
         return self.language[None]
 
 
-def stages_of(method: str, params: Mapping[str, Any]) -> dict[str, Reducer]:
+def stages_of(method: str, k: float | None, params: Mapping[str, Any]) -> dict[str, Reducer]:
     """The stages of a method by name.
 
     A method that cuts what it left to a number of tokens, its option ``n``, has two: without that
     option (of ASAP: what is pooled) and with it. Any other has one.
     """
-    whole = build(method, **params)
+    whole = build_from(method, params, k)
     if params.get("n") is None:
         return {method: whole}
-    first = build(method, **{**params, "n": None})
+    first = build_from(method, {**params, "n": None}, k)
     return {f"{method}, first stage": first, f"{method}, n={params['n']}": whole}
 
 

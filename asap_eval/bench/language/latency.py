@@ -38,8 +38,9 @@ from asap_eval.bench.language.asked import AskedBatch, ask, inputs_of, refused
 from asap_eval.bench.language.question_bench import QuestionBench
 from asap_eval.bench.language.rows import UNANSWERED, measured, work_summary
 from asap_eval.data.questions.pictures import open_pictures
-from asap_eval.data.questions.question_set import QuestionBatch, QuestionSet, Sample
+from asap_eval.data.questions.question_set import QuestionBatch, QuestionSet
 from asap_eval.data.questions.tasks import Task
+from asap_eval.data.subset import Sample
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import LlavaGeometry, install, llava_geometry
 from asap_eval.method import Reducer

@@ -13,11 +13,11 @@ from asap_eval.data.questions.documents import HUB
 from asap_eval.data.questions.question_set import (
     QuestionBatch,
     QuestionSet,
-    Sample,
     open_questions,
     question_batches,
 )
 from asap_eval.data.questions.tasks import TASKS, Task, chosen
+from asap_eval.data.subset import Sample
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import Geometry, LlavaGeometry, llava_geometry
 from asap_eval.method import Reducer

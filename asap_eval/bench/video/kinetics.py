@@ -30,7 +30,8 @@ from asap_eval.bench.bench import Summary, register
 from asap_eval.bench.image_model_bench import SPEED_BATCHES, ImageModelBench
 from asap_eval.bench.video.rows import rows_of, summary_of
 from asap_eval.bench.video.speed import full_batches, video_rates
-from asap_eval.data.images import ImageSet, Sample, chosen_images
+from asap_eval.data.images import ImageSet, chosen_images
+from asap_eval.data.subset import Sample
 from asap_eval.data.videos.listing import Listing, list_videos
 from asap_eval.data.videos.loader import VideoBatch, video_batches
 from asap_eval.data.videos.sampling import Sampling

@@ -24,7 +24,8 @@ from asap_eval.bench.image_bench import ImageBench
 from asap_eval.bench.walk.analysis import analyse, positions
 from asap_eval.bench.walk.observer import Walked, WalkObserver
 from asap_eval.bench.walk.sums import StreamedSums
-from asap_eval.data.images import ImageBatch, ImageSet, Sample, images_of
+from asap_eval.data.images import ImageBatch, ImageSet, images_of
+from asap_eval.data.subset import Sample
 from asap_eval.errors import BadValueError
 from asap_eval.files.tensors import save_tensors
 from asap_eval.hosts import Geometry

@@ -1,4 +1,4 @@
-"""Any folder of pictures, each asked the same question: where no task's questions are at hand."""
+"""A folder of pictures, each asked the same question: no data of a task is needed."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 from PIL import Image
 
-from asap_eval.data.decoding import EXTENSIONS
-from asap_eval.data.questions.documents import decoded
-from asap_eval.data.questions.question_set import Asked, QuestionSet, Sample
+from asap_eval.data.decoding import EXTENSIONS, decode_row, is_picture
+from asap_eval.data.questions.question_set import Asked, QuestionSet
 from asap_eval.data.questions.tasks import Task
+from asap_eval.data.subset import Sample, subset
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.files.archive import AnyPath, path_of, relative
 from asap_eval.files.fingerprint import content_of
 
 NEW_TOKENS = 16
-"""Bound of an answer, as most tasks have it."""
+"""Most tokens of an answer, as most tasks set it."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Pictures:
             content = self.files[place].read_bytes()
         except OSError as error:
             raise DataError(f"its picture cannot be read: {error.strerror}") from error
-        return decoded(content)
+        return decode_row(content)
 
     def content(self, places: Sequence[int]) -> str:
         """Hash of the pictures' files."""
@@ -59,8 +59,8 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Asker:
-    """In the place of a task of lmms-eval: one question, nothing to score."""
+class OneQuestion:
+    """Asks the same question of every picture, in the place of a task of lmms-eval; judges none."""
 
     task: Task
     question: str
@@ -73,14 +73,14 @@ class Asker:
         """The question, of whatever picture."""
         return self.question
 
-    def picture(self, document: Mapping[str, Any], picture: Any) -> Any:
+    def picture(self, document: Mapping[str, Any], picture: Image.Image) -> Image.Image:
         """The picture as it is."""
         return picture
 
 
 def open_pictures(
     data: str, question: str, *, limit: int | None, sample: Sample, new_tokens: int | None
-) -> QuestionSet:
+) -> QuestionSet[OneQuestion]:
     """Pictures below a folder with one question.
 
     Args:
@@ -94,9 +94,7 @@ def open_pictures(
         raise DataError(
             f"data={data} is no folder; bench.question= is asked of a folder's pictures."
         )
-    files: list[AnyPath] = sorted(
-        file for file in root.rglob("*") if file.suffix.lower() in EXTENSIONS
-    )
+    files: list[AnyPath] = sorted(file for file in root.rglob("*") if is_picture(file.name))
     if not files:
         raise DataError(f"data={data} holds no pictures ({', '.join(EXTENSIONS)}).")
     if limit is not None and limit > len(files):
@@ -104,9 +102,7 @@ def open_pictures(
             f"limit={limit}, but data={data} has {len(files)} pictures: use limit={len(files)}."
         )
     task = Task("picture", "", "", "", (), "", "")
-    count = limit or len(files)
-    chosen = [at * len(files) // count if sample == "spread" else at for at in range(count)]
+    chosen = subset(range(len(files)), limit or len(files), sample)
     groups = [[place] for place in range(len(files))]
-    pictures: Any = Pictures(task, files, root)  # stand in for a task's documents and judge
-    asker: Any = Asker(task, question)
-    return QuestionSet([Asked(pictures, asker, groups, chosen)], sample, new_tokens)
+    asked = Asked(Pictures(task, files, root), OneQuestion(task, question), groups, chosen)
+    return QuestionSet([asked], sample, new_tokens)

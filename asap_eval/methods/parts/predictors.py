@@ -17,10 +17,10 @@ from asap_eval.files.digests import file_sha256
 from asap_eval.files.tensors import save_tensors
 
 FORMAT = "asap-eval predictors 1"
-"""What the metadata of a file of this package say under ``format``."""
+"""``format`` in the metadata of a file that this package wrote."""
 
 TRAINED = "predictor trained by us"
-"""What they, and tables, say of its rows."""
+"""What such a file, and tables, say of rows with its predictors."""
 
 Inputs = tuple[Tensor, ...]
 """What a predictor reads: the weight of each patch ``[b, P]`` (0 = masked in training, else 1), and

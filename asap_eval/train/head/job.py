@@ -17,7 +17,7 @@ from asap_eval.errors import BadValueError
 from asap_eval.hosts import geometry_of
 from asap_eval.models import LoadedModel
 from asap_eval.record import Job
-from asap_eval.runner.prepare import load
+from asap_eval.runner.latest_model import load
 from asap_eval.runner.sources import sources_digest
 from asap_eval.runner.versions import computing
 from asap_eval.train.head.fit import Recipe

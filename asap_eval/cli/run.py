@@ -1,0 +1,245 @@
+"""``asap-eval [run]``: one job, a sweep, or the rows of an experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import get_type_hints
+
+from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+
+from asap_eval.bench.bench import bench_class
+from asap_eval.cli.compose import composed, swept
+from asap_eval.cli.experiment import Row, check_files, rows_of, rows_of_methods
+from asap_eval.cli.groups import GROUPS, TIMM
+from asap_eval.cli.guard import FAILED, INTERRUPTED, guarded
+from asap_eval.cli.keys import Keys
+from asap_eval.cli.lists import with_brackets
+from asap_eval.cli.output import Result, show
+from asap_eval.cli.overrides import check, keys_of, names_a_run, opened, parsed, values_of
+from asap_eval.cli.planning import plan_of, training_plan_of
+from asap_eval.cli.settings import settings_of
+from asap_eval.cli.words import debugging, settings, switches_of, typed
+from asap_eval.errors import BadValueError, UnreachableError, unknown
+from asap_eval.runner import run
+from asap_eval.runner.progress import say
+from asap_eval.train.head.run import head_summary, train
+
+
+@dataclass
+class Asked:
+    """What a command line says beside keys: how it is run, or what is shown instead."""
+
+    multirun: bool = False
+    cfg: str = ""
+    resolve: bool = False
+    config_dir: Path | None = None
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a command line; the exit code is 0 only if every job of it succeeded.
+
+    Standard output gets the table and, as its last line, the path of the (last) record; everything
+    else goes to standard error.
+    """
+    try:
+        return guarded(lambda: _run(argv), debug=debugging(argv))
+    except KeyboardInterrupt:
+        say("Interrupted. The same command goes on after the last batch that was written.")
+        return INTERRUPTED
+
+
+def _run(argv: Sequence[str]) -> int:
+    """All jobs of a command line, one after the other.
+
+    Raises:
+        AsapEvalError: a key, choice or option that does not exist, or a sweep without ``-m``.
+    """
+    asked, words = _asked(argv)
+    extra = (asked.config_dir,) if asked.config_dir else ()
+    overrides = _complete(words, asked, extra)
+    if asked.cfg:
+        config = composed(overrides, extra).config
+        print(OmegaConf.to_yaml(config, resolve=asked.resolve), end="")
+        return 0
+    jobs = swept(overrides) if asked.multirun else [overrides]
+    codes, made = [], set[Path]()
+    for number, given in enumerate(jobs):
+        if asked.multirun:
+            say(f"Job {number}: {' '.join(given)}", style="bold")
+        step = partial(_jobs_of, given, extra, made)
+        codes.append(guarded(step, debug=debugging(given)))
+    return max(codes)
+
+
+def _asked(argv: Sequence[str]) -> tuple[Asked, list[str]]:
+    """What a command line says of itself, and its overrides.
+
+    Raises:
+        BadValueError: ``cfg`` shows nothing but ``job``, or a folder is not there.
+    """
+    known = [option.name for option in fields(Asked)]
+    asked, overrides = Asked(), []
+    for word in settings(argv, {*switches_of(Asked), *switches_of(Keys)}):
+        key, _, value = word.partition("=")
+        if key in known:
+            setattr(asked, key, typed(key, value, get_type_hints(Asked)[key]))
+        else:
+            overrides.append(word)
+    if asked.cfg not in ("", "job"):
+        raise unknown("value of cfg", asked.cfg, ["job"])
+    if asked.config_dir is not None and not asked.config_dir.is_dir():
+        raise BadValueError(f"config_dir={asked.config_dir}: there is no such folder.")
+    return asked, overrides
+
+
+def _complete(words: Sequence[str], asked: Asked, extra: Sequence[Path]) -> list[str]:
+    """The overrides of a command line, checked, with what has to be read besides.
+
+    Raises:
+        AsapEvalError: a key, choice or option that does not exist, or a sweep without ``-m``.
+    """
+    texts = [opened(text) for text in words]
+    check(parsed(texts), extra)
+    texts = with_brackets(texts, multirun=asked.multirun)
+    overrides = parsed(texts)
+    for override in overrides:
+        if override.key_or_group == "experiment":
+            check_files(values_of(override), extra)
+    keys = {override.key_or_group for override in overrides}
+    added = []
+    if "model.timm" in keys and "model" not in keys:
+        added.append(f"model={TIMM}")
+    if not asked.cfg and not names_a_run(overrides):
+        added.append("experiment=example")
+    if {"experiment", "methods"} <= keys:
+        raise BadValueError("experiment= names its methods: choose one with method=.")
+    if keys & {"experiment", "methods"}:
+        # Each row makes its own choices: their options are checked where the row is composed.
+        texts = [_forced(override) for override in overrides]
+    sweeps = [str(o.input_line) for o in overrides if o.is_sweep_override()]
+    if sweeps and not asked.multirun:
+        table = f", or give {sweeps[0].replace('method', 'methods', 1)} for one table of them"
+        raise BadValueError(
+            f"{sweeps[0]} names several values: add -m to run them all in turn"
+            f"{table if sweeps[0].startswith('method=') else ''}."
+        )
+    return [*added, *texts]
+
+
+def _forced(override: Override) -> str:
+    """An override such that Hydra takes an option of a group whatever the group's choice is."""
+    text = override.input_line or ""
+    group, dot, _ = override.key_or_group.partition(".")
+    return f"++{text.lstrip('+')}" if dot and group in GROUPS else text
+
+
+def _jobs_of(given: Sequence[str], extra: Sequence[Path], made: set[Path]) -> int:
+    """Everything that the overrides of one job ask for.
+
+    Args:
+        made: records that this command has made; ``force=true`` makes none of them twice.
+    """
+    whole = composed(given, extra)
+    config = whole.config
+    experiment = None
+    if config.methods is not None:
+        rows = rows_of_methods(whole)
+    elif config.rows is None:
+        own = settings_of(config, whole.choices, keys_of(whole.overrides))
+        rows = [Row(whole.overrides, own)]
+    else:
+        experiment, rows = rows_of(whole)
+    for chosen in dict.fromkeys(row.settings.chosen for row in rows if row.settings):
+        if chosen:
+            say(f"auto: {chosen}")
+    if config.stage == "train":
+        return _train(rows)
+    if config.plan is True:
+        return _plan(rows)
+    results = [Result(row.entry, row.model, reason=row.reason) for row in rows]
+    codes = []
+    for number, (row, result) in enumerate(zip(rows, results, strict=True), 1):
+        if len(rows) > 1:
+            say(f"[{number}/{len(rows)}] {' '.join(row.overrides)}", style="bold")
+        codes.append(guarded(partial(_one, row, result, made), debug=config.debug is True))
+    show(results, experiment)
+    if len(rows) > 1 and any(codes):
+        say(f"{sum(map(bool, codes))} of {len(rows)} rows failed; see above.", style="red")
+    return max(codes)
+
+
+def _one(row: Row, result: Result, made: set[Path]) -> int:
+    """Run one row and fill in its result; returns its exit code.
+
+    A row of an experiment whose method cannot be run, or cannot reach its target, is a finding and
+    no failure. Failed samples are a failure where the benchmark is strict; the record is written
+    all the same.
+    """
+    if row.settings is None:
+        say(f"not run: {row.reason}", style="yellow")
+        return 0
+    settings = row.settings
+    for note in settings.notes:
+        say(f"note: {note}")
+    try:
+        outcome = run(
+            settings.job,
+            results=settings.results,
+            force=settings.force,
+            made=made,
+            workers=settings.workers,
+            config=settings.config,
+            overrides=row.overrides,
+        )
+    except Exception as error:
+        result.reason = str(error) or type(error).__name__
+        if row.entry is None or not isinstance(error, UnreachableError):
+            raise
+        say(f"not run: {error}", style="yellow")
+        return 0
+    if outcome.reused:
+        say(f"Already done: {outcome.path} (force=true runs it again).")
+    result.outcome = outcome
+    lost = bench_class(settings.job.bench).strict and outcome.record.provenance.failures
+    return FAILED if lost else 0
+
+
+def _train(rows: Sequence[Row]) -> int:
+    """Train one head; standard output ends with its path."""
+    settings = rows[0].settings
+    if len(rows) != 1 or settings is None or settings.recipe is None:
+        raise BadValueError(
+            "stage=train trains one head: give model=, data= and bench=kinetics, no experiment=."
+        )
+    job, recipe, results = settings.job, settings.recipe, settings.results
+    if settings.plan:
+        lines, possible = training_plan_of(job, recipe, results)
+        print("\n".join(lines))
+        return 0 if possible else FAILED
+    path = train(
+        job,
+        recipe,
+        results=results,
+        force=settings.force,
+        workers=settings.workers,
+        overrides=rows[0].overrides,
+    )
+    print(head_summary(path))
+    print(path)
+    return 0
+
+
+def _plan(rows: Sequence[Row]) -> int:
+    code = 0
+    for row in rows:
+        if row.settings is None:
+            print(f"{' '.join(row.overrides)}\n  not run: {row.reason}")
+            continue
+        lines, possible = plan_of(row.settings)
+        print("\n".join(lines))
+        code = code if possible else FAILED
+    return code
