@@ -156,6 +156,19 @@ def test_a_tau_that_never_fires_is_said(command: Run, pictures: Path) -> None:
     assert (record.fired.never, record.fired.mean) == (6, None)
 
 
+def test_a_knob_may_be_a_word_that_is_said_to_be_ours(command: Run, pictures: Path) -> None:
+    given = [*TINY, f"data={pictures}", "method=asap", "method.tau=jump:1.01"]
+    code, out, _ = command(*given, "k=otsu")
+    assert code == 0
+    assert "k=otsu (ours)" in " ".join("\n".join(out).split())
+    record = read_record(Path(out[-1]))
+    assert (record.job.k, record.knob, record.job.params["k"]) == (None, None, "otsu")
+    assert record.options["tau"] == "jump:1.01"
+    again = command(*given, "method.k=otsu")
+    assert again[1][-1] == out[-1]
+    assert "Already done" in again[2]
+
+
 @pytest.mark.parametrize("name", ["llava_tiny", "llava15_7b"])
 def test_a_vision_language_model_needs_a_benchmark_that_asks(
     command: Run, pictures: Path, name: str
@@ -191,6 +204,15 @@ def test_a_budget_is_met_and_shown(command: Run, pictures: Path) -> None:
         (["method=asap", "method.taw=2"], ["'method.taw'", "method.tau", "method.anchor"], 2),
         (["method=asap", "method.anchor=mas"], ["asap.anchor", "mass", "cls_attention"], 2),
         (["method=asap", "method.tau=high"], ["asap.tau", "high"], 2),
+        (["method=asap", "method.tau=jump:"], ["jump:'", "greater than 1", "jump:1.3"], 2),
+        (["method=asap", "method.tau=jump:0.5"], ["jump:0.5", "greater than 1"], 2),
+        (["method=asap", "method.tau=quantile:2"], ["quantile:2", "from 0 to 1"], 2),
+        (["method=asap", "k=otsuu"], ["k='otsuu'", "a number", "otsu", "gap"], 2),
+        (["method=asap", "method.k=otsuu"], ["otsuu", "Did you mean otsu", "a number"], 2),
+        (["method=asap", "k=otsu", "method.k=gap"], ["k=otsu", "method.k=gap", "drop one"], 2),
+        (["method=asap", "k=otsu", "method.m=2"], ["m=2 with k=otsu"], 2),
+        (["method=asap", "k=otsu", "budget=macs", "target=-35"], ["k=otsu", "a number"], 2),
+        (["method=tome", "k=otsu"], ["k='otsu'", "a number"], 2),
         (["method=asap", "k=1"], ["k=1", "greater than 1"], 2),
         (["method=random", "k=1.5"], ["k=1.5", "(0, 1]"], 2),
         (["k=2"], ["'none' has no knob"], 2),

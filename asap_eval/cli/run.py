@@ -182,6 +182,8 @@ def _one(row: Row, result: Result, made: set[Path]) -> int:
         say(f"not run: {row.reason}", style="yellow")
         return 0
     settings = row.settings
+    for note in settings.notes:
+        say(f"note: {note}")
     try:
         outcome = run(
             settings.job,
