@@ -378,10 +378,11 @@ def test_only_what_the_records_support_stands_out() -> None:
     assert [each.tone for each in said] == ["best", "level", "worst", "worst"]
     assert said[0].text == (
         "tome has the best accuracy at the least work (deit_tiny, imagenet, 500 images): 78.20 % "
-        "top-1, -1.00 points [-2.50, +0.50], -35.0 % MACs. All intervals of the 4 others lie "
-        "below its own."
+        "top-1, -1.00 points [-2.50, +0.50], -35.0 % MACs. Its interval lies above all of 4 "
+        "others there."
     )
     assert "1 of 5 rows cannot be told from the unpruned model" in said[1].text
+    assert "Least work: tome: 78.20 % top-1, -1.00 points [-2.50, +0.50]" in said[1].text
     assert "ppt loses most" in said[2].text
     assert said[3].text.endswith("): ppt."), "mass lies below random within its interval"
     assert findings([baseline(), make("tome", paired=None)]) == []

@@ -19,6 +19,9 @@ from asap_eval.report.pictures.keepmaps import KEEP_MAPS
 from asap_eval.report.pictures.kinds import drawn
 
 Kept = tuple[Path, RunRecord]
+OWN = "One table for what may be compared."
+OPEN = 3
+"""Tables of the records above the fold, so that the pictures are not far below."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def content(
         facts=_data(records),
         run=_run(records),
         said=(*findings(records), *of_saliency(done)),
-        own=Section("records", "Your records", "One table for what may be compared.", tables),
+        own=Section("records", "Your records", OWN, tables, shown=OPEN),
         pictures=tuple(figure for found in made.values() for figure in found),
         maps=(*(Map(f.title, f.png, f.caption, f.alt) for f in kept_maps), *maps),
         paper=paper_sections(records, timing),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from asap_eval.record import RunRecord
 from asap_eval.report.frame import GROUP, SAME_WORK, frame
@@ -33,23 +34,24 @@ def _best(rows: Sequence[Row]) -> list[Sentence]:
     same = [row for row in known if row["reduction_pct"] <= least + 2 * SAME_WORK]
     ordered = sorted(same, key=lambda row: (-row["delta_top1"], row["reduction_pct"], row["key"]))
     best, others = ordered[0], ordered[1:]
-    against = ""
-    if others:
-        level = [row for row in others if row["delta_high"] >= best["delta_low"]]
-        against = (
-            f" Intervals of {len(level)} of the {count(len(others), 'other')} overlap its own."
-            if level
-            else f" All intervals of the {count(len(others), 'other')} lie below its own."
-        )
+    if not others:
+        return []
+    level = [str(row["method"]) for row in others if row["delta_high"] >= best["delta_low"]]
+    against = (
+        f"By their intervals it cannot be told from {', '.join(dict.fromkeys(level))}."
+        if level
+        else f"Its interval lies above all of {count(len(others), 'other')} there."
+    )
     line = f"{name_of(best)} has the best accuracy at the least work ({_where(best)}): "
-    return [Sentence("best", f"{line}{_figure(best)}.{against}", tuple(map(_line, ordered)))]
+    return [Sentence("best", f"{line}{_figure(best)}. {against}", tuple(map(_line, ordered)))]
 
 
 def _same(rows: Sequence[Row]) -> list[Sentence]:
     """Rows whose interval holds 0, the least work first."""
     level = [row for row in rows if row["delta_low"] <= 0 <= row["delta_high"]]
     ordered = sorted(level, key=lambda row: (_work(row), row["key"]))
-    return _some(ordered, "level", "cannot be told from the unpruned model", rows, _line)
+    said = _some(ordered, "level", "cannot be told from the unpruned model", rows, _line)
+    return [replace(each, text=f"{each.text} Least work: {_line(ordered[0])}.") for each in said]
 
 
 def _worst(rows: Sequence[Row]) -> list[Sentence]:
@@ -70,7 +72,7 @@ def _below(rows: Sequence[Row]) -> list[Sentence]:
 
     held = [row for row in rows if row["below_random"] and high(row) < row["random_top1"]]
     ordered = sorted(held, key=lambda row: (row["top1"] - row["random_top1"], row["key"]))
-    told = "below random patches at the same work"
+    told = "lie below random patches at the same work by their whole interval"
     return _some(ordered, "worst", told, rows, lambda row: f"{_line(row)}, random {_random(row)}")
 
 

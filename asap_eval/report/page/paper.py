@@ -79,7 +79,7 @@ def paper_sections(
             "The paper against itself",
             "Every derived figure recomputed, every figure printed twice compared.",
             (audit_sheet(audit()),),
-            True,
+            shown=0,
         ),
     )
     return tuple(section for section in sections if section.sheets)

@@ -11,17 +11,17 @@ from asap_eval.report.sheet import Sheet
 
 @dataclass(frozen=True)
 class Section:
-    """Tables under one heading, open at once or behind a fold.
+    """Tables under one heading, the first ones open at once, the others behind a fold.
 
     Attributes:
-        said: what they say, above them.
+        shown: how many are open; None = all. said: what they say, above them.
     """
 
     name: str
     title: str
     lead: str
     sheets: tuple[Sheet, ...]
-    folded: bool = False
+    shown: int | None = None
     said: tuple[Sentence, ...] = ()
 
 
