@@ -14,7 +14,7 @@ import pandas as pd
 
 from asap_eval.method import Reducer, methods
 from asap_eval.options import options
-from asap_eval.record import RunRecord
+from asap_eval.record import Job, RunRecord
 
 FIELDS = {
     "model": "job.model",
@@ -142,7 +142,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
         row["failed"] = len(record.provenance.failures)
     return {
         **row,
-        **_params(record),
+        **_params(record.job),
         "k": record.knob,
         "tasks": None if record.tasks is None else json.dumps(record.tasks),
         "analysis": None if record.analysis is None else json.dumps(record.analysis),
@@ -151,17 +151,37 @@ def _row(record: RunRecord) -> dict[str, Any]:
     }
 
 
+def row_without_record(job: Job, why: str) -> dict[Hashable, Any]:
+    """A row of the frame for a job that failed before there was a record."""
+    asked = {column: path[1:] for column, path in PATHS.items() if path[0] == "job"}
+    return {
+        **dict.fromkeys(PATHS),
+        **{column: _at(job, path) for column, path in asked.items()},
+        **_params(job),
+        "k": job.k,
+        "tasks": None,
+        "analysis": None,
+        "options": json.dumps(changed_options(job.method, job.params), sort_keys=True),
+        "data_notes": "",
+        "random_top1": None,
+        "below_random": False,
+        "status": "failed",
+        "error": why,
+        "command": "",
+    }
+
+
 def comparable(record: RunRecord) -> tuple[str, ...]:
     """Equal for records that may stand in one table."""
-    params = _params(record)
+    params = _params(record.job)
     known = (params[n] if n in params else _at(record, PATHS[n]) for n in GROUP)
     return tuple(map(str, known))
 
 
-def _params(record: RunRecord) -> dict[str, str]:
+def _params(job: Job) -> dict[str, str]:
     return {
-        "model_params": json.dumps(record.job.model_params, sort_keys=True),
-        "bench_params": json.dumps(record.job.bench_params, sort_keys=True),
+        "model_params": json.dumps(job.model_params, sort_keys=True),
+        "bench_params": json.dumps(job.bench_params, sort_keys=True),
     }
 
 

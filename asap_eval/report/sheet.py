@@ -136,6 +136,11 @@ class Sheet:
         ]
         return [*self.footnotes, *own]
 
+    def noted(self, *below: str, above: Sequence[str] = ()) -> Sheet:
+        """The same sheet with further footnotes."""
+        short = None if self.short_notes is None else (*above, *self.short_notes, *below)
+        return replace(self, footnotes=(*above, *self.footnotes, *below), short_notes=short)
+
     def brief(self) -> Sheet:
         """The same sheet for a terminal: fewer columns, shorter heads, cells and notes."""
         fewer = self.only({at for at, head in enumerate(self.columns) if not head.wide})

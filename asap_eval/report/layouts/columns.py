@@ -54,6 +54,11 @@ def text(value: Any) -> str:
     return str(value) if present(value) else DASH
 
 
+def first_sentence(why: str) -> str:
+    """Of an error, without its full stop; the rest is advice."""
+    return why.split(". ")[0].rstrip(".")
+
+
 def part(row: Row, name: str) -> dict[str, Any]:
     """A block of the record, such as ``analysis``; empty where the run did not come to one."""
     return json.loads(row[name]) if present(row[name]) else {}
