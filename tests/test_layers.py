@@ -18,7 +18,7 @@ LAYERS = [
     {"errors"},
     {"paths"},
     {"files"},
-    {"hub", "kernels"},
+    {"hub", "kernels", "registry"},
     {"token_map", "transfer"},
     {
         "checkpoint",
@@ -43,6 +43,7 @@ LAYERS = [
     {"audit"},
     {"report", "train"},
     {"cli"},
+    {"__main__"},
 ]
 """Lowest first; a module imports from lower layers only, or from its own package."""
 

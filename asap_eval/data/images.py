@@ -21,7 +21,8 @@ from asap_eval.data.decoding import decode
 from asap_eval.data.stores import Store
 from asap_eval.data.subset import Sample, check_sample, subset
 from asap_eval.errors import BadValueError, DataError, message
-from asap_eval.models.zoo import Labels, LoadedModel
+from asap_eval.models.spec import Labels
+from asap_eval.models.zoo import LoadedModel
 
 T = TypeVar("T")
 
@@ -147,7 +148,7 @@ def open_images(
         raise BadValueError(
             "The model has no classifier, so its answers cannot be scored. Choose a model with "
             "classes, or tell what they are with model.labels=wnid or model.labels=folders. A CLIP "
-            "tower becomes a classifier with model.head=<file> (asap-eval-head makes it)."
+            "tower becomes a classifier with model.head=<file> (asap-eval head makes it)."
         )
     return chosen_images(
         lambda: open_store(data, Classes(classes, labels, names)), data, limit=limit, sample=sample
