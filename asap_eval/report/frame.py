@@ -142,7 +142,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
         row["failed"] = len(record.provenance.failures)
     return {
         **row,
-        **_params(record.job),
+        **_params(record),
         "k": record.knob,
         "tasks": None if record.tasks is None else json.dumps(record.tasks),
         "analysis": None if record.analysis is None else json.dumps(record.analysis),
@@ -157,7 +157,8 @@ def row_without_record(job: Job, why: str) -> dict[Hashable, Any]:
     return {
         **dict.fromkeys(PATHS),
         **{column: _at(job, path) for column, path in asked.items()},
-        **_params(job),
+        "model_params": json.dumps(job.model_params, sort_keys=True),
+        "bench_params": json.dumps(job.bench_params, sort_keys=True),
         "k": job.k,
         "tasks": None,
         "analysis": None,
@@ -173,15 +174,15 @@ def row_without_record(job: Job, why: str) -> dict[Hashable, Any]:
 
 def comparable(record: RunRecord) -> tuple[str, ...]:
     """Equal for records that may stand in one table."""
-    params = _params(record.job)
+    params = _params(record)
     known = (params[n] if n in params else _at(record, PATHS[n]) for n in GROUP)
     return tuple(map(str, known))
 
 
-def _params(job: Job) -> dict[str, str]:
+def _params(record: RunRecord) -> dict[str, str]:
     return {
-        "model_params": json.dumps(job.model_params, sort_keys=True),
-        "bench_params": json.dumps(job.bench_params, sort_keys=True),
+        "model_params": json.dumps(record.job.model_params, sort_keys=True),
+        "bench_params": json.dumps(record.job.bench_params, sort_keys=True),
     }
 
 

@@ -206,9 +206,7 @@ def sheet_of_text(
             *(h if isinstance(h, Head) else Head(h, kind=kinds.get(h, "text")) for h in words),
             *(h if isinstance(h, Head) else Head(h) for h in numbers),
         ),
-        rows=tuple(
-            Line(tuple(c if isinstance(c, Cell) else Cell(c) for c in row)) for row in rows
-        ),
+        rows=tuple(Line(tuple(c if isinstance(c, Cell) else Cell(c) for c in row)) for row in rows),
         footnotes=tuple(notes),
         commands=tuple(commands),
         holds="composed" if numbers else "sentences",

@@ -64,9 +64,7 @@ PUBLISHED = {
             brief=Column("published Δ", _published_change),
             measured=False,
         ),
-        Column(
-            "measured − published", lambda row: number(row["difference"], "{:+.2f}"), wide=True
-        ),
+        Column("measured − published", lambda row: number(row["difference"], "{:+.2f}"), wide=True),
     ],
     "MACs %: all (model)": [
         Column(
@@ -81,13 +79,9 @@ PUBLISHED = {
 """Columns by the head of the one they follow."""
 
 SETTINGS_OF_SEEDS = Column("settings", _settings, "text", shortens=True)
-ROW_OF_PAPER = Column(
-    "row of the paper", lambda row: text(row["published_row"]), "text", wide=True
-)
+ROW_OF_PAPER = Column("row of the paper", lambda row: text(row["published_row"]), "text", wide=True)
 
-TOP1 = Column(
-    "top-1 %", _top1, brief=Column("top-1 %", lambda row: number(row["top1"], "{:.2f}"))
-)
+TOP1 = Column("top-1 %", _top1, brief=Column("top-1 %", lambda row: number(row["top1"], "{:.2f}")))
 
 OWN = {"settings": SETTINGS_OF_SEEDS, "top-1 %": TOP1}
 """Columns that know of several seeds, in place of the overview's."""

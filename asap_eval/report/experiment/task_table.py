@@ -16,7 +16,6 @@ from asap_eval.report.layouts.columns import (
     number,
     numbers,
     present,
-    text,
 )
 from asap_eval.report.sheet import DASH, Sheet
 
