@@ -292,7 +292,7 @@ def experiments(pictures: Path, tmp_path: Path) -> list[str]:
 
 
 def test_an_experiment_prints_one_table_of_all_rows(command: Run, experiments: list[str]) -> None:
-    code, out, err = command(*experiments, "experiment=both", "limit=3")
+    code, out, err = command(*experiments, "experiment=both", "limit=3", "wide=true")
     assert code == 0, err
     records = [read_record(Path(line)) for line in out[-3:]]
     assert [record.job.method for record in records] == ["none", "random", "stride"]

@@ -158,7 +158,7 @@ class Sheet:
             ),
             footnotes=self.footnotes if self.short_notes is None else self.short_notes,
             short_notes=None,
-        )
+        ).without_empty_columns()
 
     def without_empty_columns(self) -> Sheet:
         """The same sheet less the columns in which every cell is a dash."""

@@ -103,6 +103,11 @@ def _samples(row: Row) -> str:
     return number(row["n"], "{:.0f}") + lost
 
 
+def _lost_samples(row: Row) -> str:
+    """How many there are stands in the title; a table of few columns says where some failed."""
+    return _samples(row) if present(row["failed"]) and row["failed"] else DASH
+
+
 def _fired(row: Row) -> str:
     if row["method"] == "none" or not present(row["fired_never"]):
         return DASH
@@ -126,7 +131,7 @@ def _name(row: Row) -> str:
 
 METHOD = Column("method", _method, "text", brief=Column("method", _name))
 SETTINGS = Column("settings", settings, "text", shortens=True)
-SAMPLES = Column("n", _samples, wide=True)
+SAMPLES = Column("n", _samples, brief=Column("n", _lost_samples), measured=False)
 GMACS = Column(
     "GMACs: model + own",
     lambda row: numbers(row, "{:.3f} + {:.3f}", "mean_g", "method_g"),
