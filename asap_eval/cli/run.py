@@ -19,7 +19,7 @@ from asap_eval.cli.guard import FAILED, INTERRUPTED, guarded
 from asap_eval.cli.keys import Keys
 from asap_eval.cli.lists import with_brackets
 from asap_eval.cli.output import Result, show
-from asap_eval.cli.overrides import check, keys_of, names_a_run, opened, parsed, values_of
+from asap_eval.cli.overrides import check, keys_of, names_a_run, parsed, values_of
 from asap_eval.cli.planning import plan_of, training_plan_of
 from asap_eval.cli.settings import settings_of
 from asap_eval.cli.words import debugging, settings, switches_of, typed
@@ -102,9 +102,8 @@ def _complete(words: Sequence[str], asked: Asked, extra: Sequence[Path]) -> list
     Raises:
         AsapEvalError: a key, choice or option that does not exist, or a sweep without ``-m``.
     """
-    texts = [opened(text) for text in words]
-    check(parsed(texts), extra)
-    texts = with_brackets(texts, multirun=asked.multirun)
+    check(parsed(words), extra)
+    texts = with_brackets(words, multirun=asked.multirun)
     overrides = parsed(texts)
     for override in overrides:
         if override.key_or_group == "experiment":
@@ -186,6 +185,8 @@ def _one(row: Row, result: Result, made: set[Path]) -> int:
         say(f"not run: {row.reason}", style="yellow")
         return 0
     settings = row.settings
+    for note in settings.notes:
+        say(f"note: {note}")
     try:
         outcome = run(
             settings.job,
