@@ -12,10 +12,10 @@ In turns, forwards and backwards, on the same images, batch size and number of d
   the cache, rows synchronised to the disk, record written.
 * later: the same once more, as a further row of a table: nothing is decoded.
 
-What a process does once is not counted: imports, the model, reading its own sources. Ratios are taken
-inside a round, of the time on the clock and of the processors' time, all processes together. The
-latter is hardly moved by neighbours, and says nothing of a GPU or of decoding that goes on beside the
-model. The machine's load is written down.
+What a process does once is not counted: imports, the model, reading its own sources. Ratios are
+taken inside a round, of the time on the clock and of the processors' time, all processes together.
+The latter is hardly moved by neighbours, and says nothing of a GPU or of decoding that goes on
+beside the model. The machine's load is written down.
 """
 
 from __future__ import annotations
