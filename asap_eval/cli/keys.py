@@ -29,6 +29,7 @@ class Keys:
     results: str = "results"
     workers: str = "auto"
     cache: str = "auto"
+    wide: bool = False
     force: bool = False
     debug: bool = False
     plan: bool = False
