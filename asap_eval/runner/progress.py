@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from datetime import timedelta
+from functools import cache
 from time import monotonic
 
 from rich.console import Console
