@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class AsapEvalError(Exception):
@@ -59,7 +60,38 @@ def unknown(kind: str, given: str, allowed: Iterable[str]) -> UnknownNameError:
     return UnknownNameError(f"Unknown {kind} '{given}'.{hint} Available: {listed}.")
 
 
+def message(error: BaseException) -> str:
+    """What an error says in its first line, or its kind where it says nothing."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def some_of(names: Sequence[str], shown: int, rest: str = ", ...") -> str:
+    """The first few names of a list; ``rest`` ends it where there are more, ``{}`` = how many."""
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (rest.format(more) if more > 0 else "")
+
+
 def first_line(error: BaseException) -> str:
     """Kind and first line of an error of another library, without a full stop."""
     line = (str(error).strip().splitlines() or [""])[0].rstrip(".")
     return f"{type(error).__name__}: {line}"
+
+
+def reason_of(error: BaseException) -> str:
+    """First line of what an error says; its kind where it says nothing."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+@contextmanager
+def reraised(kind: type[AsapEvalError], says: Callable[[BaseException], str]) -> Iterator[None]:
+    """Turn whatever a library raises inside into an error of ours that says what happened.
+
+    Libraries raise errors of many kinds without a common base. Our own errors pass as they are,
+    and so does `MemoryError`: it says nothing of the data.
+    """
+    try:
+        yield
+    except (AsapEvalError, MemoryError):
+        raise
+    except Exception as error:
+        raise kind(says(error)) from error

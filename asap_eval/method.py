@@ -20,7 +20,7 @@ position ids.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, Literal, TypeVar
@@ -364,3 +364,16 @@ def build(name: str, *, k: float | None = None, **params: Any) -> Reducer:
             raise unknown(f"option of method '{name}'", option, known)
         params[option] = checked(f"{name}.{option}", value, known[option])
     return cls(**params)
+
+
+def build_from(name: str, params: Mapping[str, Any], k: float | None = None) -> Reducer:
+    """`build` from options that somebody wrote down, ``k`` perhaps among them.
+
+    Raises:
+        BadValueError: two values for ``k``, or what `build` refuses.
+    """
+    others = dict(params)
+    given = others.pop("k", None)
+    if given is not None and k is not None and given != k:
+        raise BadValueError(f"k={k:g} and method.k={given} both set the knob: drop one.")
+    return build(name, k=k if given is None else given, **others)

@@ -14,7 +14,7 @@ from asap_eval.data.images import image_batches, open_images
 from asap_eval.hosts import geometry_of, install
 from asap_eval.method import Batch, build
 from asap_eval.models import LoadedModel
-from asap_eval.runner.search import Found, search, whole_knob
+from asap_eval.runner.knob_search import Found, search, whole_knob
 from asap_eval.timing.speed import Pixels, spread
 from asap_eval.work.macs import model_macs, unpruned_macs
 

@@ -17,7 +17,7 @@ from scipy.special import ndtri
 from scipy.stats import multinomial
 
 from asap_eval.experiment import Published
-from asap_eval.report.verdict import CANNOT_TELL, DIFFERS, verdict, word_of
+from asap_eval.report.experiment.verdict import CANNOT_TELL, DIFFERS, verdict, word_of
 from asap_eval.statistics import mean_interval, paired_interval, share_interval
 
 COUNTS = (1, 2, 3, 5, 8, 12, 24, 50, 100, 200, 500, 1000)

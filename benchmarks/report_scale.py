@@ -17,12 +17,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from asap_eval.cli.report import main as report
 from asap_eval.experiment import load
 from asap_eval.method import build, options
 from asap_eval.paper import TABLES, paper_table
 from asap_eval.paths import conf_dir
 from asap_eval.record import Budget, RunRecord, read_records, write_record
-from asap_eval.report.cli import main as report
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "deit_tiny"
 TORN = 100

@@ -6,13 +6,17 @@ digits, so a test digit is never seen in training, whole or in pieces.
 
 Run as a script to write the bundled held-out set::
 
-    python examples/digits_task.py --write-test-set asap_eval/example
+    python examples/digits_task.py --write-test-set asap_eval/example/digits.zip
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import math
+import stat
+import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,29 +180,37 @@ def test_set() -> Batch:
     return render(test, clutter_bank(train.digits, rng), rng, len(test.labels), each_once=True)
 
 
-def write_test_set(out: Path) -> None:
-    """Write ``images/<class>/<nnn>.png`` (16-colour palette, lossless) and 1-bit ``masks/``."""
-    batch = test_set()
+def pictures(batch: Batch) -> Iterator[tuple[str, bytes]]:
+    """``images/<class>/<nnn>.png`` (16-colour palette, lossless) and 1-bit ``masks/``, as PNG."""
     for i, label in enumerate(batch.labels):
-        name = Path(str(label)) / f"{i:03d}.png"
         picture = Image.fromarray(batch.levels[i]).convert("P")
         picture.putpalette(batch.ramps[i].tobytes())
         mask = Image.fromarray(batch.masks[i])
-        for folder, image in (("images", picture), ("masks", mask)):
-            path = out / folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            bits = {"bits": 4} if folder == "images" else {}
-            image.save(path, optimize=True, **bits)
+        for folder, image, bits in (("images", picture, {"bits": 4}), ("masks", mask, {})):
+            file = io.BytesIO()
+            image.save(file, "PNG", optimize=True, **bits)
+            yield f"{folder}/{label}/{i:03d}.png", file.getvalue()
+
+
+def write_archive(files: Mapping[str, bytes], out: Path) -> None:
+    """A ``.zip`` whose bytes depend on the files' names and bytes alone; PNGs do not shrink."""
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in sorted(files.items()):
+            info = zipfile.ZipInfo(name)  # of 1980, the earliest date that a .zip can say
+            info.create_system = 3  # Unix, on whatever system this runs
+            info.external_attr = (stat.S_IFREG | 0o644) << 16
+            archive.writestr(info, content)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Write the bundled held-out test set.")
-    parser.add_argument("--write-test-set", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--write-test-set", type=Path, required=True, metavar="ZIP")
     out = parser.parse_args().write_test_set
-    write_test_set(out)
+    files = dict(pictures(test_set()))
+    write_archive(files, out)
     for folder in ("images", "masks"):
-        sizes = [p.stat().st_size for p in (out / folder).rglob("*.png")]
+        sizes = [len(content) for name, content in files.items() if name.startswith(folder)]
         print(f"{folder}: {len(sizes)} files, {sum(sizes)} bytes")
 
 

@@ -84,7 +84,7 @@ def case(name: str, out: Path, shared: Path) -> str:
         words = [filled(word, out, shared, log) for word in CASES[name].split()]
         results = out / "results" / name
         run("cli", [f"experiment={name}", *words, f"results={results}"], log)
-        run("report.cli", [str(results), "--experiment", name], log)
+        run("cli.report", [str(results), "--experiment", name], log)
     except Skipped as why:
         return f"skipped: {why}"
     except subprocess.CalledProcessError as error:

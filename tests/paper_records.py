@@ -18,9 +18,9 @@ from typing import Any
 from records import make, put
 
 from asap_eval import record as rec
+from asap_eval.cli.report import main
 from asap_eval.method import build, options
-from asap_eval.report.cli import main
-from asap_eval.report.sheet_text import ENDINGS
+from asap_eval.report.text import ENDINGS
 
 GOLDEN = Path(__file__).resolve().parent / "golden_reports"
 TABLES = ("1", "2", "alpha")

@@ -12,7 +12,7 @@ import torch
 from asap_eval.bench.language.answers import Answer, answers
 from asap_eval.hosts import install, llava_geometry
 from asap_eval.method import Reducer, build
-from asap_eval.runner.search import search
+from asap_eval.runner.knob_search import search
 
 METHODS: dict[str, Reducer] = {
     "random": build("random", k=0.4, layer=5, rest="drop"),

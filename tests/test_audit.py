@@ -12,7 +12,7 @@ import asap_eval
 from asap_eval.audit import Check, Finding, arithmetic, audit, crossings, ledger, work
 from asap_eval.hosts import geometry_of
 from asap_eval.paper import paper_table
-from asap_eval.report.audit import audit_sheet
+from asap_eval.report.paper.audit import audit_sheet
 from asap_eval.work.macs import macs_of, model_macs
 
 pytest.importorskip("transformers")

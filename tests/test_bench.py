@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from pictures import picture_folder
+from sheets import texts
 from torch import Tensor
 
 from asap_eval.bench import bench as registry
 from asap_eval.bench.bench import benches, build_bench
 from asap_eval.bench.image_bench import ImageBench
-from asap_eval.data.images import ImageBatch, ImageSet, Sample, open_images
-from asap_eval.errors import BadValueError, UnknownNameError
+from asap_eval.bench.imagenet import ImageNet
+from asap_eval.data.images import ImageBatch, ImageSet, open_images
+from asap_eval.data.subset import Sample
+from asap_eval.errors import BadValueError, DataError, UnknownNameError
 from asap_eval.hosts import Geometry
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedModel
@@ -24,10 +28,9 @@ from asap_eval.options import options
 from asap_eval.paths import conf_dir
 from asap_eval.record import Budget, Job, job_key, read_record
 from asap_eval.record.journal import Row
-from asap_eval.report.table import overview
+from asap_eval.report.layouts.overview import overview
 from asap_eval.runner import run
-from asap_eval.runner.prepare import _modules
-from asap_eval.runner.sources import _closure
+from asap_eval.runner.sources import _closure, entry_modules
 from asap_eval.timing import speed
 from asap_eval.trace import Trace
 
@@ -89,7 +92,7 @@ def test_a_benchmark_without_accuracy_is_one_class(job: Job, tmp_path: Path) -> 
     assert len(list((tmp_path / "results").glob("*.json"))) == 1
     (table,) = overview([record])
     assert "scale=1.0" in table.title
-    assert "6 (1 failed)" in table.rows[0]
+    assert "6 (1 failed)" in texts(table)[0]
 
     doubled = dataclasses.replace(job, bench_params={"scale": 2})
     other = run(doubled, results=tmp_path / "results").record
@@ -117,6 +120,19 @@ def test_what_a_benchmark_refuses_is_said_before_any_record(
     assert not (tmp_path / "results").exists()
 
 
+def test_speed_is_of_whole_readable_batches() -> None:
+    def batch(*ids: str, failures: dict[int, str] | None = None) -> ImageBatch:
+        lost = failures or {}
+        pixels = torch.zeros(len(ids) - len(lost), 3, 2, 2)
+        return ImageBatch(list(range(len(ids))), list(ids), [None] * len(ids), pixels, lost)
+
+    bench, torn = ImageNet(), batch("c", "d", failures={1: "torn"})
+    assert [full.ids for full in bench.full_batches([batch("a", "b"), torn], 2)] == [("a", "b")]
+    with pytest.raises(DataError, match="batch of 2 readable images; each of the 2 images"):
+        bench.full_batches([torn], 2)
+    assert [bench.speed_samples(count, 8) for count in (7, 8, 20, 1000)] == [0, 8, 16, 32]
+
+
 def test_every_benchmark_has_its_options_in_the_configuration() -> None:
     files = {path.stem: path for path in conf_dir().glob("bench/*.yaml")}
     assert set(files) == set(benches())
@@ -125,11 +141,18 @@ def test_every_benchmark_has_its_options_in_the_configuration() -> None:
         assert OmegaConf.to_container(OmegaConf.load(path)) == declared
 
 
+def test_the_contract_says_what_a_benchmark_gets() -> None:
+    """Types that are erased let an author guess; the registry alone erases them."""
+    for _, function in inspect.getmembers(registry.Bench, inspect.isfunction):
+        given = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
+        assert not [name for name, hint in given.items() if "Any" in hint], function.__name__
+
+
 @pytest.mark.parametrize("budget", [None, Budget("macs", -35)], ids=["plain", "budget"])
 def test_a_jobs_sources_hold_no_other_benchmark(budget: Budget | None) -> None:
     files = {name: cls.__module__ for name, cls in benches().items()}
     for name, module in files.items():
-        found = _closure(_modules(Job("deit_tiny", "random", bench=name, budget=budget)))
+        found = _closure(entry_modules(Job("deit_tiny", "random", bench=name, budget=budget)))
         assert {module} == set(found) & set(files.values())
 
 

@@ -16,7 +16,7 @@ from asap_eval.errors import BudgetError, UnreachableError
 from asap_eval.method import build
 from asap_eval.record import Budget, Job
 from asap_eval.runner import Outcome, run
-from asap_eval.runner.search import PROMISE, TOLERANCE, search, whole_knob
+from asap_eval.runner.knob_search import PROMISE, TOLERANCE, search, whole_knob
 
 
 def counted(function: Callable[[float], float]) -> tuple[Callable[[float], float], list[float]]:

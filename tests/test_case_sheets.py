@@ -14,7 +14,7 @@ from PIL import Image
 
 from asap_eval.cli import cases
 from asap_eval.cli.command import main as run
-from asap_eval.report.keep_map import KEPT, POOLED
+from asap_eval.report.pictures.keep_map import KEPT, POOLED
 
 N = 9
 """Tokens that the second stage leaves of each crop."""

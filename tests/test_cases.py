@@ -14,8 +14,8 @@ from records import make, put
 
 from asap_eval import record as rec
 from asap_eval.bench.language.keepmaps import keep_maps
+from asap_eval.cli.report import main
 from asap_eval.method import build
-from asap_eval.report.cli import main
 
 # Right answers of six questions, and who gave which: yes to the 1st, 2nd and 5th.
 TRUTH = ("yes", "yes", "no", "no", "yes", "no")

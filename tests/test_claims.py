@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report import cells, make, put
+from records import make, put
+from sheets import cells
 from test_walk import image
 
 from asap_eval import record as rec
 from asap_eval.bench.walk.analysis import analyse
+from asap_eval.cli.report import main
 from asap_eval.errors import RecordError
 from asap_eval.experiment import bench_defaults
-from asap_eval.report import claim_rules as rules
-from asap_eval.report.claims import Verdict, claims, read_timing, verdicts
-from asap_eval.report.cli import main
-from asap_eval.report.render import DASH
-from asap_eval.report.table import overview
+from asap_eval.report.layouts.overview import overview
+from asap_eval.report.paper import claim_rules as rules
+from asap_eval.report.paper.claims import Verdict, claims, read_timing, verdicts
+from asap_eval.report.sheet import DASH
 
 WALK_OPTIONS: dict[str, Any] = bench_defaults("walk")
 
@@ -232,8 +233,8 @@ def test_a_table_for_each_model_with_its_rules_below() -> None:
     assert list(row) == ["claim", "paper says", "measured", "n", "verdict"]
     assert (row["n"], row["verdict"]) == ("40", "supported")
     assert len(tables[0].rows) == 8
-    assert len(tables[0].notes) == 9  # a rule each, and which records decide
-    assert [command for _, command in tables[0].details] == [small.provenance.command]
+    assert len(tables[0].notes()) == 9  # a rule each, and which records decide
+    assert [command for _, command in tables[0].commands] == [small.provenance.command]
 
 
 def test_a_model_without_evidence_has_no_table_beside_one_that_has() -> None:
@@ -298,4 +299,4 @@ def test_the_overview_shows_a_walk_in_its_own_columns() -> None:
 
 def test_a_walk_that_failed_has_a_line_of_dashes() -> None:
     (table,) = overview([replace(walk(), status="failed", analysis=None, error="stopped")])
-    assert "stopped" in table.notes[0]
+    assert "stopped" in table.notes()[0]

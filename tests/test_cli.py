@@ -19,12 +19,12 @@ from asap_eval.cli import main, planning
 from asap_eval.cli.experiment import rows_of
 from asap_eval.cli.groups import choices, register_choices
 from asap_eval.cli.overrides import check, parsed
+from asap_eval.cli.report import main as report
 from asap_eval.experiment import load
 from asap_eval.method import methods
 from asap_eval.models import model_names
 from asap_eval.paths import PACKAGE, conf_dir
 from asap_eval.record import Job, read_record, read_records
-from asap_eval.report.cli import main as report
 
 Run = Callable[..., tuple[int, list[str], str]]
 

@@ -16,10 +16,9 @@ from timm.data import create_transform
 
 from asap_eval.bench.bench import build_bench
 from asap_eval.cli.crops import crop_maps
-from asap_eval.data.decoding import EXTENSIONS, decode
+from asap_eval.data.decoding import EXTENSIONS, decode, decode_row
 from asap_eval.data.images import image_batches, open_images
 from asap_eval.data.masks import Coverage, MaskStore
-from asap_eval.data.questions.documents import decoded
 from asap_eval.data.questions.pictures import open_pictures
 from asap_eval.errors import DataError
 from asap_eval.models import load_model
@@ -81,7 +80,7 @@ def asked(file: Path) -> Image.Image:
 
 
 def of_a_task(file: Path) -> Image.Image:
-    return decoded({"bytes": file.read_bytes(), "path": None})
+    return decode_row({"bytes": file.read_bytes(), "path": None})
 
 
 @pytest.mark.parametrize("reader", [keepmaps, calibration_of_keepmaps, saliency, asked, of_a_task])
@@ -112,7 +111,16 @@ def test_pictures_of_tasks_are_those_that_lmms_eval_gets(orientation: int) -> No
     datasets = pytest.importorskip("datasets")
     stored = {"bytes": photographed(orientation, kind="JPEG"), "path": None}
     theirs = datasets.Image().decode_example(stored).convert("RGB")
-    assert decoded(stored).tobytes() == theirs.tobytes()
+    assert decode_row(stored).tobytes() == theirs.tobytes()
+
+
+def test_a_row_without_a_picture_says_so(tmp_path: Path) -> None:
+    gone = {"bytes": None, "path": str(tmp_path / "gone.png")}
+    for stored in (None, b"", [], [None], {"bytes": None, "path": None}, gone):
+        with pytest.raises(DataError, match=r"^it has no picture$"):
+            decode_row(stored)
+    with pytest.raises(DataError, match="its picture cannot be read: Is a directory"):
+        decode_row({"bytes": None, "path": str(tmp_path)})
 
 
 @pytest.mark.parametrize("orientation", [3, 6])

@@ -13,8 +13,8 @@ from records import AT_35, make, put
 
 from asap_eval import record as rec
 from asap_eval.bench.language.scores import difference, task_block
+from asap_eval.cli.report import main
 from asap_eval.data.questions.lmms import totals_of
-from asap_eval.report.cli import main
 from asap_eval.report.diff.match import Shared, identity, label, pairs
 from asap_eval.report.diff.numbers import BEYOND, UNKNOWN, WITHIN, Move, moves
 

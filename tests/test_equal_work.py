@@ -21,7 +21,7 @@ from asap_eval.errors import BudgetError
 from asap_eval.hosts import Geometry, geometry_of
 from asap_eval.method import Batch, build
 from asap_eval.models.lvvit import LVViT, lvvit_s
-from asap_eval.runner.search import PROMISE, Found, search, whole_knob
+from asap_eval.runner.knob_search import PROMISE, Found, search, whole_knob
 from asap_eval.work.macs import model_macs, unpruned_macs
 
 REAL = {

@@ -12,11 +12,11 @@ import pytest
 from records import AT_35, baseline, make, put
 
 from asap_eval import record as rec
+from asap_eval.cli.report.command import main, render
 from asap_eval.experiment import Experiment, parse
 from asap_eval.method import build, options
 from asap_eval.record import RunRecord
-from asap_eval.report.cli import main, render
-from asap_eval.report.match import matched
+from asap_eval.report.experiment.match import matched
 
 PUBLISHED = {"row": "Ours", "baseline": 80.0, "acc": 71.0, "delta": -9.0, "macs": -12.0}
 ROWS: list[dict[str, Any]] = [

@@ -18,7 +18,7 @@ from asap_eval.errors import DataError
 from asap_eval.method import Need, View
 from asap_eval.models import load_model
 from asap_eval.record import read_records
-from asap_eval.report.keep_map import DARK, DROPPED, KEPT, LIGHT, POOLED, SHARE
+from asap_eval.report.pictures.keep_map import DARK, DROPPED, KEPT, LIGHT, POOLED, SHARE
 from asap_eval.report.pictures.keepmaps import map_of
 from asap_eval.scorer import Plan, Scorer
 

@@ -14,6 +14,7 @@ import records
 import tiny
 import torch
 from safetensors.torch import load_file, save_file
+from sheets import heads, texts
 from torch import Tensor
 
 from asap_eval.bench.bench import build_bench
@@ -29,9 +30,9 @@ from asap_eval.models.encoder import encoder_of, features
 from asap_eval.models.video_head import Head, accuracy, load_head, save_head
 from asap_eval.record import Budget, Job, Macs, RunRecord, read_record
 from asap_eval.record.journal import Journal
-from asap_eval.report.experiment import experiment_tables
-from asap_eval.report.match import matched
-from asap_eval.report.table import overview
+from asap_eval.report.experiment.match import matched
+from asap_eval.report.experiment.tables import experiment_tables
+from asap_eval.report.layouts.overview import overview
 from asap_eval.runner import Outcome, run
 from asap_eval.train.head import features as cache
 from asap_eval.train.head import run as training
@@ -466,7 +467,7 @@ def test_a_run_is_paired_resumed_and_keyed_by_its_head(
     assert whole.analysis["short_videos"] == 1
     assert whole.analysis["head"]["backbone"] == digits().weights.sha256
     (table,) = overview([whole])
-    cells = dict(zip(table.columns, table.rows[0], strict=True))
+    cells = dict(zip(heads(table), texts(table)[0], strict=True))
     assert cells["n"] == "12 (1 failed)"
     assert "top-5 %" in cells
     assert "GMACs per video: model + own" in cells
@@ -511,7 +512,7 @@ def test_speed_with_and_without_decoding(
         both = 1 / rates["encoding"] + 4 / speed["decode_frames_s"]
         assert 1 / rates["decoding"] == pytest.approx(both)
     (table,) = overview([record])
-    assert any(head.startswith("frames/s decoded") for head in table.columns)
+    assert any(head.startswith("frames/s decoded") for head in heads(table))
     with pytest.raises(BadValueError, match="lower batch_size"):
         run(dataclasses.replace(job, batch_size=400), results=tmp_path)
 
@@ -591,7 +592,7 @@ def test_table3_from_records_has_published_figures_both_counts_and_all_rates() -
     ]
     found = matched(experiment, held)
     (table,) = experiment_tables(experiment, found, held)
-    cells = {row[1]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+    cells = {row[1]: dict(zip(heads(table), row, strict=True)) for row in texts(table)}
     tome = cells["tome"]
     assert tome["row of the paper"] == "ToMe"
     assert tome["published Δ"] == "-2.60 (80.78 → 78.18)"

@@ -53,7 +53,7 @@ ONLY = {
     "paper": {"errors"},
     "audit": {"errors", "paper", "work", "hosts", "models"},
     "report": {
-        *("errors", "paths", "record", "method", "options", "experiment", "bench"),
+        *("errors", "paths", "files", "record", "method", "options", "experiment", "bench"),
         *("paper", "audit", "data", "statistics"),
     },
 }

@@ -17,6 +17,7 @@ import tiny
 import torch
 from flops import counting
 from project import ROOT
+from sheets import texts
 from timm.layers import Attention, AttentionPoolLatent, HybridEmbed, Mlp, PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -66,7 +67,7 @@ def test_ledger_refusals_are_documented() -> None:
     both know stand in the same row."""
     text = (ROOT / "docs" / "hosts.md").read_text(encoding="utf-8")
     documented = _by_name(line.strip("| ").split(" | ") for line in text.splitlines())
-    found = _by_name(hosts_table().rows)
+    found = _by_name(texts(hosts_table()))
     both = documented.keys() & found.keys()
     assert len(both) >= 150
     assert {name: documented[name] for name in both} == {name: found[name] for name in both}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sheets import texts
 
 from asap_eval.bench.bench import benches
 from asap_eval.cli.ls import main, options_table, type_name
@@ -30,7 +31,7 @@ def test_every_method_and_its_card_are_listed(capsys: pytest.CaptureFixture[str]
 
 
 def test_options_with_types_and_defaults() -> None:
-    rows = {(row[0], row[1]): tuple(row[2:]) for row in options_table().rows}
+    rows = {(row[0], row[1]): tuple(row[2:]) for row in texts(options_table())}
     assert rows["asap", "reduce"] == ("pool | prune", "pool")
     assert rows["asap", "tau"] == ("float", "3.0")
     assert rows["asap", "n"] == ("int | none", "none")

@@ -56,10 +56,11 @@ def test_wheel_holds_the_package_its_configuration_and_the_example(
     assert inside == expected
     assert "asap_eval/conf/config.yaml" in inside
     assert "asap_eval/py.typed" in inside
-    assert any(name.startswith("asap_eval/example/") and name.endswith(".png") for name in inside)
-    assert any(
-        name.startswith("asap_eval/example/") and name.endswith(".safetensors") for name in inside
-    )
+    example = {name for name in inside if name.startswith("asap_eval/example/")}
+    assert example == {
+        f"asap_eval/example/{name}"
+        for name in ("README.md", "digits.zip", "digits_vit.safetensors")
+    }
 
 
 def test_example_is_small(contents: dict[str, int]) -> None:
@@ -74,7 +75,7 @@ def test_wheel_has_the_commands_and_the_licence(wheel: Path) -> None:
         text = archive.read(scripts).decode()
     for line in (
         "asap-eval = asap_eval.cli:main",
-        "asap-report = asap_eval.report.cli:main",
+        "asap-report = asap_eval.cli.report:main",
         "asap-eval-ls = asap_eval.cli.ls:main",
         "asap-train = asap_eval.cli.train:main",
     ):

@@ -14,9 +14,9 @@ from PIL import Image
 from records import baseline, make, put
 
 from asap_eval import record as rec
-from asap_eval.report.cli import main
-from asap_eval.report.document import Cell
+from asap_eval.cli.report import main
 from asap_eval.report.page.html import order, slug
+from asap_eval.report.sheet import Cell
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

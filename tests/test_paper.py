@@ -11,7 +11,7 @@ from project import ROOT
 from asap_eval.errors import BadValueError, UnknownNameError
 from asap_eval.experiment import load, parse
 from asap_eval.paper import COLUMNS, TABLES, claims, facts, paper_table
-from asap_eval.report.place import contradictions, place_of
+from asap_eval.report.paper.cited_row import cited_row, contradictions
 
 FILES = {
     "1": "imagenet.csv",
@@ -60,9 +60,9 @@ def test_figures_are_those_of_the_shared_tables(name: str, shared: Path) -> None
 def test_every_published_row_of_an_experiment_is_a_row_of_the_paper(name: str) -> None:
     """Of its own table, or of the one that its figures are taken from (Table 11's full model)."""
     entries = [e for e in load(paper_table(name).experiment).entries if e.published]
-    assert any(place_of(entry, paper_table(name)) for entry in entries)
+    assert any(cited_row(entry, paper_table(name)) for entry in entries)
     for entry in entries:
-        places = [(place_of(entry, table), table) for table in map(paper_table, TABLES)]
+        places = [(cited_row(entry, table), table) for table in map(paper_table, TABLES)]
         found = [row for row, _ in places if row is not None]
         assert found, f"{entry.published} is no row of the paper"
         assert entry.published is not None
@@ -101,7 +101,7 @@ def test_a_wrong_citation_is_refused(
 def test_a_figure_copied_wrongly_is_seen() -> None:
     given = {"row": "Random", "acc": 77.46}
     (entry,) = parse("mine", {"rows": [{"method": "asap", "published": given}]}).entries
-    assert place_of(entry, paper_table("2")) is None
+    assert cited_row(entry, paper_table("2")) is None
     assert entry.published is not None
     assert contradictions(entry.published, paper_table("2").rows[0]) == [
         "acc: 77.46, printed 77.64"

@@ -12,15 +12,14 @@ import pytest
 from paper_records import GOLDEN, TABLES, name, records, report, resolved, row
 from records import make, put
 
+from asap_eval.cli.report import main
 from asap_eval.experiment import bench_defaults
 from asap_eval.paper import TABLES as ALL_TABLES
 from asap_eval.paper import paper_table
 from asap_eval.record import RunRecord, write_record
-from asap_eval.report.cli import main
-from asap_eval.report.document import Cell, Head, Line, Sheet
-from asap_eval.report.paper_command import table_sheet
-from asap_eval.report.paper_sheet import portable
-from asap_eval.report.sheet_text import ENDINGS, FORMATS
+from asap_eval.report.paper.sheets import portable, table_sheet
+from asap_eval.report.sheet import Cell, Head, Line, Sheet
+from asap_eval.report.text import ENDINGS, FORMATS
 
 
 @pytest.fixture

@@ -16,9 +16,10 @@ from records import AT_35, baseline, make, put
 from safetensors.torch import save_file
 
 from asap_eval import record as rec
+from asap_eval.cli.report import main
 from asap_eval.record import RunRecord, read_records
-from asap_eval.report.cli import main
-from asap_eval.report.pictures import PICTURES, Figure, figures
+from asap_eval.report.pictures.figure import Figure
+from asap_eval.report.pictures.kinds import PICTURES, figures
 from asap_eval.report.pictures.published import published
 from asap_eval.report.pictures.trade import Point, front
 

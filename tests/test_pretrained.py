@@ -19,7 +19,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from asap_eval.bench.language.plan import outlook_of
+from asap_eval.bench.language.plan import plan_of
 from asap_eval.bench.language.vlm import VisionLanguage
 from asap_eval.cli.head import main as make_head
 from asap_eval.errors import WeightsError
@@ -159,10 +159,10 @@ def test_a_plan_refuses_it_too(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     """A plan counts with the size that the model says, which has to be that of its weights."""
     job = Job("llava15_7b", bench="vlm", weights=str(folder))
     with pytest.raises(WeightsError, match=r"text.hidden_size 64, not 4096"):
-        outlook_of(job, model_specs()["llava15_7b"], Identity(), [], newlines=False)
+        plan_of(job, model_specs()["llava15_7b"], Identity(), [], newlines=False)
     there = dataclasses.replace(model_specs()["llava15_7b"], hf=str(folder))
     with pytest.raises(WeightsError, match=r"text.hidden_size 64, not 4096"):
-        outlook_of(dataclasses.replace(job, weights=None), there, Identity(), [], newlines=False)
+        plan_of(dataclasses.replace(job, weights=None), there, Identity(), [], newlines=False)
 
 
 def test_another_repository_gives_its_name() -> None:

@@ -16,7 +16,7 @@ from asap_eval import method
 from asap_eval.cli.groups import register_choices
 from asap_eval.cli.ls import filled, methods_table
 from asap_eval.cli.overrides import check, parsed
-from asap_eval.report.verdict import word_of
+from asap_eval.report.experiment.verdict import word_of
 from asap_eval.train.predictors.job import parse
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,16 +12,15 @@ from typing import Any
 import pytest
 from records import AT_35, baseline, make, put
 from rich.console import Console
+from sheets import cells, heads, texts
 
 from asap_eval import record as rec
+from asap_eval.cli.report.command import main, render
 from asap_eval.methods.parts.predictors import TRAINED
-from asap_eval.report.cli import main, render
-from asap_eval.report.render import DASH, Table, print_rich, to_markdown
-from asap_eval.report.table import BELOW, overview
-
-
-def cells(table: Table, row: int) -> dict[str, str]:
-    return dict(zip(table.columns, table.rows[row], strict=True))
+from asap_eval.report.layouts.overview import BELOW, overview
+from asap_eval.report.sheet import DASH, sheet_of_text
+from asap_eval.report.text.markdown import markdown
+from asap_eval.report.text.terminal import print_rich
 
 
 def test_cells_say_what_the_record_holds() -> None:
@@ -68,7 +67,7 @@ def test_options_at_their_default_are_not_shown() -> None:
 
 def test_columns_nobody_filled_are_left_out() -> None:
     (table,) = overview([make()])
-    assert "share of ideal" not in table.columns
+    assert "share of ideal" not in heads(table)
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])
@@ -78,15 +77,15 @@ def test_numbers_do_not_wrap_on_a_narrow_terminal(width: int) -> None:
     print_rich(table, Console(file=text, width=width))
     lines = text.getvalue().splitlines()
     assert max(map(len, lines)) <= width
-    for cell in table.rows[1][table.numbers_from :]:
-        assert any(cell in line for line in lines)
+    for head, cell in zip(table.columns, texts(table)[1], strict=True):
+        assert head.kind != "number" or any(cell in line for line in lines)
     assert sum(line.startswith("  asap ") for line in lines) == {80: 4, 100: 3, 160: 1}[width]
 
 
 def test_groups_are_apart_and_the_baseline_is_first() -> None:
     tables = overview([make(), make(model="deit_small"), baseline()])
     assert [table.title.split()[0] for table in tables] == ["deit_small", "deit_tiny"]
-    assert [row[0] for row in tables[1].rows] == ["none", "asap"]
+    assert [row[0] for row in texts(tables[1])] == ["none", "asap"]
 
 
 @pytest.mark.parametrize(
@@ -111,9 +110,9 @@ def test_below_random_at_the_same_budget_is_flagged(
     asap: dict[str, Any], random: dict[str, Any], flagged: bool
 ) -> None:
     (table,) = overview([baseline(), make("asap", **asap), make("random", **random)])
-    marked = [row[0] for row in table.rows if BELOW in row[0]]
+    marked = [row[0] for row in texts(table) if BELOW in row[0]]
     assert marked == ([f"asap {BELOW}"] if flagged else [])
-    assert any(BELOW in note for note in table.notes) == flagged
+    assert any(BELOW in note for note in table.notes()) == flagged
 
 
 def test_rows_with_predictors_of_ours_say_so() -> None:
@@ -121,30 +120,30 @@ def test_rows_with_predictors_of_ours_say_so() -> None:
     ours.provenance.method = {"checkpoint": "p", "sha256": "2" * 64, "trained": TRAINED}
     theirs.provenance.method = {"checkpoint": "q", "sha256": "3" * 64}
     (table,) = overview([ours, theirs])
-    assert [row[0] for row in table.rows] == ["dynamicvit", "spot (predictor trained by us)"]
+    assert [row[0] for row in texts(table)] == ["dynamicvit", "spot (predictor trained by us)"]
 
 
 def test_random_counts_as_the_mean_of_its_seeds() -> None:
     seeds = [make("random", k=0.7, seed=s, top1=t) for s, t in enumerate((69.0, 70.0, 72.0))]
     (table,) = overview([make(top1=70.2), *seeds])
     assert cells(table, 0)["method"] == f"asap {BELOW}"
-    assert "random k=0.7, 3 seeds: top-1 70.33 (69.00 to 72.00)" in table.notes
-    assert [row[1] for row in table.rows[1:]] == ["k=0.7", "k=0.7 seed=1", "k=0.7 seed=2"]
+    assert "random k=0.7, 3 seeds: top-1 70.33 (69.00 to 72.00)" in table.notes()
+    assert [row[1] for row in texts(table)[1:]] == ["k=0.7", "k=0.7 seed=1", "k=0.7 seed=2"]
 
 
 def test_random_weights_are_not_comparable() -> None:
     (table,) = overview([make(trained=False)])
-    assert "random weights, not comparable" in table.notes
+    assert "random weights, not comparable" in table.notes()
     (table,) = overview([make()])
-    assert table.notes == []
+    assert table.notes() == []
 
 
 def test_unfinished_runs_are_shown_as_such() -> None:
     failed = make("mass", metrics=None, paired=None, macs=None, tokens=None, fired=None)
     (table,) = overview([make(), replace(failed, status="failed", error="no space left")])
-    assert table.rows[1][0] == "mass (failed)"
-    assert table.rows[1][3] == DASH
-    assert table.notes == ["mass failed: no space left"]
+    assert texts(table)[1][0] == "mass (failed)"
+    assert texts(table)[1][3] == DASH
+    assert table.notes() == ["mass failed: no space left"]
 
 
 @pytest.mark.parametrize("form", ["rich", "markdown", "csv"])
@@ -176,7 +175,7 @@ def test_markdown_gives_the_command_and_escapes() -> None:
 
 
 def test_markdown_rows_have_as_many_cells_as_the_head() -> None:
-    text = to_markdown(Table("t", ["a", "b"], [["1|2", "x\ny"]]))
+    text = markdown(sheet_of_text("t", ["a", "b"], [["1|2", "x\ny"]]))
     assert text.splitlines()[2:] == ["| a | b |", "| --- | --- |", "| 1\\|2 | x y |"]
 
 
@@ -259,7 +258,8 @@ def test_a_foreign_block_costs_its_own_record_alone(
 
 
 def test_no_cell_or_command_breaks_out_of_markdown() -> None:
-    table = Table("t", ["a", "b"], [["x\\|y", "z"]], details=[("x", "say `this`")])
-    text = to_markdown(table)
+    text = markdown(
+        sheet_of_text("t", ["a", "b"], [["x\\|y", "z"]], commands=[("x", "say `this`")])
+    )
     assert r"| x\\\|y | z |" in text
     assert "`` say `this` ``" in text

@@ -31,7 +31,7 @@ from asap_eval.models import load_model
 from asap_eval.record import Budget, Job, RunRecord, read_record, read_records
 from asap_eval.record.journal import Journal, Row
 from asap_eval.runner import Outcome, run
-from asap_eval.runner.failures import explained
+from asap_eval.runner.machine_errors import explained
 
 
 @pytest.fixture(scope="session")
@@ -353,7 +353,7 @@ def test_a_model_is_let_go_before_the_next_is_loaded(
         held.append(weakref.ref(loaded.model))
         return loaded
 
-    monkeypatch.setattr("asap_eval.runner.prepare.load_model", loading)
+    monkeypatch.setattr("asap_eval.runner.latest_model.load_model", loading)
     given = [f"data={pictures}", "weights=random", "limit=2", f"results={tmp_path}", "batch_size=2"]
     models = "model.timm=test_vit,test_vit2,test_vit3,test_vit"
     assert main(["-m", *given, models, "method=random", "method.layer=2"]) == 0

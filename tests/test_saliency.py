@@ -15,6 +15,7 @@ import tiny
 import torch
 from pictures import TINY
 from PIL import Image
+from sheets import texts
 from timm.data import create_transform
 from torch import Tensor
 from torchvision.transforms import Compose, RandomCrop
@@ -24,8 +25,9 @@ from asap_eval.bench.bench import build_bench
 from asap_eval.bench.patches import FATES, fates_of
 from asap_eval.bench.saliency import Saliency
 from asap_eval.bench.sink_watch import ALPHA, SinkWatch, watched
-from asap_eval.bench.walk import figures as walk
+from asap_eval.bench.walk import random_walk as walk
 from asap_eval.cli import main
+from asap_eval.cli.report.command import render
 from asap_eval.data.masks import Coverage, MaskStore, geometry_only
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import geometry_of, install
@@ -33,8 +35,7 @@ from asap_eval.method import build
 from asap_eval.models import LoadedModel, ModelSpec, WeightsInfo
 from asap_eval.record import Budget, Job, read_record
 from asap_eval.record.journal import Journal
-from asap_eval.report.cli import render
-from asap_eval.report.table import overview
+from asap_eval.report.layouts.overview import overview
 from asap_eval.runner import Outcome, run
 
 MEAN, STD = 0.5, 0.25
@@ -350,7 +351,7 @@ def test_the_unpruned_model_shows_its_sinks(ecssd: Path, tmp_path: Path) -> None
     table, sinks = overview([record])
     assert "threshold=0.5" in table.title
     assert len(sinks.rows) == 6
-    assert f"{record.analysis['base_rate']:.3f}" in sinks.notes[0]
+    assert f"{record.analysis['base_rate']:.3f}" in sinks.notes()[0]
 
 
 def test_a_budget_a_sink_and_an_unreadable_mask(ecssd: Path, tmp_path: Path) -> None:
@@ -378,9 +379,9 @@ def test_a_budget_a_sink_and_an_unreadable_mask(ecssd: Path, tmp_path: Path) -> 
     assert not found.disjoint  # no photographs are left: the same ones, and the record says so
     assert "blocks" not in control.analysis
     (table,) = overview([record, control])
-    assert [r[0] for r in table.rows] == ["asap", "random"]
-    assert "6 (1 failed)" in table.rows[0]
-    assert any(cell.endswith(", 5") for cell in table.rows[0])
+    assert [r[0] for r in texts(table)] == ["asap", "random"]
+    assert "6 (1 failed)" in texts(table)[0]
+    assert any(cell.endswith(", 5") for cell in texts(table)[0])
 
 
 @pytest.mark.parametrize(

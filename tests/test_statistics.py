@@ -11,7 +11,7 @@ from scipy.special import gammaln, xlogy
 
 from asap_eval.errors import BadValueError
 from asap_eval.experiment import Published
-from asap_eval.report.verdict import verdict, word_of
+from asap_eval.report.experiment.verdict import verdict, word_of
 from asap_eval.statistics import (
     mcnemar_p,
     mean_interval,

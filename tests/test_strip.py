@@ -12,8 +12,8 @@ from PIL import Image
 from asap_eval.cli.crops import crop_maps
 from asap_eval.cli.strip import keep_maps, main
 from asap_eval.errors import BadValueError
-from asap_eval.report.keep_map import DROPPED, KEPT, POOLED, RED, KeepMap
-from asap_eval.report.strip import save_animated, strip
+from asap_eval.report.pictures.keep_map import DROPPED, KEPT, POOLED, RED, KeepMap
+from asap_eval.report.pictures.strip import save_animated, strip
 
 
 def mean(image: Image.Image, row: int, column: int) -> np.ndarray:
@@ -72,6 +72,7 @@ def test_command_writes_both_pictures(tmp_path: Path, capsys: pytest.CaptureFixt
         assert moving.size == (90, sheet.height)
         assert getattr(moving, "n_frames", 1) == 3
     refused = [(["--option", "x"], "name=value"), (["--method", "asab"], "asap")]
+    refused += [(["--option", "k=3"], "k=2.5 and method.k=3 both set the knob")]
     for bad, says in [*refused, (["--side", "0"], "pixels >= 1")]:
         assert main([*given, *bad]) == 1
         assert says in capsys.readouterr().err

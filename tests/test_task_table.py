@@ -11,9 +11,9 @@ import pytest
 from records import make
 from test_experiment_table import resolved
 
+from asap_eval.cli.report.command import render
 from asap_eval.experiment import Experiment, parse
 from asap_eval.record import RunRecord
-from asap_eval.report.cli import render
 
 WHOLE = {"gqa": 62.0, "mme": 1860.0}
 PRINTED = {"row": "Ours", "tokens": 64, "tasks": {"gqa": 59.6, "mme": 1781}, "avg": 75.0}
@@ -61,7 +61,7 @@ OURS = vlm("asap", 60.0, 1700.0, k=8.0, params=resolved("asap", n=64))
 def _options_of_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables do not depend on what else the benchmark can be told."""
     given = {"tasks": ["gqa"], "newline": "kept"}
-    monkeypatch.setattr("asap_eval.report.match.bench_defaults", lambda _: given)
+    monkeypatch.setattr("asap_eval.report.experiment.match.bench_defaults", lambda _: given)
 
 
 def lines(records: list[RunRecord], **about: Any) -> list[dict[str, str]]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asap_eval.experiment import Published
-from asap_eval.report.verdict import unlike, verdict
+from asap_eval.report.experiment.verdict import unlike, verdict
 
 PAPER = Published(baseline=81.8, acc=81.3, delta=-0.5, macs=-35.0)
 

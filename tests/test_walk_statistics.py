@@ -10,7 +10,7 @@ from asap_reference import Options, run_block
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from asap_eval.bench.walk import figures as walk
+from asap_eval.bench.walk import random_walk as walk
 
 PREFIX = 1
 FP32 = 1e-4

@@ -14,13 +14,12 @@ from pictures import picture_folder
 from test_saliency import photographs
 
 from asap_eval.bench.bench import build_bench
-from asap_eval.data import images
-from asap_eval.data.questions import question_set as asking
+from asap_eval.data import batches
 from asap_eval.data.questions.pictures import open_pictures
 from asap_eval.data.questions.question_set import open_questions, question_batches
 from asap_eval.data.questions.tasks import TASKS, chosen
-from asap_eval.data.videos import loader
 from asap_eval.data.videos.listing import list_videos
+from asap_eval.data.videos.loader import video_batches
 from asap_eval.data.videos.sampling import Sampling
 from asap_eval.data.videos.store import VideoStore
 from asap_eval.models import load_model
@@ -39,8 +38,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         def __iter__(self) -> Iterator[Any]:
             return iter(())
 
-    for module in (images, loader, asking):
-        monkeypatch.setattr(module, "DataLoader", Sending)
+    monkeypatch.setattr(batches, "DataLoader", Sending)
     return found
 
 
@@ -62,7 +60,7 @@ def test_videos_travel(tmp_path: Path, sent: list[bytes]) -> None:
     listing = list_videos(str(tmp_path), "val", whole=True)
     store = VideoStore(listing, listing.classes, str(tmp_path))
     transform = load_model("digits_vit").transform
-    list(loader.video_batches(store, [0, 1], Sampling(2), transform, 4, 2, 0))
+    list(video_batches(store, [0, 1], Sampling(2), transform, 4, 2, 0))
     assert len(sent) == 1
 
 
@@ -89,9 +87,9 @@ def test_questions_arrive(questions: Path) -> None:
     usual = multiprocessing.get_start_method()
     multiprocessing.set_start_method("spawn", force=True)
     try:
-        batches = list(question_batches(found, 2, workers=1))
+        arrived = list(question_batches(found, 2, workers=1))
     finally:
         multiprocessing.set_start_method(usual, force=True)
-    there = [q for batch in batches for q in batch.questions]
+    there = [q for batch in arrived for q in batch.questions]
     assert [q.id for q in there] == here
     assert all(q.picture is not None for q in there)

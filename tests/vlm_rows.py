@@ -31,7 +31,8 @@ def rows_of(questions: Asked, say: Say) -> list[Row]:
         text = say(dict(document))
         question = Question(name, document, None)
         answer = None if text is None else answer_of(text)
-        rows.append(row_of(questions.judge, question, answer, None if answer else "no picture"))
+        error = None if answer else f"{name}: no picture"
+        rows.append(row_of(questions.judge, question, answer, error))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""One benchmark, one file, or a folder of its own. Importing this package registers all of them.
+"""The benchmarks, a file or a folder each. Importing this package registers all of them.
 
 Import names from the modules, not from here: the hash of a job's sources then holds the files of
 its own benchmark only.

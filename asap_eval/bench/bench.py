@@ -1,8 +1,9 @@
-"""The contract between a benchmark file and the runner, and the registry of benchmarks.
+"""The contract between a benchmark and the runner, and the registry of benchmarks.
 
-A benchmark is a dataclass of options, in one file of this folder: it opens samples, measures them
-batch by batch into rows, and says what all rows mean together. Image benchmarks derive from
-`ImageBench` (image_bench.py) and add only what they measure.
+A benchmark is a dataclass of options, in a file or folder of its own: it opens samples, measures
+them batch by batch into rows, and says what all rows mean together. Three bases know more:
+`ImageModelBench` (image_model_bench.py) takes image models, `ImageBench` (image_bench.py) measures
+them image by image, `QuestionBench` (language/question_bench.py) asks vision-language models.
 """
 
 from __future__ import annotations
@@ -13,17 +14,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from asap_eval.bench.plan import Outlook
+from torch import nn
+
+from asap_eval.bench.plan import Plan
+from asap_eval.data.subset import Sample
 from asap_eval.errors import AsapEvalError, unknown
-from asap_eval.hosts import Geometry, geometry_of
+from asap_eval.hosts import Geometry
 from asap_eval.method import Reducer
-from asap_eval.models import ModelSpec
+from asap_eval.models import ModelSpec, WeightsInfo
 from asap_eval.options import checked, options
 from asap_eval.record import Baseline, Fired, Job, Macs, Metrics, Paired, RunRecord, Tokens
 from asap_eval.record.journal import Row
 from asap_eval.statistics import paired
-from asap_eval.work.macs import unpruned_macs
-from asap_eval.work.rows import check_convention, macs_change
+
+
+class Loaded(Protocol):
+    """What a run reads of a model of any kind: a `LoadedModel` or a `LoadedVlm`."""
+
+    @property
+    def model(self) -> nn.Module:
+        """Where methods are installed."""
+        ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What else than its name says which model this is."""
+        ...
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What it was built from."""
+        ...
+
+    @property
+    def weights(self) -> WeightsInfo: ...
 
 
 class Samples(Protocol):
@@ -50,7 +77,7 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def calibration(self, count: int) -> tuple[Any, bool]:
+    def calibration(self, count: int) -> tuple[Samples, bool]:
         """At most ``count`` others to search a knob on, and whether none of them is in this set."""
         ...
 
@@ -70,13 +97,17 @@ class Summary:
     memory_gb: dict[str, float] | None = None
 
 
+M = TypeVar("M", bound=Loaded)
+G = TypeVar("G")
 S = TypeVar("S", bound=Samples)
 B = TypeVar("B")
 
 
-class Bench(ABC, Generic[S, B]):
-    """Base of every benchmark; S is its samples, B one batch of them. ``loaded`` is a `LoadedModel`
-    (or `LoadedVlm`), ``geometry`` what `geometry` makes of it.
+class Bench(ABC, Generic[M, G, S, B]):
+    """Base of every benchmark, by what it takes.
+
+    M is the loaded model (`LoadedModel`, `LoadedVlm`), G what decides the work of one (`Geometry`,
+    `LlavaGeometry`), S the samples and B one batch of them.
 
     A row is one sample: ``id`` and ``error`` (None, or why it could not be read) are always there;
     where ``budget=macs`` is served so are ``model_macs``, ``attention_macs`` and ``method_macs``,
@@ -89,88 +120,58 @@ class Bench(ABC, Generic[S, B]):
     accuracy: ClassVar[bool] = True
     """Whether rows have ``correct``: then a method is paired with the unpruned model, which is run
     first, and the record has ``metrics``."""
-    budgets: ClassVar[dict[str, str]] = {
-        "tokens": "it counts tokens handed to a language model, and there is none here",
-    }
-    """Budgets this benchmark cannot meet, and why."""
-    no_speed: ClassVar[str | None] = None
+    budgets: ClassVar[Mapping[str, str]] = {}
+    """Kinds of budget that this benchmark cannot meet, and why."""
+    no_speed: ClassVar[str | None] = "it measures no speed"
     """Why ``speed=true`` is refused; None where it is served."""
     no_training: ClassVar[str | None] = "it measures models as they are"
-    """Why ``stage=train`` is refused; None where the benchmark trains a head (`runner.head`)."""
-
+    """Why ``stage=train`` is refused; None where the benchmark trains a head (`train.head`)."""
     vlm: ClassVar[bool] = False
-    """Whether it takes vision-language models (`LoadedVlm`) in place of image models."""
+    """Whether it takes vision-language models in place of image models."""
     own_data: ClassVar[str | None] = None
     """What ``data`` is where it is left out; None where it has to be given."""
     strict: ClassVar[bool] = False
     """Whether the command line ends with an error where samples failed; the record is whole."""
 
-    def adapted(self, loaded: Any) -> Any:
-        """The model as this benchmark runs it: the given one, which must stay as it is."""
-        return loaded
+    # Before anything is loaded.
 
     @property
     def packages(self) -> Sequence[str]:
         """Packages that compute here, beside those of the model: their versions are in the key."""
         return ()
 
-    @property
-    def images_per_sample(self) -> int:
-        """Images that go through the model for one sample; ``batch_size`` counts images."""
-        return 1
-
-    def geometry(self, loaded: Any) -> Any:
-        """What of the model decides its work."""
-        return geometry_of(loaded.model)
-
-    def check_convention(self, loaded: Any, name: str) -> None:
-        """Raise `BadValueError` where ``macs_convention=<name>`` cannot count this model."""
-        check_convention(self.geometry(loaded), name)
-
-    def seen(self, geometry: Any, method: type[Reducer]) -> Geometry:
-        """What a method sees of the model: the part it acts in."""
-        own: Geometry = geometry
-        return own
-
-    def planned(self, loaded: Any, geometry: Any, samples: S) -> str:
-        """What the unpruned model would do, in a few words."""
-        work = unpruned_macs(geometry) / 1e9
-        whole = work * len(samples) * self.images_per_sample
-        return f"{work:.3f} GMACs per image unpruned, {whole:.0f} GMACs in all"
-
-    def outlook(self, job: Job, spec: ModelSpec, reducer: Reducer) -> Outlook:
-        """What a plan says before anything is loaded; if something is missing, nothing will be."""
-        return Outlook()
-
-    def ends(self, samples: S, batch_size: int) -> Sequence[int]:
-        """Samples that are done after each whole batch but the last: an interrupted run goes on
-        behind one of them."""
-        size = self.samples_per_batch(batch_size)
-        return range(size, len(samples) + 1, size)
-
-    def samples_per_batch(self, batch_size: int) -> int:
-        """Samples in one batch of `batches`: as many as fill it, and at least one."""
-        return max(1, batch_size // self.images_per_sample)
-
-    def check(self, loaded: Any) -> None:
-        """Raise `BadValueError` where the options do not fit, with each other or the model."""
-
     def accepts(self, reducer: Reducer) -> None:
         """Raise `BadValueError` where this benchmark cannot measure a method."""
 
-    def begin(self, stem: Path, done: int) -> None:
-        """Called before the first batch: a file for what rows cannot hold is named ``stem`` and an
-        ending of its own; ``done`` samples are in the per-sample file already (0 = a new run)."""
+    def plan(self, job: Job, spec: ModelSpec, reducer: Reducer) -> Plan:
+        """What can be said of a run; if this machine lacks something, nothing is loaded."""
+        return Plan()
 
-    def finish(self, rows: Sequence[Row], geometry: Any) -> str | None:
-        """Called when all rows are there: puts away what `begin` spoke of.
+    # The model.
 
-        May be called again after a stop. Returns the name of the file for the record's ``arrays``.
-        """
-        return None
+    def adapted(self, loaded: M) -> M:
+        """The model as this benchmark runs it: the given one, which must stay as it is."""
+        return loaded
+
+    def check(self, loaded: M) -> None:
+        """Raise `BadValueError` where the options do not fit, with each other or the model."""
 
     @abstractmethod
-    def open(self, data: str, loaded: Any, *, limit: int | None, sample: Any) -> S:
+    def geometry(self, loaded: M) -> G:
+        """What of the model decides its work."""
+
+    @abstractmethod
+    def acts_in(self, geometry: G, method: type[Reducer]) -> Geometry:
+        """The part of the model that a method acts in."""
+
+    @abstractmethod
+    def check_convention(self, loaded: M, name: str) -> None:
+        """Raise `BadValueError` where ``macs_convention=<name>`` cannot count this model."""
+
+    # The samples.
+
+    @abstractmethod
+    def open(self, data: str, loaded: M, *, limit: int | None, sample: Sample) -> S:
         """The samples of an address: the first ``limit``, or as many spread over all."""
 
     def notes(self, samples: S) -> Sequence[str]:
@@ -178,9 +179,30 @@ class Bench(ABC, Generic[S, B]):
         return ()
 
     @abstractmethod
+    def unpruned_work(self, loaded: M, geometry: G, samples: S) -> str:
+        """What the samples cost without a method, in a few words for a plan."""
+
+    @property
+    def images_per_sample(self) -> int:
+        """Images that go through the model for one sample; ``batch_size`` counts images."""
+        return 1
+
+    def samples_per_batch(self, batch_size: int) -> int:
+        """Samples in one batch of `batches`: as many as fill it, and at least one."""
+        return max(1, batch_size // self.images_per_sample)
+
+    def ends(self, samples: S, batch_size: int) -> Sequence[int]:
+        """Where whole batches end, as the number of samples done by then.
+
+        An interrupted run goes on after the last of these ends that it reached.
+        """
+        size = self.samples_per_batch(batch_size)
+        return range(size, len(samples) + 1, size)
+
+    @abstractmethod
     def batches(
         self,
-        loaded: Any,
+        loaded: M,
         samples: S,
         *,
         batch_size: int,
@@ -189,28 +211,51 @@ class Bench(ABC, Generic[S, B]):
     ) -> Iterator[B]:
         """Batches in the order of the samples, from position ``start`` on."""
 
+    # The run.
+
+    def begin(self, stem: Path, done: int) -> None:
+        """Called before the first batch, so that a benchmark can open a file of its own.
+
+        Such a file holds what is too large for rows.
+
+        Args:
+            stem: path of that file; the benchmark adds an ending. done: samples whose rows are
+                written already, 0 = a new run.
+        """
+
     @abstractmethod
     def evaluate(
-        self, loaded: Any, reducer: Reducer, batches: Iterable[B], *, seed: int
+        self, loaded: M, reducer: Reducer, batches: Iterable[B], *, seed: int
     ) -> Generator[list[Row], None, None]:
         """Rows of one batch after the other; the method is in the model until it is closed."""
 
     def calibrating(
-        self, loaded: Any, reducer: Reducer, batches: Iterable[B], *, seed: int
+        self, loaded: M, reducer: Reducer, batches: Iterable[B], *, seed: int
     ) -> Generator[list[Row], None, None]:
         """`evaluate` while a knob is searched: rows need nothing but what `spent` reads."""
         return self.evaluate(loaded, reducer, batches, seed=seed)
 
-    def spent(self, kind: str, rows: Sequence[Row], geometry: Any, convention: str) -> list[float]:
-        """What a budget counts of each readable sample: ``macs`` = total change in percent as the
-        convention has it, the method's own work included; ``tokens`` = tokens handed to the
-        language model."""
-        if kind == "macs":
-            return macs_change(rows, geometry, convention)
-        return [float(row["handed_to_llm"]) for row in rows if row["error"] is None]
+    @abstractmethod
+    def spent(self, kind: str, rows: Sequence[Row], geometry: G, convention: str) -> list[float]:
+        """What a budget counts, for each readable sample.
+
+        Args:
+            kind: ``macs``: the change of all MACs in percent, the method's own work included, as
+                the convention counts them. ``tokens``: those handed to the language model.
+        """
+
+    def finish(self, rows: Sequence[Row], geometry: G) -> str | None:
+        """Called with the rows of all samples: complete the file that `begin` opened.
+
+        Called once more where a run stopped before its record was written.
+
+        Returns:
+            The file's name, for the record's ``arrays``; None = there is no file.
+        """
+        return None
 
     @abstractmethod
-    def summarise(self, rows: Sequence[Row], geometry: Any, convention: str) -> Summary:
+    def summarise(self, rows: Sequence[Row], geometry: G, convention: str) -> Summary:
         """What the rows of all samples say together."""
 
     def compare(
@@ -229,7 +274,7 @@ class Bench(ABC, Generic[S, B]):
 
     def speed(
         self,
-        loaded: Any,
+        loaded: M,
         reducer: Reducer,
         samples: S,
         *,
@@ -238,12 +283,16 @@ class Bench(ABC, Generic[S, B]):
         rounds: int,
         progress: Callable[[], None],
     ) -> dict[str, Any]:
-        """The ``speed`` block; never called where `no_speed` says why."""
-        raise NotImplementedError
+        """The ``speed`` block; called where `no_speed` is None."""
+        raise AssertionError(f"bench={self.name} has no speed, and no_speed does not say why")
 
 
-C = TypeVar("C", bound=type[Bench[Any, Any]])
-_BENCHES: dict[str, type[Bench[Any, Any]]] = {}
+AnyBench = Bench[Any, Any, Any, Any]
+"""A benchmark that was asked for by its name, which says nothing of its types. The runner hands a
+benchmark only what the same benchmark gave; this is the one place where types are erased."""
+
+C = TypeVar("C", bound=type[AnyBench])
+_BENCHES: dict[str, type[AnyBench]] = {}
 
 
 def register(name: str, description: str) -> Callable[[C], C]:
@@ -259,19 +308,19 @@ def register(name: str, description: str) -> Callable[[C], C]:
     return add
 
 
-def benches() -> dict[str, type[Bench[Any, Any]]]:
+def benches() -> dict[str, type[AnyBench]]:
     """All registered benchmarks by name."""
     return dict(sorted(_BENCHES.items()))
 
 
-def bench_class(name: str) -> type[Bench[Any, Any]]:
+def bench_class(name: str) -> type[AnyBench]:
     """The class of a benchmark; near names are suggested where there is none."""
     if name not in _BENCHES:
         raise unknown("benchmark", name, _BENCHES)
     return _BENCHES[name]
 
 
-def build_bench(name: str, **params: Any) -> Bench[Any, Any]:
+def build_bench(name: str, **params: Any) -> AnyBench:
     """A benchmark from its name and its options, each checked against its type."""
     cls = bench_class(name)
     known = {option: hint for option, hint, _ in options(cls)}

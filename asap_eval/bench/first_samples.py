@@ -1,5 +1,6 @@
-"""A fault of the set-up looks like a failure of every sample; it is told from those by the first
-samples: where all of them fail alike, the rest would, too.
+"""Ends a run whose first samples all fail alike.
+
+Then the set-up is at fault and not the samples, and the rest would fail, too.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Iterable
 from asap_eval.errors import SetUpError
 
 ENOUGH = 8
-"""First samples that have to fail alike: fewer may be damaged side by side."""
+"""First samples that have to fail alike; fewer may be damaged files that lie side by side."""
 
 
 class FirstSamples:

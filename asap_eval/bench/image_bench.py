@@ -1,4 +1,4 @@
-"""What all image benchmarks share: decoding, batches, failed images, work, speed.
+"""What benchmarks of single images share: decoding, batches, failed images, work, speed.
 
 A benchmark adds `open`, and what it measures of each image (`measure`) and of all (`metrics`,
 `analysis`).
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from asap_eval.bench.bench import Bench, Summary
+from asap_eval.bench.bench import Summary
+from asap_eval.bench.image_model_bench import SPEED_BATCHES, ImageModelBench
 from asap_eval.data.images import ImageBatch, ImageSet, image_batches
 from asap_eval.errors import AsapEvalError, DataError
 from asap_eval.hosts import Geometry, geometry_of, install
@@ -22,7 +22,7 @@ from asap_eval.method import Reducer
 from asap_eval.models import LoadedModel
 from asap_eval.record import Metrics
 from asap_eval.record.journal import Row
-from asap_eval.timing.speed import Pixels, measure_speed
+from asap_eval.timing.speed import Pixels
 from asap_eval.trace import Trace
 from asap_eval.work.rows import (
     NO_WORK,
@@ -33,12 +33,9 @@ from asap_eval.work.rows import (
     work_of,
 )
 
-SPEED_BATCHES = 4
-"""Different batches of real images that the speed rounds take turns on, where there are as many."""
 
-
-class ImageBench(Bench[ImageSet, ImageBatch]):
-    """Base of every benchmark over images; rows are common columns and its own."""
+class ImageBench(ImageModelBench[ImageBatch]):
+    """Base of every benchmark of single images; rows are common columns and its own."""
 
     def beside(self, loaded: LoadedModel, images: ImageSet) -> Callable[[int], Tensor] | None:
         """What is decoded with image ``index`` into ``batch.beside``; None = nothing."""
@@ -69,7 +66,7 @@ class ImageBench(Bench[ImageSet, ImageBatch]):
         return None
 
     def notes(self, samples: ImageSet) -> Sequence[str]:
-        """How class numbers were found where no names decide, and files that are left out."""
+        """How class numbers were found where names do not say, and which files are left out."""
         return samples.notes
 
     def batches(
@@ -135,44 +132,20 @@ class ImageBench(Bench[ImageSet, ImageBatch]):
             analysis=self.analysis(read, geometry),
         )
 
-    def speed(
-        self,
-        loaded: LoadedModel,
-        reducer: Reducer,
-        samples: ImageSet,
-        *,
-        batch_size: int,
-        seed: int,
-        rounds: int,
-        progress: Callable[[], None],
-    ) -> dict[str, Any]:
-        """The ``speed`` block, measured on evaluated images spread over all of them.
+    def speed_samples(self, count: int, batch_size: int) -> int:
+        """Whole batches: a smaller one would be another measurement."""
+        return min(SPEED_BATCHES, count // batch_size) * batch_size
 
-        Raises:
-            DataError: fewer readable images than one batch holds.
-        """
-        first = next(loaded.model.parameters())
-        # Never half a batch: a smaller one would be another measurement.
-        count = min(SPEED_BATCHES, len(samples) // batch_size) * batch_size
-        chosen = replace(samples, places=[samples.places[at] for at in _even(len(samples), count)])
-        batches = []
-        for batch in self.batches(loaded, chosen, batch_size=batch_size):
-            if not batch.failures:
-                pixels = batch.pixels.to(first.device, first.dtype)
-                batches.append(Pixels(pixels, tuple(batch.ids)))
-        if not batches:
+    def full_batches(self, decoded: Sequence[ImageBatch], batch_size: int) -> list[Pixels]:
+        """Batches as they were decoded; those with an unreadable image are left out."""
+        whole = [Pixels(batch.pixels, tuple(batch.ids)) for batch in decoded if not batch.failures]
+        if not whole:
             raise DataError(
-                f"Speed needs a batch of {batch_size} readable images; each of the {count} images "
-                "chosen for it is in a batch with an unreadable one."
+                f"Speed needs a batch of {batch_size} readable images; each of the "
+                f"{sum(len(batch.ids) for batch in decoded)} images chosen for it is in a batch "
+                "with an unreadable one."
             )
-        return measure_speed(
-            loaded.model, reducer, batches, rounds=rounds, seed=seed, progress=progress
-        )
-
-
-def _even(total: int, count: int) -> list[int]:
-    """``count`` positions of ``total``, at even distances."""
-    return [at * total // count for at in range(count)]
+        return whole
 
 
 def _check_finite(batch: ImageBatch, output: Tensor) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
+from asap_eval.bench.accuracy import accuracy
 from asap_eval.bench.bench import register
 from asap_eval.bench.image_bench import ImageBench
-from asap_eval.data.images import ImageBatch, ImageSet, Sample, images_of
+from asap_eval.data.images import ImageBatch, ImageSet, images_of
+from asap_eval.data.subset import Sample
 from asap_eval.models import LoadedModel
 from asap_eval.record import Metrics
 from asap_eval.record.journal import Row
@@ -45,17 +47,8 @@ class ImageNet(ImageBench):
         ]
 
     def unmeasured(self, label: int | None) -> dict[str, Any]:
-        """Wrong, whatever it was."""
+        """Counted as wrong."""
         return {"label": label, "prediction": None, "correct": False, "top5": False}
 
     def metrics(self, rows: Sequence[Row]) -> Metrics:
-        def percent(name: str) -> float:
-            return 100.0 * sum(bool(row[name]) for row in rows) / len(rows)
-
-        few = any(row["top5"] is None for row in rows)
-        return Metrics(
-            top1=percent("correct"),
-            top5=None if few else percent("top5"),
-            n=len(rows),
-            failed=sum(row["error"] is not None for row in rows),
-        )
+        return accuracy(rows)

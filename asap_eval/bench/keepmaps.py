@@ -1,7 +1,7 @@
-"""What became of every patch of single images: what keep-maps are drawn from.
+"""Which patches of single images a method keeps, pools and drops: what keep-maps are drawn from.
 
 A row holds ``source``, the slot of each patch after the last block (-1 = dropped); ``fates``, the
-place of each in `saliency.FATES`; ``notes``, what the method shows of the image by name (of ASAP
+place of each in `patches.FATES`; ``notes``, what the method shows of the image by name (of ASAP
 the ``sink``'s patch, the ``distance`` of each patch to it and its ``bin``; -1 where it never
 fired); and ``input``, the name of a PNG in the folder ``inputs`` beside the record: the image as
 the model saw it. Patches count from 0, row by row. Inputs are named by their content, so that the
@@ -15,7 +15,6 @@ the shares of patches, means over images.
 from __future__ import annotations
 
 import hashlib
-import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,11 +27,11 @@ from torch import Tensor
 
 from asap_eval.bench.bench import register
 from asap_eval.bench.image_bench import ImageBench
-from asap_eval.bench.patches import FATES, as_seen, fates_of
-from asap_eval.data.decoding import EXTENSIONS
-from asap_eval.data.images import ImageBatch, ImageSet, Sample, chosen_images
-from asap_eval.errors import DataError
-from asap_eval.files.fingerprint import content_of
+from asap_eval.bench.patches import FATES, as_pictures, fates_of
+from asap_eval.data.folders import LooseStore
+from asap_eval.data.images import ImageBatch, ImageSet, chosen_images
+from asap_eval.data.subset import Sample
+from asap_eval.files.placed import placed
 from asap_eval.hosts import Geometry
 from asap_eval.models import LoadedModel
 from asap_eval.record.journal import Row
@@ -81,7 +80,7 @@ class KeepMaps(ImageBench):
                 zip(
                     source.tolist(),
                     fates_of(source).tolist(),
-                    as_seen(batch.pixels, self._transform),
+                    as_pictures(batch.pixels, self._transform),
                     strict=True,
                 )
             )
@@ -103,37 +102,9 @@ class KeepMaps(ImageBench):
         picture.save(content, "PNG")
         name = f"{hashlib.sha256(picture.tobytes()).hexdigest()[:16]}.png"
         if self._inputs is not None and not (self._inputs / name).exists():
-            self._inputs.mkdir(parents=True, exist_ok=True)
-            part = self._inputs / f".{name}.{os.getpid()}.part"
-            part.write_bytes(content.getvalue())
-            os.replace(part, self._inputs / name)
+            with placed(self._inputs / name) as part:
+                part.write_bytes(content.getbuffer())
         return name
-
-
-class LooseStore:
-    """Every image below a folder in sorted order, without labels; ids are relative to it.
-
-    Raises:
-        DataError: there is no such folder, or no image in it.
-    """
-
-    def __init__(self, data: str) -> None:
-        self.root = Path(data).expanduser()
-        if not self.root.is_dir():
-            raise DataError(f"data={data} is no folder: give one that holds images, at any depth.")
-        files = (f for f in self.root.rglob("*") if f.suffix.lower() in EXTENSIONS)
-        self.ids = sorted(f.relative_to(self.root).as_posix() for f in files if f.is_file())
-        self.labels = [None] * len(self.ids)
-        self.notes: list[str] = []
-        if not self.ids:
-            raise DataError(f"data={data}: there is no image ({', '.join(EXTENSIONS)}) in it.")
-
-    def read(self, place: int) -> bytes:
-        return (self.root / self.ids[place]).read_bytes()
-
-    def content(self, places: Sequence[int]) -> str:
-        """Hash of the files."""
-        return content_of(self.root / self.ids[place] for place in places)
 
 
 def _short(value: Any) -> Any:

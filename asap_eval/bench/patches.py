@@ -1,4 +1,4 @@
-"""The patches of an image: what became of each, and the image as the model saw it."""
+"""What became of each patch of an image, and the image as the model saw it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FATES = ("kept", "pooled", "dropped")
 """What can happen to a patch, in the order of `fates_of`."""
 
 
-def as_seen(pixels: Tensor, transform: Callable[[Any], Tensor]) -> list[Image.Image]:
+def as_pictures(pixels: Tensor, transform: Callable[[Any], Tensor]) -> list[Image.Image]:
     """Inputs ``[B, 3, H, W]`` of a model as RGB pictures of H x W pixels.
 
     Args:

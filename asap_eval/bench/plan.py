@@ -9,7 +9,7 @@ import huggingface_hub
 import torch
 from huggingface_hub import constants
 
-from asap_eval.data.stores import address_parts
+from asap_eval.data.address import address_parts
 from asap_eval.models import ModelSpec
 
 MEMORY = Path("/proc/meminfo")
@@ -17,11 +17,11 @@ MEMORY = Path("/proc/meminfo")
 
 
 @dataclass
-class Outlook:
-    """Lines of a plan.
+class Plan:
+    """What a plan says of a run that is not loaded.
 
     Attributes:
-        lines: ``(head, text)`` each. missing: what a run needs and this machine lacks.
+        lines: ``(head, text)`` each. missing: what the run needs and this machine lacks.
     """
 
     lines: list[tuple[str, str]] = field(default_factory=list)

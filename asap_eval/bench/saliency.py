@@ -35,8 +35,9 @@ from asap_eval.bench.bench import register
 from asap_eval.bench.image_bench import ImageBench
 from asap_eval.bench.patches import FATES, fates_of
 from asap_eval.bench.sink_watch import SinkWatch, watched
-from asap_eval.data.images import ImageBatch, ImageSet, Sample, chosen_images
+from asap_eval.data.images import ImageBatch, ImageSet, chosen_images
 from asap_eval.data.masks import Coverage, MaskStore, geometry_only
+from asap_eval.data.subset import Sample
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import Geometry, geometry_of
 from asap_eval.method import Reducer

@@ -1,4 +1,4 @@
-"""Watches where attention gathers in a model that loses no token: two rows of the walk suffice."""
+"""Where attention gathers in the unpruned model, after each block: two rows of the walk suffice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-import asap_eval.bench.walk.figures as walk
+import asap_eval.bench.walk.random_walk as walk
 from asap_eval.method import Batch, Need, Reducer, View
 from asap_eval.tokens import Reduction
 

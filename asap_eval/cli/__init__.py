@@ -1,5 +1,12 @@
-"""``asap-eval``: the command line."""
+"""Commands: ``asap-eval``, and a module or a folder for each of the others."""
 
-from asap_eval.cli.command import main
+from __future__ import annotations
 
-__all__ = ["main"]
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``asap-eval``; the other commands start without what a run needs."""
+    from asap_eval.cli.command import main as run
+
+    return run(argv)

@@ -29,6 +29,8 @@ import asap_eval  # noqa: F401  (registers the methods)
 from asap_eval.bench.language.asked import ready_of
 from asap_eval.bench.language.keepmaps import Kept, keep_maps, stages_of
 from asap_eval.cli.crops import maps_of
+from asap_eval.cli.key_value import count_of, settings_of
+from asap_eval.cli.report.cases import CHOICE, chosen_cases
 from asap_eval.data.questions.question_set import Asked, Question, QuestionSet
 from asap_eval.errors import (
     AsapEvalError,
@@ -38,14 +40,14 @@ from asap_eval.errors import (
     UnknownNameError,
     WeightsError,
 )
+from asap_eval.models import LoadedVlm
 from asap_eval.record import RunRecord
 from asap_eval.report.cases import COLUMNS, Case, Compared, cells_of
-from asap_eval.report.cases_command import CHOICE, chosen_cases
-from asap_eval.report.pictures import write
 from asap_eval.report.pictures.case_sheet import Stage, case_sheet
+from asap_eval.report.pictures.kinds import write
 from asap_eval.report.pictures.panels import BESIDE
-from asap_eval.report.render import DASH, Table, save, to_markdown
-from asap_eval.report.words import count_of, settings_of
+from asap_eval.report.sheet import DASH, Sheet, sheet_of_text
+from asap_eval.report.text import as_text, save
 from asap_eval.runner.prepare import Prepared, prepare
 from asap_eval.runner.progress import bar, say
 
@@ -81,8 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_any(found, given["task"])
         out = Path(given["out"])
         drawn = [_drawn(one, most, out, given) for one in found]
-        tables = [_table(*pair) for pair in zip(found, drawn, strict=True)]
-        save("\n".join(to_markdown(table) for table in tables), out / "index.md")
+        index = [_index(*pair) for pair in zip(found, drawn, strict=True)]
+        save(as_text(index, "markdown"), out / "index.md")
     except AsapEvalError as error:
         say(f"error: {error}", style="red")
         return 2 if isinstance(error, (BadValueError, UnknownNameError)) else 1
@@ -186,7 +188,7 @@ def _kept(ready: Prepared, record: RunRecord, case: Case, asked: Asked) -> dict[
     shown = ready_of(asked.judge, question)
     bound = min(asked.judge.new_tokens, bench["new_tokens"] or asked.judge.new_tokens)
     return keep_maps(
-        ready.loaded,
+        cast(LoadedVlm, ready.loaded),
         stages_of(record.job.method, record.knob, record.job.params),
         case.id,
         shown.picture,
@@ -207,7 +209,7 @@ def _stage(name: str, kept: Kept, asked: Asked) -> Stage:
     )
 
 
-def _table(one: Compared, drawn: Mapping[str, Drawn]) -> Table:
+def _index(one: Compared, drawn: Mapping[str, Drawn]) -> Sheet:
     """All cases of a record, with the sheets of those that have one."""
     record, without = one.record, Drawn(DASH, DASH)
     notes = [
@@ -219,10 +221,14 @@ def _table(one: Compared, drawn: Mapping[str, Drawn]) -> Table:
     for case in one.cases:
         what = drawn.get(case.id, without)
         rows.append([*cells_of(case), what.again, what.picture])
-    table = Table(
-        one.title, [*COLUMNS, *MORE], rows, notes, [(one.name, record.provenance.command)]
+    sheet = sheet_of_text(
+        one.title,
+        [*COLUMNS, *MORE],
+        rows,
+        notes=notes,
+        commands=[(one.name, record.provenance.command)],
     )
-    return table.without_empty_columns() if rows else table
+    return sheet.without_empty_columns() if rows else sheet
 
 
 if __name__ == "__main__":

@@ -157,9 +157,11 @@ def _jobs(config: DictConfig, made: set[Path]) -> int:
 
 
 def _one(row: Row, result: Result, made: set[Path]) -> int:
-    """Run one row and fill in its result; what the row itself rules out is no failure.
+    """Run one row and fill in its result; returns its exit code.
 
-    Samples that failed are one where the benchmark says so; the record is whole all the same.
+    A row of an experiment whose method cannot be run, or cannot reach its target, is a finding and
+    no failure. Failed samples are a failure where the benchmark is strict; the record is written
+    all the same.
     """
     if row.settings is None:
         say(f"not run: {row.reason}", style="yellow")

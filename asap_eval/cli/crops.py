@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,18 +9,19 @@ from PIL import Image
 
 from asap_eval.bench.language.keepmaps import Kept, keep_maps
 from asap_eval.bench.patches import fates_of
-from asap_eval.data.decoding import decode
+from asap_eval.data.decoding import decode_file
 from asap_eval.errors import DataError
-from asap_eval.method import build
+from asap_eval.files.archive import AnyPath
+from asap_eval.method import build_from
 from asap_eval.models import load_vlm
-from asap_eval.report.keep_map import KeepMap
+from asap_eval.report.pictures.keep_map import KeepMap
 
 QUESTION = "What is in this picture?"
 """Asked where a method reads the prompt too."""
 
 
 def crop_maps(
-    path: Path,
+    path: AnyPath,
     model: str,
     method: str,
     *,
@@ -40,7 +40,7 @@ def crop_maps(
             model of LLaVA-NeXT, where image tokens are no longer patches.
     """
     vlm = load_vlm(model, weights=weights)
-    stages = {method: build(method, k=k, **(params or {}))}
+    stages = {method: build_from(method, params or {}, k)}
     found = keep_maps(vlm, stages, path.name, _opened(path), QUESTION, seed=seed, new_tokens=1)
     return maps_of(found[method])
 
@@ -69,8 +69,8 @@ def maps_of(kept: Kept) -> list[KeepMap]:
     ]
 
 
-def _opened(path: Path) -> Image.Image:
+def _opened(path: AnyPath) -> Image.Image:
     try:
-        return decode(path.read_bytes(), upright=True)
-    except (DataError, OSError) as error:
+        return decode_file(path)
+    except DataError as error:
         raise DataError(f"{path} cannot be read as a picture: {error}") from error

@@ -10,33 +10,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from asap_eval.bench.bench import benches
 from asap_eval.cli.authors import ABOUT, entries, known_models
 from asap_eval.errors import AsapEvalError
 from asap_eval.method import Reducer, methods
 from asap_eval.models import model_specs
 from asap_eval.options import options
-from asap_eval.report.render import DASH, Table, print_rich, save, to_markdown, to_rich
+from asap_eval.report.sheet import DASH, Sheet, sheet_of_text
+from asap_eval.report.text import as_text, save, show
 
 
-def models_table() -> Table:
+def models_table() -> Sheet:
     """Every model of ``conf/model``."""
     rows = [
         [spec.name, spec.description or DASH, spec.timm or spec.hf or "this package"]
         for spec in model_specs().values()
     ]
     note = "Any other timm Vision Transformer: model.timm=<timm name>."
-    return Table(
-        "Models", ["model", "what", "architecture and weights (timm, Hugging Face)"], rows, [note]
-    )
+    heads = ["model", "what", "architecture and weights (timm, Hugging Face)"]
+    return sheet_of_text("Models", heads, rows, notes=[note])
 
 
-def methods_table() -> Table:
+def methods_table() -> Sheet:
     """Every registered method, with what its card says."""
     heads = ["method", "paper", "licence", "training", "k", "needs", "tokens", "deviations"]
-    return Table("Methods", heads, [_method_row(name, cls) for name, cls in methods().items()])
+    rows = [_method_row(name, cls) for name, cls in methods().items()]
+    return sheet_of_text("Methods", heads, rows)
 
 
 def _method_row(name: str, cls: type[Reducer]) -> list[str]:
@@ -53,16 +52,17 @@ def _method_row(name: str, cls: type[Reducer]) -> list[str]:
     ]
 
 
-def options_table() -> Table:
+def options_table() -> Sheet:
     """Every option of every method: ``method.<option>=`` on the command line."""
     rows = _option_rows(methods())
-    return Table("Options", ["method", "option", "type", "default"], rows)
+    return sheet_of_text("Options", ["method", "option", "type", "default"], rows)
 
 
-def bench_options_table() -> Table:
+def bench_options_table() -> Sheet:
     """Every option of every benchmark: ``bench.<option>=`` on the command line."""
     rows = _option_rows(benches())
-    return Table("Options of benchmarks", ["benchmark", "option", "type", "default"], rows)
+    heads = ["benchmark", "option", "type", "default"]
+    return sheet_of_text("Options of benchmarks", heads, rows)
 
 
 def _option_rows(classes: Mapping[str, type[Any]]) -> list[list[str]]:
@@ -73,7 +73,7 @@ def _option_rows(classes: Mapping[str, type[Any]]) -> list[list[str]]:
     ]
 
 
-def hosts_table() -> Table:
+def hosts_table() -> Sheet:
     """timm's Vision Transformers: those that run, by stem and head, and why the others do not."""
     import timm
 
@@ -84,11 +84,12 @@ def hosts_table() -> Table:
         reason = timm_names.refusal(name)
         row = ("yes", timm_names.kind(name)) if reason is None else ("no", reason)
         rows.setdefault(row, []).append(name)
-    return Table(
+    note = f"All architectures that timm {timm.__version__} builds with its VisionTransformer."
+    return sheet_of_text(
         "Hosts",
         ["runs", "what it is, or why not", "models"],
         [[*row, ", ".join(found)] for row, found in sorted(rows.items())],
-        [f"All architectures that timm {timm.__version__} builds with its VisionTransformer."],
+        notes=[note],
     )
 
 
@@ -102,13 +103,13 @@ def type_name(hint: Any) -> str:
     return str(getattr(hint, "__name__", hint))
 
 
-def benchmarks_table() -> Table:
+def benchmarks_table() -> Sheet:
     """Every benchmark, and what it measures."""
     rows = [[name, bench.description] for name, bench in benches().items()]
-    return Table("Benchmarks", ["benchmark", "what"], rows)
+    return sheet_of_text("Benchmarks", ["benchmark", "what"], rows)
 
 
-def settings_table() -> Table:
+def settings_table() -> Sheet:
     """Every entry of ``settings=authors``."""
     rows = []
     for model in known_models():
@@ -116,10 +117,11 @@ def settings_table() -> Table:
             given = [f"{option}={value}" for option, value in entry.items() if option not in ABOUT]
             lost = [f"{option} unknown" for option in entry.get("unknown", ())]
             rows.append([model, method, ", ".join(given + lost), entry["source"]])
-    return Table("Authors' settings", ["model", "method", "settings=authors", "source"], rows)
+    heads = ["model", "method", "settings=authors", "source"]
+    return sheet_of_text("Authors' settings", heads, rows)
 
 
-TABLES: dict[str, Callable[[], Table]] = {
+TABLES: dict[str, Callable[[], Sheet]] = {
     "models": models_table,
     "methods": methods_table,
     "benchmarks": benchmarks_table,
@@ -146,16 +148,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (AsapEvalError, OSError) as error:
             print(f"{args.into}: {error}", file=sys.stderr)
             return 1
-    elif args.format == "rich" and sys.stdout.isatty():
-        for table in tables:
-            print_rich(table, Console())
     else:
-        as_text = to_markdown if args.format == "markdown" else to_rich
-        sys.stdout.write("\n".join(map(as_text, tables)))
+        show(tables, args.format)
     return 0
 
 
-def filled(file: Path, name: str, tables: Sequence[Table]) -> str:
+def filled(file: Path, name: str, tables: Sequence[Sheet]) -> str:
     """A file's content with untitled tables in place of what stands between its two markers.
 
     Raises:
@@ -166,7 +164,7 @@ def filled(file: Path, name: str, tables: Sequence[Table]) -> str:
     _, closed, after = rest.partition(end)
     if not (opened and closed):
         raise AsapEvalError(f"there are no lines {start.strip()} and {end}.")
-    text = "\n".join(to_markdown(replace(table, title="")) for table in tables)
+    text = as_text([replace(table, title="") for table in tables], "markdown")
     return f"{before}{start}\n{text}\n{end}{after}"
 
 

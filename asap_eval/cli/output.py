@@ -6,15 +6,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
-
 from asap_eval.errors import RecordError
 from asap_eval.experiment import Entry, Experiment
 from asap_eval.record import RunRecord, read_record, record_stem
-from asap_eval.report.experiment import experiment_tables
-from asap_eval.report.match import Found
-from asap_eval.report.render import print_rich, to_rich
-from asap_eval.report.table import overview
+from asap_eval.report import text
+from asap_eval.report.experiment.match import Found
+from asap_eval.report.experiment.tables import experiment_tables
+from asap_eval.report.layouts.overview import overview
 from asap_eval.runner import Outcome
 from asap_eval.runner.progress import say, warn
 
@@ -44,14 +42,11 @@ def show(results: Sequence[Result], experiment: Experiment | None = None) -> Non
         if (baseline := _baseline(outcome)) is not None:
             records.setdefault(baseline.key, baseline)
     if experiment is None:
-        tables = overview(list(records.values()))
+        sheets = overview(list(records.values()))
     else:
-        tables = experiment_tables(experiment, _found(results), list(records.values()))
-    for table in tables:
-        if sys.stdout.isatty():
-            print_rich(table, Console())
-        else:
-            sys.stdout.write(to_rich(table))
+        sheets = experiment_tables(experiment, _found(results), list(records.values()))
+    for sheet in sheets:
+        text.show([sheet])
     sys.stdout.flush()
     _draw(outcomes)
     for outcome in outcomes:
@@ -63,7 +58,7 @@ def show(results: Sequence[Result], experiment: Experiment | None = None) -> Non
 
 def _draw(outcomes: Sequence[Outcome]) -> None:
     """Pictures of benchmarks that are for looking at, beside the records."""
-    from asap_eval.report.pictures import DRAWN, write  # matplotlib takes its time
+    from asap_eval.report.pictures.kinds import DRAWN, write  # matplotlib takes its time
 
     made = [(outcome.path, outcome.record) for outcome in outcomes]
     for bench in {record.job.bench for _, record in made} & set(DRAWN):

@@ -17,7 +17,9 @@ from asap_eval.cli.settings import Settings
 from asap_eval.errors import DataError, RecordError, UnsupportedModelError, WeightsError
 from asap_eval.record import Job, read_record, record_stem
 from asap_eval.runner import finished
-from asap_eval.runner.prepare import Prepared, checked, prepare, spec_of
+from asap_eval.runner.checks import checked
+from asap_eval.runner.latest_model import spec_of
+from asap_eval.runner.prepare import Prepared, prepare
 from asap_eval.train.head.fit import Recipe
 from asap_eval.train.head.run import training_plan
 
@@ -26,10 +28,10 @@ def plan_of(settings: Settings) -> tuple[list[str], bool]:
     """Lines that say what a job would do, and whether it could."""
     job = settings.job
     bench, reducer = checked(job)
-    outlook = bench.outlook(job, spec_of(job), reducer)
-    ahead = [f"  {head + ':':<9}{text}" for head, text in outlook.lines]
+    plan = bench.plan(job, spec_of(job), reducer)
+    ahead = [f"  {head + ':':<9}{text}" for head, text in plan.lines]
     unfetched = None if bench.vlm else lacking_weights(spec_of(job), job.weights)
-    missing = [*outlook.missing, *filter(None, (unfetched, lacking_data(job.data)))]
+    missing = [*plan.missing, *filter(None, (unfetched, lacking_data(job.data)))]
     # The cost of a model of this shape can be said without its weights, of unseen data not.
     if missing != [unfetched] and missing:
         return [_title(job), *ahead, *map(_missing, missing)], False
@@ -53,7 +55,7 @@ def plan_of(settings: Settings) -> tuple[list[str], bool]:
         *([] if unfetched else [f"  weights: {found}"]),
         f"  forward: batch_size={job.batch_size} device={job.device} dtype={job.dtype} "
         f"seed={job.seed}{', then speed' if job.speed else ''}",
-        f"  work:    {ready.bench.planned(ready.loaded, ready.geometry, ready.samples)}",
+        f"  work:    {ready.bench.unpruned_work(ready.loaded, ready.geometry, ready.samples)}",
     ]
     # What is open now was counted: the published sizes have no place beside it.
     lines += [line for line in ahead if not line.startswith("  samples:")]

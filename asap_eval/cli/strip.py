@@ -13,18 +13,19 @@ import torch
 from omegaconf import OmegaConf
 
 import asap_eval  # noqa: F401  (registers the methods)
-from asap_eval.bench.patches import as_seen, fates_of
+from asap_eval.bench.patches import as_pictures, fates_of
 from asap_eval.cli.crops import crop_maps
 from asap_eval.data.decoding import EXTENSIONS
 from asap_eval.data.videos.decode import Frame, read_frames
 from asap_eval.data.videos.loader import frame_id
 from asap_eval.data.videos.sampling import Sampling
 from asap_eval.errors import AsapEvalError, BadValueError
+from asap_eval.files.archive import path_of
 from asap_eval.hosts import geometry_of, install
-from asap_eval.method import build
+from asap_eval.method import build_from
 from asap_eval.models import load_model
-from asap_eval.report.keep_map import KeepMap
-from asap_eval.report.strip import save_animated, save_strip
+from asap_eval.report.pictures.keep_map import KeepMap
+from asap_eval.report.pictures.strip import save_animated, save_strip
 from asap_eval.runner.progress import say
 
 STILL = tuple(ending for ending in EXTENSIONS if ending != ".gif")
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "params": _params(args.option),
         }
         if args.source.suffix.lower() in STILL:
-            maps = crop_maps(args.source, args.model, args.method, **given)
+            maps = crop_maps(path_of(str(args.source)), args.model, args.method, **given)
         else:
             maps = keep_maps(args.source, args.model, args.method, frames=args.frames, **given)
         for path, save in ((args.out, save_strip), (args.animate, save_animated)):
@@ -80,13 +81,13 @@ def keep_maps(
     taken = read_frames(video, Sampling(frames).shares)
     pixels = torch.stack([loaded.transform(frame.image) for frame in taken])
     grid = geometry_of(loaded.model).grid
-    reducer = build(method, k=k, **(params or {}))
+    reducer = build_from(method, params or {}, k)
     with torch.inference_mode(), install(loaded.model, reducer, seed=seed) as trace:
         trace.name_images([frame_id(video.name, frame.number, 0) for frame in taken])
         loaded.model(pixels)
     sinks = trace.notes.get("sink", torch.full((len(taken),), -1)).tolist()
     fates = fates_of(trace.source).tolist()
-    images = as_seen(pixels, loaded.transform)
+    images = as_pictures(pixels, loaded.transform)
     return [
         KeepMap(image, grid, fate, slots, sink if sink >= 0 else None, _title(frame, fate, fired))
         for frame, image, fate, slots, sink, fired in zip(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError
 from asap_eval.record import Job
-from asap_eval.runner.failures import readable
+from asap_eval.runner.machine_errors import explaining
 from asap_eval.runner.progress import say
 from asap_eval.train.predictors.job import TrainJob, parse
 from asap_eval.train.predictors.loop import train
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         job = parse(words)
         machine = Job(job.model, batch_size=max(1, job.batch_size), device=job.device)
-        with readable(machine):
+        with explaining(machine):
             print(train(job, shlex.join(["asap-train", *words])))
     except KeyboardInterrupt:
         return INTERRUPTED

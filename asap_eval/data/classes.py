@@ -11,9 +11,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
 
-from asap_eval.errors import DataError
+from asap_eval.errors import DataError, some_of
 from asap_eval.models.zoo import IMAGENET_CLASSES, Labels
 
 SHOWN = 5
@@ -49,7 +48,7 @@ class Classes:
         """Whether the model has a class of each of these names."""
         return all(self.place(name) is not None for name in names)
 
-    def check(self, label: Any, where: str) -> int:
+    def check(self, label: object, where: str) -> int:
         """The class number of a stored label, a number or a name.
 
         Raises:
@@ -66,7 +65,7 @@ class Classes:
                 "in WordNet"
             )
         else:
-            own = f"the model's {self.count} ({_some(self.names or ())})"
+            own = f"the model's {self.count} ({some_of(self.names or (), SHOWN)})"
         return (
             f"class '{name}' is not one of {own}. Remove it, choose the model trained for these "
             "classes, or name the model's classes as the data does, in the model's order: "
@@ -103,7 +102,7 @@ def numbered(
     found = [place for place in known if place is not None]
     if len(found) == len(names):
         return Numbered(found)
-    has = f"{where} has {len(names)} {what} ({_some(names)}) and the model {classes.count}"
+    has = f"{where} has {len(names)} {what} ({some_of(names, SHOWN)}) and the model {classes.count}"
     by_order = list(range(len(names)))
     mere = list(names) == list(map(str, by_order))
     if classes.named:
@@ -121,10 +120,10 @@ def numbered(
         return Numbered(
             by_order,
             f"{where}: {len(found)} of {len(names)} {what} are called as in WordNet and stand at "
-            f"their numbers; the others are taken by their order ({_some(other)}).",
+            f"their numbers; the others are taken by their order ({some_of(other, SHOWN)}).",
         )
     why = f"its {what} are mere numbers" if mere else "the model does not name its classes"
-    shown = _some([f"{name} = {at}" for at, name in enumerate(names)])
+    shown = some_of([f"{name} = {at}" for at, name in enumerate(names)], SHOWN)
     hint = "" if classes.named else " model.classes=<file> names the model's."
     return Numbered(
         by_order, f"{where}: {why}, so {what} are taken in {order} order ({shown}).{hint}"
@@ -132,7 +131,7 @@ def numbered(
 
 
 def labelled(
-    values: Sequence[Any], names: Sequence[str] | None, classes: Classes, where: str
+    values: Sequence[object], names: Sequence[str] | None, classes: Classes, where: str
 ) -> Numbered:
     """The model's class number of every stored label.
 
@@ -148,10 +147,11 @@ def labelled(
         if len(texts) < len(set(values)):
             raise DataError(f"{where} has labels that are names and others that are none.")
         if all(map(_NUMBER.fullmatch, texts)) and not classes.know(texts):
-            values = [int(value) for value in values]
+            values = [int(str(value)) for value in values]
         else:
             names, order = sorted(texts), "sorted"
-            values = list(map({name: at for at, name in enumerate(names)}.get, values))
+            places = {name: at for at, name in enumerate(names)}
+            values = [places[str(value)] for value in values]
     if names is None:
         numbers = [classes.check(*pair) for pair in zip(values, images, strict=True)]
         return Numbered(numbers, of_numbers(where))
@@ -165,7 +165,7 @@ def of_numbers(where: str) -> str:
     return f"{where}: its labels are numbers without names, taken as the model's class numbers."
 
 
-def _in_range(label: Any, count: int, where: str) -> int:
+def _in_range(label: object, count: int, where: str) -> int:
     if not isinstance(label, int) or not 0 <= label < count:
         raise DataError(
             f"{where} has label {label!r}; the classes are 0 to {count - 1}. "
@@ -212,7 +212,3 @@ def _of_one_place(called: Iterable[tuple[int, str]]) -> dict[str, int]:
 def _plain(name: str) -> str:
     """Folders write spaces as underscores."""
     return " ".join(name.replace("_", " ").split()).casefold()
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

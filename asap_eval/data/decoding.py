@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from asap_eval.errors import DataError
+from asap_eval.errors import DataError, reason_of, reraised
+from asap_eval.files.archive import AnyPath
 
 EXTENSIONS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif",
@@ -20,6 +22,9 @@ EXTENSIONS = (
 """Endings of pictures. Those that this Pillow cannot decode are samples all the same: they fail,
 and are listed."""
 
+Stored = bytes | Mapping[str, Any] | None
+"""A picture in a row: its file's bytes, or ``{bytes, path}`` as `datasets` has it."""
+
 _TURNED = (5, 6, 7, 8)
 """Values of the orientation tag that swap width and height."""
 _WHITE_IS_ZERO, _PHOTOMETRIC, _BITS = 0, 262, 258
@@ -28,7 +33,7 @@ _WHITE_IS_ZERO, _PHOTOMETRIC, _BITS = 0, 262, 258
 
 @contextlib.contextmanager
 def whole_images_only() -> Iterator[None]:
-    """Other libraries switch this on for the whole process; half an image is a failure here."""
+    """Half an image is a failure here, whatever other libraries allow for the whole process."""
     before = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
@@ -49,21 +54,79 @@ def decode(content: bytes, *, upright: bool) -> Image.Image:
     """
     if not content:
         raise DataError("the file is empty")
+    with (
+        reraised(DataError, _why),
+        whole_images_only(),
+        Image.open(io.BytesIO(content)) as image,
+    ):
+        image.load()
+        if upright:
+            ImageOps.exif_transpose(image, in_place=True)
+        return _eight_bits(image).convert("RGB")
+
+
+def decode_file(path: AnyPath) -> Image.Image:
+    """A picture of the disk or an archive, upright.
+
+    Raises:
+        DataError: as `decode`, or it cannot be read.
+    """
     try:
-        with whole_images_only(), Image.open(io.BytesIO(content)) as image:
-            image.load()
-            if upright:
-                ImageOps.exif_transpose(image, in_place=True)
-            return _eight_bits(image).convert("RGB")
-    except (MemoryError, DataError):
-        raise
-    except UnidentifiedImageError as error:  # its text holds a memory address
-        raise DataError("it is not an image that Pillow can decode") from error
-    except Exception as error:  # decoders of damaged files raise many kinds
-        raise DataError(str(error).strip().split("\n")[0] or type(error).__name__) from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(str(error)) from error
+    return decode(content, upright=True)
 
 
-def upright_size(path: Path) -> tuple[int, int]:
+def decode_row(stored: Stored | list[Stored]) -> Image.Image:
+    """The one picture of a row, upright, as `datasets` itself turns it.
+
+    Raises:
+        DataError: there is none or more than one, or it cannot be read or decoded whole.
+    """
+    if isinstance(stored, list):
+        if len(stored) > 1:
+            raise DataError(f"it has {len(stored)} pictures; one is allowed")
+        stored = stored[0] if stored else None
+    try:
+        content = bytes_of(stored)
+    except FileNotFoundError:
+        content = b""
+    except OSError as error:
+        raise DataError(f"its picture cannot be read: {error.strerror}") from error
+    if not content:
+        raise DataError("it has no picture")
+    try:
+        return decode(content, upright=True)
+    except DataError as error:
+        raise DataError(f"its picture cannot be decoded: {error}") from error
+
+
+def bytes_of(stored: Stored) -> bytes:
+    """The file of a picture in a row; empty where the row has none.
+
+    Raises:
+        OSError: the row names a file that cannot be read.
+    """
+    if stored is None or isinstance(stored, bytes):
+        return stored or b""
+    content, path = stored.get("bytes"), stored.get("path")
+    return bytes(content) if content else Path(path).read_bytes() if path else b""
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is a picture by its ending."""
+    return Path(name).suffix.lower() in EXTENSIONS
+
+
+def _why(error: BaseException) -> str:
+    """What Pillow says of a file; not where it names a memory address."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not an image that Pillow can decode"
+    return reason_of(error)
+
+
+def upright_size(path: AnyPath) -> tuple[int, int]:
     """Width and height of a picture once it is upright; most are not decoded for it.
 
     Raises:
@@ -79,7 +142,7 @@ def upright_size(path: Path) -> tuple[int, int]:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Deep grey by its high byte, as Pillow reads deep colour; others as they are."""
+    """Grey of over 8 bits by its high byte, as Pillow reads deep colour; others as they are."""
     if image.mode[0] not in "IF":
         return image
     values = np.asarray(image) >> (_depth(image) - 8)
@@ -87,7 +150,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _depth(image: Image.Image) -> int:
-    """Bits of grey per pixel; converted by Pillow, all that exceeds 8 of them would be white."""
+    """Bits of grey a pixel has. Pillow's own conversion takes all above 255 for white."""
     tags = getattr(image, "tag_v2", {})  # of TIFF alone
     if image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) != _WHITE_IS_ZERO:
         return int(tags.get(_BITS, (16,))[0])

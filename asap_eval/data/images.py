@@ -7,23 +7,21 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from asap_eval.data.address import open_store
+from asap_eval.data.batches import batches_of, consecutive
 from asap_eval.data.classes import Classes
 from asap_eval.data.decoding import decode
-from asap_eval.data.stores import Store, open_store
-from asap_eval.errors import BadValueError, DataError, unknown
+from asap_eval.data.stores import Store
+from asap_eval.data.subset import Sample, check_sample, subset
+from asap_eval.errors import BadValueError, DataError, reason_of
 from asap_eval.models.zoo import Labels, LoadedModel
-
-Sample = Literal["first", "spread"]
-"""The first n images, or n evenly over all of them."""
-
-_SAMPLES = ("first", "spread")
 
 T = TypeVar("T")
 
@@ -72,7 +70,7 @@ class ImageSet:
     @property
     def commits(self) -> Mapping[str, str]:
         """Commits of the hub's repositories that the images are from, by their names."""
-        return getattr(self.store, "commits", {})
+        return self.store.commits
 
     def content(self) -> str:
         """Hash of the encoded images, in order; see `Store.content`."""
@@ -89,8 +87,7 @@ class ImageSet:
         except MemoryError:
             raise
         except Exception as error:  # where a store lies apart, reading it raises many kinds
-            first = str(error).strip().split("\n")[0] or type(error).__name__
-            raise DataError(f"{self.ids[index]} cannot be read: {first}") from error
+            raise DataError(f"{self.ids[index]} cannot be read: {reason_of(error)}") from error
 
     def calibration(self, count: int) -> tuple[ImageSet, bool]:
         """Images to search a knob on, and whether none of them is in this set.
@@ -102,20 +99,14 @@ class ImageSet:
             raise BadValueError(f"{count} calibration images: give a number >= 1.")
         if self.sample == "first":
             left: Sequence[int] = range(max(self.places) + 1, len(self.store.ids))
-            chosen = list(left[:count])
+            chosen = subset(left, count, "first")
         else:
             taken = set(self.places)
             left = [place for place in range(len(self.store.ids)) if place not in taken]
-            chosen = _spread(left, count)
+            chosen = subset(left, count, "spread")
         if chosen:
             return replace(self, places=chosen), True
-        return replace(self, places=_spread(self.places, count)), False
-
-
-def _spread(places: Sequence[int], count: int) -> list[int]:
-    """At most ``count`` of the places, evenly."""
-    count = min(count, len(places))
-    return [places[at * len(places) // count] for at in range(count)]
+        return replace(self, places=subset(self.places, count, "spread")), False
 
 
 def images_of(loaded: LoadedModel, data: str, *, limit: int | None, sample: Sample) -> ImageSet:
@@ -142,8 +133,8 @@ def open_images(
     """The images an address means, labelled with the model's class numbers.
 
     Args:
-        data: a folder (class folders; ``val`` inside it), a parquet file or folder,
-            ``hfds/<data set>[:<config>][@<split>]``, or
+        data: a folder (class folders; ``val`` inside it), also in a ``.zip``, a parquet file or
+            folder, ``hfds/<data set>[:<config>][@<split>]``, or
             ``wds/<folder or pattern of shards>[:<kind of the picture's files>][@<split>]``.
         classes, labels, names: of the `LoadedModel` (names: its ``class_names``).
         limit: number of images, ``None`` = all. sample: the first ones, or evenly over all.
@@ -185,8 +176,7 @@ def chosen_images(
         raise BadValueError(
             f"limit={limit}: give a number of {what} >= 1, or leave it out for all."
         )
-    if sample not in _SAMPLES:
-        raise unknown("sample", str(sample), _SAMPLES)
+    check_sample(sample)
     store = opened()
     count = len(store.ids)
     if limit is not None and limit > count:
@@ -196,8 +186,7 @@ def chosen_images(
     every = range(count)
     if limit is None:
         return ImageSet(store, every, sample, upright)
-    chosen = every[:limit] if sample == "first" else _spread(every, limit)
-    return ImageSet(store, chosen, sample, upright)
+    return ImageSet(store, subset(every, limit, sample), sample, upright)
 
 
 @dataclass(frozen=True)
@@ -224,7 +213,7 @@ class ImageBatch:
         return self.of_readable(self.ids)
 
     def of_readable(self, values: Sequence[T]) -> list[T]:
-        """Of one value for each image those of the readable ones."""
+        """The readable images' values, of one value for every image."""
         return [v for at, v in zip(self.indices, values, strict=True) if at not in self.failures]
 
 
@@ -236,7 +225,7 @@ class _Decoded(Dataset[Item]):
     def __init__(
         self,
         images: ImageSet,
-        transform: Callable[[Any], Tensor],
+        transform: Callable[[Image.Image], Tensor],
         beside: Callable[[int], Tensor] | None,
     ) -> None:
         self.images, self.transform, self.beside = images, transform, beside
@@ -274,7 +263,7 @@ class _Collate:
 
 def image_batches(
     images: ImageSet,
-    transform: Callable[[Any], Tensor],
+    transform: Callable[[Image.Image], Tensor],
     batch_size: int,
     workers: int = 0,
     start: int = 0,
@@ -290,16 +279,7 @@ def image_batches(
     """
     if batch_size < 1:
         raise BadValueError(f"batch_size={batch_size}: give a number of images >= 1.")
-    if workers < 0:
-        raise BadValueError(f"workers={workers}: give a number of processes >= 0.")
     if not 0 <= start <= len(images):
         raise BadValueError(f"start={start} is outside the {len(images)} images.")
-    bounds = range(start, len(images), batch_size)
-    loader = DataLoader(
-        _Decoded(images, transform, beside),
-        batch_sampler=[list(range(at, min(at + batch_size, len(images)))) for at in bounds],
-        num_workers=workers,
-        collate_fn=_Collate(images),
-        generator=torch.Generator(),  # its own: the loader would draw from the global one
-    )
-    return iter(loader)
+    batches = consecutive(start, len(images), batch_size)
+    return batches_of(_Decoded(images, transform, beside), batches, workers, _Collate(images))

@@ -1,8 +1,8 @@
 """Photographs with a foreground mask each, and what a mask says of every patch.
 
-A data set is a folder with ``images/`` and ``masks/`` (ECSSD as published: ``ground_truth_mask/``);
-image and mask share their stem. Both are turned upright as their EXIF orientation says, each by its
-own tag.
+A data set is a folder, also in an archive, with ``images/`` and ``masks/`` (ECSSD as published:
+``ground_truth_mask/``); image and mask share their stem. Both are turned upright as their EXIF
+orientation says, each by its own tag.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,17 +21,20 @@ from timm.data.transforms import CenterCropOrPad, MaybePILToTensor, MaybeToTenso
 from torch import Tensor
 from torchvision.transforms import CenterCrop, InterpolationMode, Normalize, Resize
 
-from asap_eval.data.decoding import EXTENSIONS, decode, upright_size
-from asap_eval.errors import BadValueError, DataError
+from asap_eval.data.decoding import decode_file, is_picture, upright_size
+from asap_eval.data.stores import FileStore
+from asap_eval.errors import BadValueError, DataError, some_of
+from asap_eval.files.archive import AnyPath, path_of, relative
 from asap_eval.files.fingerprint import content_of
 
 MASK_FOLDERS = ("masks", "ground_truth_mask")
 COLOUR = 64
 """Least difference of two channels that is a colour, of 255; what JPEG leaves in grey is less."""
-_SHOWN = 3
+_SHOWN, _MORE = 3, ", and {} more"
+"""How many files a message names, and its end where there are more."""
 
 
-class MaskStore:
+class MaskStore(FileStore):
     """Images in sorted order, without labels; ids are relative to the folder.
 
     Attributes:
@@ -44,7 +46,7 @@ class MaskStore:
     """
 
     def __init__(self, data: str) -> None:
-        self.root = Path(data).expanduser()
+        self.root = path_of(data)
         images = _files(self.root / "images", data)
         found = [name for name in MASK_FOLDERS if (self.root / name).is_dir()]
         if len(found) != 1:
@@ -53,7 +55,7 @@ class MaskStore:
                 f"data={data} has {has} of {' and '.join(MASK_FOLDERS)}: put the masks into one of "
                 "them, named as their images (images/0001.jpg, masks/0001.png)."
             )
-        masks: dict[str, Path] = {}
+        masks: dict[str, AnyPath] = {}
         for mask in _files(self.root / found[0], data):
             if (first := masks.setdefault(mask.stem, mask)) is not mask:
                 raise DataError(
@@ -63,27 +65,25 @@ class MaskStore:
         if missing := [image.name for image in images if image.stem not in masks]:
             raise DataError(
                 f"data={data}: {len(missing)} of {len(images)} images have no mask in {found[0]}/: "
-                f"{_some(missing)}. A mask has its image's name, for instance "
+                f"{some_of(missing, _SHOWN, _MORE)}. A mask has its image's name, for instance "
                 f"{found[0]}/{Path(missing[0]).stem}.png."
             )
         self.masks = [masks[image.stem] for image in images]
-        self.ids = [image.relative_to(self.root).as_posix() for image in images]
-        self.labels = [None] * len(images)
-        self.notes: list[str] = []
+        ids = [relative(image, self.root) for image in images]
+        super().__init__(ids, [None] * len(images))
         if other := list(filter(None, map(_other_size, images, self.masks))):
             raise DataError(
                 f"data={data}: {len(other)} masks do not have the size of their images: "
-                f"{_some(other)}. Masks must be as large as the photographs, pixel for pixel, once "
-                "both are turned upright (EXIF orientation)."
+                f"{some_of(other, _SHOWN, _MORE)}. Masks must be as large as the photographs, "
+                "pixel for pixel, once both are turned upright (EXIF orientation)."
             )
 
-    def read(self, place: int) -> bytes:
-        return (self.root / self.ids[place]).read_bytes()
+    def path(self, place: int) -> AnyPath:
+        return self.root / self.ids[place]
 
     def content(self, places: Sequence[int]) -> str:
         """Hash of the images and of their masks."""
-        images = (self.root / self.ids[place] for place in places)
-        return content_of([*images, *(self.masks[place] for place in places)])
+        return content_of([*map(self.path, places), *(self.masks[place] for place in places)])
 
     def mask(self, place: int) -> Image.Image:
         """The mask of an image, ``L``, upright: 255 = foreground, 0 = background; grey is split in
@@ -94,8 +94,8 @@ class MaskStore:
         """
         path = self.masks[place]
         try:
-            return _black_and_white(decode(path.read_bytes(), upright=True))
-        except (DataError, OSError) as error:
+            return _black_and_white(decode_file(path))
+        except DataError as error:
             raise DataError(f"The mask {path.name} cannot be read: {error}") from error
 
 
@@ -114,9 +114,9 @@ def _black_and_white(mask: Image.Image) -> Image.Image:
     return mask.convert("L").point(lambda grey: 255 if grey > 127 else 0)
 
 
-def _files(folder: Path, data: str) -> list[Path]:
+def _files(folder: AnyPath, data: str) -> list[AnyPath]:
     try:
-        files = sorted(f for f in folder.iterdir() if f.suffix.lower() in EXTENSIONS)
+        files: list[AnyPath] = sorted(f for f in folder.iterdir() if is_picture(f.name))
     except OSError as error:
         raise DataError(
             f"data={data} cannot be used: {folder} {error.strerror or error}. This benchmark needs "
@@ -127,7 +127,7 @@ def _files(folder: Path, data: str) -> list[Path]:
     return files
 
 
-def _other_size(image: Path, mask: Path) -> str | None:
+def _other_size(image: AnyPath, mask: AnyPath) -> str | None:
     """What is wrong with the size of a mask; files that cannot be read are found when they are
     measured, and listed.
     """
@@ -136,11 +136,6 @@ def _other_size(image: Path, mask: Path) -> str | None:
         if (width, height) != size:
             return f"{image.name} {width}x{height}, its mask {size[0]}x{size[1]}"
     return None
-
-
-def _some(names: list[str]) -> str:
-    more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 @dataclass(frozen=True)
@@ -153,8 +148,8 @@ class Coverage:
     """
 
     store: MaskStore
-    places: Any
-    transform: Callable[[Any], Tensor]
+    places: Sequence[int]
+    transform: Callable[[Image.Image], Tensor]
     grid: tuple[int, int]
 
     def __call__(self, index: int) -> Tensor:
@@ -163,7 +158,9 @@ class Coverage:
         return F.adaptive_avg_pool2d(share[None], self.grid).flatten()
 
 
-def geometry_only(transform: Callable[[Any], Tensor]) -> Callable[[Image.Image], Image.Image]:
+def geometry_only(
+    transform: Callable[[Image.Image], Tensor],
+) -> Callable[[Image.Image], Image.Image]:
     """A model's evaluation transform as a mask goes through it: resized by area, cropped the same.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from asap_eval.errors import DataError
+from asap_eval.errors import DataError, some_of
 
 SPLITS = (
     ("train", "training"),
@@ -22,9 +22,9 @@ def of_split(
 ) -> list[str]:
     """The files of a split, in the given order.
 
-    A name says its split by a word that letters do not touch; the split's own name wins over its
-    synonyms. Where no name has such a word the files are one set, and all are taken: unless the
-    split was asked for.
+    A name says its split by a word with no letter beside it; the split's own name wins over its
+    synonyms. Where no name has such a word, all files are one set and are taken, unless the split
+    was asked for.
 
     Args:
         names: of files, without folders. said: whether the split was asked for, or is the default.
@@ -48,9 +48,9 @@ def of_split(
         return found
     if not said and not any(_has(name, word) for name in names for word in others):
         return list(names)
-    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
     raise DataError(
-        f"{where}: no file says that it is of the split {split}; there are {shown}. {instead}"
+        f"{where}: no file says that it is of the split {split}; there are "
+        f"{some_of(names, _SHOWN)}. {instead}"
     )
 
 

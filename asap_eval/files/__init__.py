@@ -1,1 +1,1 @@
-"""Files of this disk: what they hold, as hashes."""
+"""Files of this disk: put in place whole, read in place inside archives, known by their hashes."""

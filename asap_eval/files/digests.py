@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from asap_eval.files.placed import placed
 from asap_eval.paths import cache_folder
 
 WORTH = 1 << 24
@@ -76,11 +77,7 @@ def _known(entry: Path, stamp: list[int]) -> str | None:
 
 
 def _keep(entry: Path, stamp: list[int], digest: str) -> None:
-    part = entry.with_name(f".{entry.name}.{os.getpid()}.part")
-    try:
+    with suppress(OSError):  # no place to keep it: the next run reads the file again
         entry.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        part.write_text(json.dumps({"stamp": stamp, "sha256": digest}), encoding="utf-8")
-        os.replace(part, entry)
-    except OSError:  # no place to keep it: the next run reads the file again
-        with suppress(OSError):
-            part.unlink()
+        with placed(entry) as part:
+            part.write_text(json.dumps({"stamp": stamp, "sha256": digest}), encoding="utf-8")

@@ -16,8 +16,9 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
+
+from asap_eval.files.archive import AnyPath
 
 WHOLE = 8 << 30
 BLOCK, BLOCKS, APART = 1 << 12, 8, 1 << 20
@@ -41,11 +42,11 @@ class _Seen(NamedTuple):
 
 
 _ABSENT = hashlib.sha256(b"absent").digest()
-_known: dict[tuple[Path, bool], tuple[_Seen, bytes]] = {}
+_known: dict[tuple[str, bool], tuple[_Seen, bytes]] = {}
 """Digests of this process: the rows of a sweep read the same files."""
 
 
-def content_of(files: Iterable[Path]) -> str:
+def content_of(files: Iterable[AnyPath]) -> str:
     """Hex digest of what files hold, in order, wherever they lie; one that cannot be read counts
     as absent.
     """
@@ -60,15 +61,15 @@ def content_of(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _seen_all(paths: Sequence[Path]) -> list[_Seen | None]:
+def _seen_all(paths: Sequence[AnyPath]) -> list[_Seen | None]:
     return [_seen(path) for path in paths]
 
 
-def _digests(paths: Sequence[Path], whole: bool) -> list[bytes]:
+def _digests(paths: Sequence[AnyPath], whole: bool) -> list[bytes]:
     return [_digest(path, whole) for path in paths]
 
 
-def _seen(path: Path) -> _Seen | None:
+def _seen(path: AnyPath) -> _Seen | None:
     try:
         stat = path.stat()
     except OSError:
@@ -76,9 +77,9 @@ def _seen(path: Path) -> _Seen | None:
     return _Seen(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
-def _digest(path: Path, whole: bool) -> bytes:
+def _digest(path: AnyPath, whole: bool) -> bytes:
     seen = _seen(path)
-    known = _known.get((path, whole))
+    known = _known.get((str(path), whole))
     if known is not None and known[0] == seen:
         return known[1]
     begun = time.time_ns()
@@ -88,24 +89,23 @@ def _digest(path: Path, whole: bool) -> bytes:
         return _ABSENT
     # Of a file changed just now another change may leave the times as they are.
     if seen is not None and max(seen.modified, seen.changed) < begun - SETTLED:
-        _known[path, whole] = seen, found
+        _known[str(path), whole] = seen, found
     return found
 
 
-def _read(path: Path, whole: bool) -> bytes:
+def _read(path: AnyPath, whole: bool) -> bytes:
     """The digest of one file: its size, and its bytes or blocks of them."""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        size = os.fstat(file).st_size
+    with path.open("rb", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
         digest = hashlib.sha256(size.to_bytes(8, "little"))
         if whole or size <= BLOCK * BLOCKS:
-            while chunk := os.read(file, 1 << 20):
+            while chunk := file.read(1 << 20):
                 digest.update(chunk)
         else:
             for start in _starts(size):
-                digest.update(os.pread(file, BLOCK, start))
-    finally:
-        os.close(file)
+                file.seek(start)
+                digest.update(file.read(BLOCK))
     return digest.digest()
 
 

@@ -1,4 +1,4 @@
-"""Hosts enter a method into a model that somebody else wrote; one upstream, one file."""
+"""Hosts run a method inside a model that somebody else wrote; a file for each kind of model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention of single queries, and what a method reads of keys and values by head."""
+"""What a method reads of attention: rows of single queries; keys and values by head."""
 
 from __future__ import annotations
 

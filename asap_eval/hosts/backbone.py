@@ -23,11 +23,11 @@ class Installed(Protocol):
     trace: Trace
 
     def entered(self, before: Function) -> Function:
-        """For `override`: a way into the model of which one pass is a part."""
+        """For `override`: marks a function of the model in which one whole pass runs."""
 
     def map_of(self, x: Tensor) -> TokenMap | None:
-        """What tokens ``[B, N, D]`` are: those a pass has left, or in the midst of one its own;
-        ``None`` = nobody knows."""
+        """What tokens ``[B, N, D]`` hold, as the pass knows that made them or that is running;
+        ``None`` = not known."""
 
     def latest(self) -> TokenMap | None:
         """The tokens of this thread's pass, after the latest block."""

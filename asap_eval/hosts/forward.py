@@ -67,8 +67,8 @@ class Pass:
         """One block (from 1) with whatever the method does there.
 
         Args:
-            x: what the block before handed on. read: whether somebody else than the next block may
-                see what this one hands on: it is padded then, and always after the last block.
+            x: what the block before handed on. read: whether anything but the next block may see
+                what this one hands on. Then it is padded, as it always is after the last block.
 
         Returns:
             ``[B, N, D]``; where it is not padded maybe ``[1, T, D]``, see `Layout`.

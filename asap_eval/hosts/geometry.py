@@ -1,10 +1,10 @@
-"""What of a model decides its work: enough for a closed form over token counts."""
+"""The numbers of a model that decide its work: MACs follow from them and from token counts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -123,6 +123,15 @@ class LlavaGeometry:
     tower: Geometry
     projector_token: int
     language: LanguageGeometry
+
+
+def block_geometry(attention: Any, mlp: nn.Module) -> BlockGeometry:
+    """MACs of a block of these two; the attention says ``num_heads`` and ``head_dim``."""
+    return BlockGeometry(
+        attention_token=linear_macs(attention),
+        attention_pair=2 * attention.num_heads * attention.head_dim,
+        mlp_token=linear_macs(mlp),
+    )
 
 
 def linear_macs(module: nn.Module) -> int:

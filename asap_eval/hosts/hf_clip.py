@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from asap_eval.errors import UnsupportedModelError
 from asap_eval.hosts.backbone import Backbone, Half
-from asap_eval.hosts.geometry import BlockGeometry, Geometry, convolution_macs, linear_macs
+from asap_eval.hosts.geometry import Geometry, block_geometry, convolution_macs, linear_macs
 from asap_eval.hosts.overriding import Function, override
 
 TOWERS = ("CLIPVisionModel", "CLIPVisionModelWithProjection", "CLIPVisionTransformer")
@@ -71,14 +71,7 @@ def _geometry(model: Any, tower: Any) -> Geometry:
     side = config.image_size // config.patch_size
     return Geometry(
         family=type(model).__name__,
-        blocks=tuple(
-            BlockGeometry(
-                attention_token=linear_macs(layer.self_attn),
-                attention_pair=2 * layer.self_attn.num_heads * layer.self_attn.head_dim,
-                mlp_token=linear_macs(layer.mlp),
-            )
-            for layer in tower.encoder.layers
-        ),
+        blocks=tuple(block_geometry(layer.self_attn, layer.mlp) for layer in tower.encoder.layers),
         width=config.hidden_size,
         prefix=1,
         grid=(side, side),
@@ -91,7 +84,7 @@ def _geometry(model: Any, tower: Any) -> Geometry:
 
 @contextmanager
 def _patched(model: Any) -> Iterator[None]:
-    """No attention to read in what the tower returns."""
+    """Refuse a tower that is to return its attention, which is fused here."""
     if model.config.output_attentions:
         raise UnsupportedModelError(
             "config.output_attentions cannot be had with token reduction, whose attention is "

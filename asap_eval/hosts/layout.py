@@ -1,9 +1,9 @@
 """How a batch of sequences lies in memory: a dense block, or packed end to end.
 
-Padding is what a shorter sequence means, not what it costs. While all images have the same length
-the batch is ``[B, N, D]``; where lengths differ it is one long sequence ``[1, T, D]`` with
-``T = sum of the lengths``, and only the attention call sees the images. A packed batch holds the
-longest images first, so that images of one length are neighbours and can be taken as one block.
+While all images have the same length the batch is ``[B, N, D]``. Where lengths differ it is one
+long sequence ``[1, T, D]`` with ``T = sum of the lengths``, so that padding costs nothing, and only
+the attention call sees the images. A packed batch holds the longest images first, so that images
+of one length are neighbours and can be taken as one block.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Layout:
 
     @cached_property
     def _there(self) -> dict[object, Any]:
-        """What is on a device already."""
+        """Indices that are on a device already, by device and name."""
         return {}
 
     def places(self, device: torch.device) -> tuple[Tensor, Tensor]:

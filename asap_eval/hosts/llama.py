@@ -2,7 +2,7 @@
 
 Layers are overridden on their instances. Behind a reduction every layer gets positions, mask and
 rotary embeddings of the tokens that are left, so that caches differ in length from layer to layer,
-in decoding too. Prompts stand behind their padding here; a method sees padding at the end.
+in decoding too. The model pads prompts at the front; a method sees padding at the end.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from asap_eval.errors import BadValueError, UnsupportedModelError
 from asap_eval.hosts.geometry import BlockGeometry, linear_macs
+from asap_eval.hosts.hf_clip import fused
 from asap_eval.hosts.overriding import Function, override
 from asap_eval.hosts.probe import Reader
 from asap_eval.hosts.prompts import Prompts
@@ -85,10 +86,8 @@ class LanguageSeam(AbstractContextManager[None]):
     def __enter__(self) -> None:
         with ExitStack() as stack:
             if self.reducer is not None:
-                before = self.text.config._attn_implementation
-                if before != "sdpa":  # caches of different lengths fail in eager attention
-                    self.text.set_attn_implementation("sdpa")
-                    stack.callback(self.text.set_attn_implementation, before)
+                # Caches of different lengths fail in eager attention.
+                stack.enter_context(fused(self.text))
                 for index, layer in enumerate(self.text.layers):
                     make = partial(self._layer, index, self.reducer)
                     stack.enter_context(override(layer, "forward", make))

@@ -87,7 +87,7 @@ def _never_run(_before: Function) -> Function:
 
 
 def geometry(model: Any) -> LlavaGeometry:
-    """What decides the work of tower, projector and language model."""
+    """The numbers that decide the work of tower, projector and language model."""
     text = model.model.language_model
     return LlavaGeometry(
         tower=tower(model).geometry,
@@ -314,7 +314,7 @@ def _refuse(
     *,
     allowed: set[str] | None = None,
 ) -> None:
-    """One clear error for arguments that would mean something else with fewer tokens."""
+    """Refuse arguments that would mean something else with fewer tokens."""
     given = {name for name, value in kwargs.items() if value is not None}
     refused = given - allowed if allowed is not None else given & (names or set())
     if refused or args:

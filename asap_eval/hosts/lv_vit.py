@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from asap_eval.hosts.backbone import Backbone, Half, Installed
-from asap_eval.hosts.geometry import BlockGeometry, Geometry, convolution_macs, linear_macs
-from asap_eval.hosts.overriding import Function, override
+from asap_eval.hosts.geometry import Geometry, block_geometry, convolution_macs, linear_macs
+from asap_eval.hosts.overriding import Function, attributes, override
 
 
 def recognises(model: nn.Module) -> bool:
@@ -47,7 +47,7 @@ def _geometry(model: Any) -> Geometry:
     stem = [convolution_macs(layer, half) for layer in (embed.conv1, embed.conv2, embed.conv3)]
     return Geometry(
         family=type(model).__name__,
-        blocks=tuple(_block_geometry(block) for block in model.blocks),
+        blocks=tuple(block_geometry(block.attn, block.mlp) for block in model.blocks),
         width=model.embed_dim,
         prefix=1,
         grid=model.grid_size,
@@ -59,22 +59,9 @@ def _geometry(model: Any) -> Geometry:
     )
 
 
-def _block_geometry(block: Any) -> BlockGeometry:
-    return BlockGeometry(
-        attention_token=linear_macs(block.attn),
-        attention_pair=2 * block.attn.num_heads * block.attn.head_dim,
-        mlp_token=linear_macs(block.mlp),
-    )
-
-
-@contextmanager
-def _fused(model: Any) -> Iterator[None]:
+def _fused(model: Any) -> AbstractContextManager[None]:
     """Fused attention in every block."""
-    with ExitStack() as stack:
-        for block in model.blocks:
-            stack.callback(setattr, block.attn, "fused_attn", block.attn.fused_attn)
-            block.attn.fused_attn = True
-        yield
+    return attributes((block.attn, "fused_attn", True) for block in model.blocks)
 
 
 @contextmanager
@@ -102,11 +89,6 @@ def _patched(model: Any, installed: Installed) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _resizable(model: Any) -> Iterator[None]:
+def _resizable(model: Any) -> AbstractContextManager[None]:
     """The model's own path for images of any size."""
-    before, model.dynamic_img_size = model.dynamic_img_size, True
-    try:
-        yield
-    finally:
-        model.dynamic_img_size = before
+    return attributes([(model, "dynamic_img_size", True)])

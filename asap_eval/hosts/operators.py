@@ -1,4 +1,4 @@
-"""Work as torch's operators have it: the judge of every closed form, without touching a weight."""
+"""Work counted from torch's operators, by which every closed form is checked."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Another function on one instance of a module, for as long as a context lasts."""
+"""Other functions and attributes on one instance of a module, for as long as a context lasts."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 
 import torch
@@ -19,7 +19,7 @@ UNDER_HOOK = "_old_forward"
 
 
 class Override:
-    """What stands in a module's place for a function of its own.
+    """Stands in for one function of a module.
 
     A wrapper that somebody puts around it (a hook of accelerate, a compiled function) may outlive
     the ``with``: it then reaches what stood here before.
@@ -66,6 +66,16 @@ def override(module: nn.Module, name: str, make: Callable[[Function], Function])
                 del module.__dict__[key]
             else:
                 module.__dict__[key] = before
+
+
+@contextmanager
+def attributes(values: Iterable[tuple[object, str, object]]) -> Iterator[None]:
+    """Each ``(owner, name, value)`` is set; what was there comes back on exit."""
+    with ExitStack() as stack:
+        for owner, name, value in values:
+            stack.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, value)
+        yield
 
 
 def check_free(module: nn.Module, what: str) -> None:

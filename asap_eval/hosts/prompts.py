@@ -1,4 +1,4 @@
-"""Prompts with image placeholders, made to hold as many as there are image tokens."""
+"""Prompts whose image placeholders are made as many as the image tokens that are left."""
 
 from __future__ import annotations
 

@@ -66,10 +66,13 @@ def later_masked(q: Tensor) -> Tensor:
 def shorten(
     cache: Any, index: int, keys: Tensor, values: Tensor, counts: Tensor, reading: Reading
 ) -> Tensor:
-    """``[S, M]`` bool, valid tokens of the layer's cache, which now holds these.
+    """Put these keys and values into a layer's cache, in place of the prompts' own.
 
     Args:
         keys, values: ``[S, H, M, d]`` with padding at the end. counts: ``[S]`` without padding.
+
+    Returns:
+        ``[S, M]`` bool, which tokens of the cache are valid.
     """
     layer = cache.layers[index]
     if index == 0 or type(layer).__name__ != "DynamicLayer":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from asap_eval.errors import AsapEvalError, UnsupportedModelError
 from asap_eval.hosts.attention import attend
 from asap_eval.hosts.backbone import Backbone, Half, Installed
-from asap_eval.hosts.geometry import BlockGeometry, Geometry, convolution_macs, linear_macs
+from asap_eval.hosts.geometry import Geometry, block_geometry, convolution_macs, linear_macs
 from asap_eval.hosts.layout import Layout
 from asap_eval.hosts.operators import stem_patch_macs
-from asap_eval.hosts.overriding import Function, override
+from asap_eval.hosts.overriding import Function, attributes, override
 from asap_eval.hosts.probe import Probe
 from asap_eval.token_map import TokenMap
 
@@ -131,7 +131,7 @@ def _geometry(model: Any) -> Geometry:
         head_macs += (linear_macs(pool) - linear_macs(pool.kv)) * pool.latent_len
     return Geometry(
         family=type(model).__name__,
-        blocks=tuple(_block_geometry(block) for block in model.blocks),
+        blocks=tuple(block_geometry(block.attn, block.mlp) for block in model.blocks),
         width=model.embed_dim,
         prefix=model.num_prefix_tokens,
         grid=(grid[0], grid[1]),
@@ -151,25 +151,11 @@ def _stem_patch_macs(embed: Any) -> int:
     return stem_patch_macs(embed, embed.img_size, embed.grid_size)
 
 
-def _block_geometry(block: Any) -> BlockGeometry:
-    attention = block.attn
-    return BlockGeometry(
-        attention_token=linear_macs(attention),
-        attention_pair=2 * attention.num_heads * attention.head_dim,
-        mlp_token=linear_macs(block.mlp),
-    )
-
-
-@contextmanager
-def _fused(model: Any) -> Iterator[None]:
+def _fused(model: Any) -> AbstractContextManager[None]:
     """Fused attention wherever there is attention."""
     layers = [block.attn for block in model.blocks]
     layers += [model.attn_pool] if model.attn_pool is not None else []
-    with ExitStack() as stack:
-        for attention in layers:
-            stack.callback(setattr, attention, "fused_attn", attention.fused_attn)
-            attention.fused_attn = True
-        yield
+    return attributes((attention, "fused_attn", True) for attention in layers)
 
 
 @contextmanager
@@ -252,8 +238,7 @@ def _by_patch(model: Any, before: Function, installed: Installed) -> Function:
     return forward
 
 
-@contextmanager
-def _resizable(model: Any) -> Iterator[None]:
+def _resizable(model: Any) -> AbstractContextManager[None]:
     """timm's own path for images of any size, in a model that was built for one."""
     embed = model.patch_embed
     flags = (
@@ -262,11 +247,7 @@ def _resizable(model: Any) -> Iterator[None]:
         (embed, "flatten", False),
         (embed, "output_fmt", Format.NHWC),
     )
-    with ExitStack() as stack:
-        for owner, name, value in flags:
-            stack.callback(setattr, owner, name, getattr(owner, name))
-            setattr(owner, name, value)
-        yield
+    return attributes(flags)
 
 
 def _attention_pool(pool: Any, x: Tensor, valid: Tensor) -> Tensor:

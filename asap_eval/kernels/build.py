@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 
 from asap_eval.errors import KernelError
+from asap_eval.files.placed import placed
 from asap_eval.paths import cache_folder
 
 SOURCES = tuple(sorted(Path(__file__).parent.glob("*.c")))
@@ -88,18 +89,15 @@ def _run(command: list[str]) -> str:
 
 
 def _build(compiler: list[str], folder: Path, path: Path) -> None:
-    """Compiles beside the final place and moves the result there in one step, so that another
-    process sees all of the library or none."""
+    """Compile the library; another process sees all of it or none."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        linked = Path(temporary, "kernels.so")
+    with tempfile.TemporaryDirectory(dir=folder) as temporary, placed(path) as linked:
         compiled = [str(Path(temporary, f"{source.stem}.o")) for source in SOURCES]
         for source, into in zip(SOURCES, compiled, strict=True):
             _run([*compiler, *COMPILE, "-c", str(source), "-o", into])
         _run([*compiler, *LINK, *compiled, "-o", str(linked)])
         if not linked.exists():
             raise KernelError(f"C compiler {compiler[0]} wrote no library")
-        os.replace(linked, path)
 
 
 def _key(compiler: list[str], version: str) -> str:

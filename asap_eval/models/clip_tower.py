@@ -20,7 +20,7 @@ _NO_WEIGHTS = "vision_model.embeddings.position_ids"
 """A constant that older checkpoints hold."""
 
 _COMPUTED = ("num_attention_heads", "hidden_act", "layer_norm_eps")
-"""What of a configuration changes features, and no tensor's shape."""
+"""Entries of a configuration that change features but no tensor's shape: they are compared."""
 
 
 class ClipTower(nn.Module):

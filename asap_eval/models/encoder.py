@@ -1,4 +1,4 @@
-"""An image model as an encoder of frames: what its own head would read, or its projection."""
+"""An image model as an encoder of video frames: features in place of class scores."""
 
 from __future__ import annotations
 

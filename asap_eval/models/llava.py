@@ -30,7 +30,7 @@ SHAPE = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
     *("num_key_value_heads", "vocab_size", "image_size", "patch_size"),
 )
-"""What of a configuration decides shapes and work, of the tower or of the language model."""
+"""Entries of a configuration, of tower or language model, that decide shapes and work."""
 
 
 def configuration(
@@ -132,8 +132,10 @@ def small_processor(config: Any) -> Any:
 
 
 def squared(images: Any) -> Any:
-    """The image processor of LLaVA-1.5's own evaluation: pictures are padded to a square with the
-    mean colour, where the hub's checkpoints crop the centre; sizes and colours are the given one's.
+    """The image processor as LLaVA-1.5's own evaluation has it.
+
+    It pads pictures to a square with the mean colour; the hub's checkpoints crop the centre. Sizes
+    and colours are those of the given one.
     """
     from transformers import LlavaImageProcessor
 

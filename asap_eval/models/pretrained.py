@@ -1,4 +1,4 @@
-"""What transformers saved, in a folder or on the hub: whole, unquantised, and loaded without a gap.
+"""Models that transformers saved, in a folder or on the hub: opened, checked and loaded whole.
 
 transformers fills what a checkpoint lacks with random values and leaves out what it does not know;
 here either is an error.
@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from asap_eval.checkpoint import check_safetensors, read_checkpoint
-from asap_eval.errors import WeightsError, first_line
+from asap_eval.errors import WeightsError, first_line, reraised
 from asap_eval.files.digests import file_sha256, files_sha256
 from asap_eval.models.published import published_folder
 from asap_eval.models.weights import WeightsInfo, misfit
@@ -41,7 +41,7 @@ COPY = (
 """What to do where one of them is missing."""
 
 _QUANTISED = ("quantization_config", "quantize_config.json", "quant_config.json")
-"""What says so: an entry of the configuration, or a file of GPTQ's or AWQ's own tools."""
+"""Signs of quantised weights: an entry of the configuration, or a file of GPTQ's or AWQ's tools."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _opened(folder: Path, name: str, commit: str) -> Pretrained:
 
 
 def load_whole(kind: Any, given: Pretrained, **options: Any) -> Any:
-    """A model of which every parameter comes from the files, and which has a place for all of them.
+    """A model whose parameters all come from the files, and that takes all that is in the files.
 
     transformers' own renames of old keys and its tied weights are no gaps.
 
@@ -125,19 +125,18 @@ def load_whole(kind: Any, given: Pretrained, **options: Any) -> Any:
     Raises:
         WeightsError: keys are missing, unexpected or of another shape, or nothing can be read.
     """
-    try:
-        with _quiet():
-            model, report = kind.from_pretrained(
-                given.folder,
-                local_files_only=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # reported below, with all the others
-                **options,
-            )
-    except MemoryError:
-        raise
-    except Exception as error:  # damaged files can fail anywhere in several libraries
-        raise WeightsError(f"{given.name} cannot be loaded ({first_line(error)}).") from error
+
+    def refused(error: BaseException) -> str:
+        return f"{given.name} cannot be loaded ({first_line(error)})."
+
+    with reraised(WeightsError, refused), _quiet():
+        model, report = kind.from_pretrained(
+            given.folder,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, with all the others
+            **options,
+        )
     shapes = [
         f"{key} {list(found)} instead of {list(wanted)}"
         for key, found, wanted in sorted(report["mismatched_keys"])
@@ -159,19 +158,19 @@ def load_beside(kind: Any, given: Pretrained, noun: str, *, words: bool = False)
     """
     if words:
         _check_tokenizer(given)
-    try:
+
+    def refused(error: BaseException) -> str:
+        return f"{given.name} has no {noun} that can be read ({first_line(error)}). {COPY}"
+
+    with reraised(WeightsError, refused):
         return kind.from_pretrained(given.folder, local_files_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # absent files are OSError, ValueError or TypeError, by class
-        raise WeightsError(
-            f"{given.name} has no {noun} that can be read ({first_line(error)}). {COPY}"
-        ) from error
 
 
 def _check_tokenizer(given: Pretrained) -> None:
-    """Without its files transformers makes a tokenizer all the same, which splits texts otherwise
-    or knows no word."""
+    """Refuse a folder without the tokenizer's files.
+
+    transformers would make a tokenizer all the same, which splits texts otherwise or knows no word.
+    """
     if not any((given.folder / name).is_file() for name in _VOCABULARIES):
         raise WeightsError(
             f"{given.name} has no vocabulary: none of {', '.join(_VOCABULARIES)}. {COPY}"
@@ -209,7 +208,7 @@ def _check_unquantised(config: Mapping[str, Any], present: Sequence[str], name: 
 
 
 def _wanted(names: Sequence[str]) -> list[str]:
-    """Of a repository's files those that are read; its weights in one format."""
+    """Which of a repository's files are read; the weights in one format only."""
     setup = [name for name in names if name in SETUP or name in _QUANTISED]
     for whole in _FORMATS:
         stem, ending = whole.split(".")
@@ -248,7 +247,7 @@ def _parts(index: Path) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the page that transformers prints on keys: ours is one line."""
+    """Silence transformers' page on keys that do not fit: our error is one line."""
     from transformers.utils import logging
 
     before = logging.get_verbosity()

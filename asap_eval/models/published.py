@@ -1,12 +1,12 @@
-"""Weights on Hugging Face's hub: whole, and of one commit; what to do where they cannot be had."""
+"""Weights from Hugging Face's hub: whole and of one commit, or an error that says what to do."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from asap_eval.errors import WeightsError
+from asap_eval.errors import WeightsError, reraised
 from asap_eval.hub.errors import address, explained
 from asap_eval.hub.files import HubFile, commit_of, fetch
 
@@ -56,7 +56,7 @@ def published_folder(
 
 
 def _names(repository: str, commit: str, folder: Path) -> list[str]:
-    """Of all files of a commit, or of those in the cache where the hub cannot be asked.
+    """Names of a commit's files; where the hub cannot be asked, of those in the cache.
 
     Raises:
         Exception: the hub's client's, where no weights lie in the cache.
@@ -75,13 +75,11 @@ def _names(repository: str, commit: str, folder: Path) -> list[str]:
     return [name for name in listed if "/" not in name]
 
 
-@contextmanager
-def _explaining(repository: str, what: str, instead: str) -> Iterator[None]:
+def _explaining(repository: str, what: str, instead: str) -> AbstractContextManager[None]:
     """Errors of the hub's clients in our words."""
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:  # clients of the hub share no base class
+
+    def says(error: BaseException) -> str:
         said = explained(error, what, address(repository))
-        raise WeightsError(f"{said} Or fetch it elsewhere and {instead}.") from error
+        return f"{said} Or fetch it elsewhere and {instead}."
+
+    return reraised(WeightsError, says)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from asap_eval.errors import BadValueError
+from asap_eval.files.tensors import save_tensors
 from asap_eval.models.pretrained import load_beside, load_whole, open_pretrained
 
 TEMPLATES = ("a photo of a {}.",)
@@ -87,9 +88,12 @@ def write_head(
     names: Mapping[str, str],
     templates: Sequence[str],
 ) -> None:
-    """Write the file that ``model.head=`` takes; classes in the order of their sorted ids."""
-    from safetensors.torch import save_file
+    """Write the file that ``model.head=`` takes, all of it or nothing; classes in the order of
+    their sorted ids.
 
+    Raises:
+        OSError: the file cannot be written; an older one is then still whole.
+    """
     classes = sorted(names)
     embeds = text_embeds(clip, tokenizer, [names[wnid] for wnid in classes], templates)
     metadata = {
@@ -98,8 +102,7 @@ def write_head(
         "templates": json.dumps(list(templates)),
         "clip": source,
     }
-    tensors = {"text_embeds": embeds, "logit_scale": clip.logit_scale.detach().float().cpu()}
-    save_file({key: value.contiguous() for key, value in tensors.items()}, out, metadata)
+    save_tensors({"text_embeds": embeds, "logit_scale": clip.logit_scale.float()}, out, metadata)
 
 
 def open_clip(source: str) -> tuple[Any, Tokenizer]:

@@ -14,10 +14,11 @@ from asap_eval.errors import UnsupportedModelError
 from asap_eval.hosts import backbone_of
 
 DEPTH = 2
-"""Blocks that are built of a model: timm's differ in nothing that decides about their work."""
+"""Blocks that are built to see a model's shapes: all of its blocks do the same work."""
 
 STEMS = {"PatchEmbed": "one convolution", "HybridEmbed": "a CNN"}
 POOLS = {"token": "class token", "avg": "mean of the tokens", "map": "attention pooling"}
+"""timm's names of stems and poolings, in words."""
 
 
 def names() -> list[str]:

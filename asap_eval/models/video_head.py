@@ -1,9 +1,8 @@
-"""A linear head on features of a video, and its file: safetensors with where it comes from."""
+"""A linear head on features of a video, and its safetensors file, which says how it was made."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from asap_eval.errors import BadValueError, WeightsError
 from asap_eval.files.digests import file_sha256
+from asap_eval.files.tensors import save_tensors
 from asap_eval.models import LoadedModel
 
 
@@ -41,11 +40,15 @@ class Head:
 
 
 def save_head(head: Head, path: Path) -> None:
-    """Write a head: all of it or nothing."""
-    save_whole(
+    """Write a head: all of it or nothing.
+
+    Raises:
+        OSError: the file cannot be written; an older one is then still whole.
+    """
+    save_tensors(
         {"weight": head.weight, "bias": head.bias},
-        {"classes": json.dumps(head.classes), "about": json.dumps(head.about, sort_keys=True)},
         path,
+        {"classes": json.dumps(head.classes), "about": json.dumps(head.about, sort_keys=True)},
     )
 
 
@@ -91,7 +94,7 @@ def load_head(path: Path) -> Head:
 def check_head(
     head: Head, encoder: LoadedModel, given: str, feature: str, width: int | None
 ) -> None:
-    """Whether a head belongs to an encoder.
+    """Refuse a head that does not belong to an encoder.
 
     Args:
         given: the head as the command line has it. feature: what of the encoder is read.
@@ -117,25 +120,14 @@ def check_head(
         )
 
 
-def save_whole(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) -> None:
-    """A safetensors file, put in place when it is whole and on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()}, part, dict(metadata)
-        )
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def accuracy(
     probabilities: Tensor, labels: list[int | None], failures: Mapping[int, str]
 ) -> tuple[float, float | None]:
-    """Top-1 and top-5 in percent over all videos, unreadable ones wrong; ``[n, C]`` of all."""
+    """Top-1 and top-5 in percent over all videos; unreadable ones count as wrong.
+
+    Args:
+        probabilities: ``[n, C]`` of all videos. failures: unreadable ones by place.
+    """
     best = probabilities.topk(min(5, probabilities.shape[1])).indices
     truth = torch.tensor([-1 if label is None else label for label in labels])
     hits = best == truth[:, None]

@@ -26,11 +26,11 @@ from asap_eval.models.zoo import ModelSpec, check_device, check_dtype, find, mod
 SEED = 0
 """Of the small models and of ``weights=random``."""
 PEAK = 2.5
-"""How much larger queries and keys of seeded models are than attention near uniform needs."""
+"""Factor on queries and keys of seeded models, whose attention would be almost uniform."""
 
 TRIED = ((5, 18), (6, 0))
-"""Releases of transformers: the first, whose models take encoded images, and the first not tried.
-pyproject.toml says the same."""
+"""Releases of transformers: from the first whose models take encoded images, up to the first that
+was not tried. pyproject.toml says the same."""
 
 
 @dataclass
@@ -142,7 +142,7 @@ def load_vlm(
 
 
 def check_transformers() -> None:
-    """Only releases whose models take encoded images can be entered."""
+    """Refuse a release of transformers that is not one of `TRIED`."""
     try:
         import transformers
     except ImportError as error:

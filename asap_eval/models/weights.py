@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from asap_eval.checkpoint import read_checkpoint
-from asap_eval.errors import WeightsError
+from asap_eval.errors import WeightsError, some_of
 from asap_eval.files.digests import file_sha256
 
 PREDICTORS = "score_predictor."
 """Keys of DynamicViT's predictors, which its authors save with the backbone: a method reads them
 from the same file, no model has them."""
 
-_SHOWN = 5
+_SHOWN, _MORE = 5, " and {} more"
 """Keys named in an error before "and n more"."""
 
 
@@ -97,16 +97,15 @@ def misfit(
         "of another shape": shapes,
         "of another type": kinds,
     }
-    found = [f"{len(keys)} {fault}: {_first(keys)}" for fault, keys in faults.items() if keys]
+    found = [
+        f"{len(keys)} {fault}: {some_of(keys, _SHOWN, _MORE)}"
+        for fault, keys in faults.items()
+        if keys
+    ]
     return WeightsError(
         f"The weights {name} do not fit the model. Keys {'; '.join(found)}. "
         "Check that `model=` names the architecture these weights were trained for."
     )
-
-
-def _first(keys: Sequence[str]) -> str:
-    rest = len(keys) - _SHOWN
-    return ", ".join(keys[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def tensors_sha256(model: nn.Module) -> str:

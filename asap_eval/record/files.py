@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import types
 import typing
 from collections.abc import Hashable, Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from asap_eval.errors import BadValueError, RecordError
+from asap_eval.files.placed import placed
 from asap_eval.record.job import SCHEMA
 from asap_eval.record.result import RunRecord
 
@@ -24,7 +24,6 @@ def write_record(record: RunRecord, folder: Path) -> Path:
         OSError: the folder cannot be written (full disk, no permission); an older record of the
             same job is then still whole.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record.stem}.json"
     body = {"schema": record.schema, **dataclasses.asdict(record)}
     write_json(path, body)
@@ -32,17 +31,10 @@ def write_record(record: RunRecord, folder: Path) -> Path:
 
 
 def write_json(path: Path, body: Any) -> None:
-    """Put a file in place: all of it or nothing."""
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(body, file, indent=1, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    """Put a JSON file in place: all of it or nothing; errors as `write_record`."""
+    with placed(path) as part, part.open("w", encoding="utf-8") as file:
+        json.dump(body, file, indent=1, allow_nan=False)
+        file.write("\n")
 
 
 def read_record(path: Path) -> RunRecord:

@@ -1,4 +1,4 @@
-"""Cases: samples whose answer a method fixed or broke, from its per-sample file and ``none``'s.
+"""Samples whose answer a method fixed or broke, from the per-sample files of it and of ``none``.
 
 A sample is fixed where the unpruned model is wrong and the method right, broken the other way
 round. Tasks whose answers can be right in part have none.
@@ -14,9 +14,9 @@ from typing import Any
 from asap_eval.errors import RecordError
 from asap_eval.record import RunRecord
 from asap_eval.record.journal import Journal
-from asap_eval.report.columns import name_of
 from asap_eval.report.frame import frame
-from asap_eval.report.render import DASH, Table
+from asap_eval.report.layouts.columns import name_of
+from asap_eval.report.sheet import DASH, Sheet, sheet_of_text
 
 FIXED, BROKEN = "fixed", "broken"
 
@@ -92,14 +92,14 @@ class Compared:
         fixed, broken = self._by_outcome
         return [*fixed[:most], *broken[:most]]
 
-    def table(self, most: int | None = None) -> Table:
+    def sheet(self, most: int | None = None) -> Sheet:
         """So many cases of each outcome as a table."""
         shown = self.first(most)
         notes = list(self.notes)
         if len(shown) < len(self.cases):
             notes.insert(1, f"the first {most} of each; most=0 shows all")
-        table = Table(self.title, COLUMNS, [cells_of(case) for case in shown], notes)
-        return table.without_empty_columns() if shown else table
+        sheet = sheet_of_text(self.title, COLUMNS, map(cells_of, shown), notes=notes)
+        return sheet.without_empty_columns() if shown else sheet
 
     @property
     def title(self) -> str:

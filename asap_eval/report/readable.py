@@ -1,4 +1,4 @@
-"""Records that a report can show.
+"""Which records of a folder a report can show, and what is wrong with the others.
 
 A record's own fields are checked when it is read. What a benchmark keeps beside them (``analysis``,
 ``tasks``) has no declared type, and another version of it may have left other names there.
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from asap_eval.errors import RecordError
 from asap_eval.record import RunRecord, read_records
-from asap_eval.report.claims import claims
-from asap_eval.report.table import LAYOUTS, overview
+from asap_eval.report.layouts.overview import LAYOUTS, overview
+from asap_eval.report.paper.claims import claims
 
 FOREIGN = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 """What comes of a block that is not as its benchmark writes it."""

@@ -1,24 +1,22 @@
-"""Meeting a budget: which images it is searched on, and what it comes to on the others."""
+"""Meeting a budget: the knob is searched on a few samples, then judged on the evaluated ones."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
 
-from asap_eval.bench.bench import Bench
+from asap_eval.bench.bench import AnyBench
 from asap_eval.bench.first_samples import FirstSamples
 from asap_eval.errors import BudgetError
-from asap_eval.method import build
 from asap_eval.record import Calibration, Job, ids_digest
 from asap_eval.record.journal import Row
+from asap_eval.runner.knob_search import search, whole_knob
 from asap_eval.runner.prepare import Prepared
 from asap_eval.runner.progress import bar, say, warn
-from asap_eval.runner.search import search, whole_knob
 from asap_eval.statistics import mean_interval
 
 UNITS = {"macs": "%", "tokens": "tokens"}
-"""Of what each kind of budget counts."""
+"""Unit in which each kind of budget counts."""
 
 
 def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
@@ -36,7 +34,6 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
         f"Searching {name} of {job.method} for {job.budget.target:g} {what} on {len(samples)} "
         f"samples{'' if disjoint else ' of the evaluated ones: no others are left'}."
     )
-    reducer = build(job.method, **job.params)
     # Decoded once: the search runs over them ten to twenty times.
     batches = list(
         ready.bench.batches(ready.loaded, samples, batch_size=job.batch_size, workers=workers)
@@ -50,10 +47,10 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
 
         found = search(
             quantity,
-            reducer.knob_range(ready.batch()),
+            ready.reducer.knob_range(ready.batch()),
             job.budget.target,
-            whole=whole_knob(reducer),
-            values=reducer.knob_values(ready.batch()),
+            whole=whole_knob(ready.reducer),
+            values=ready.reducer.knob_values(ready.batch()),
             name=name,
             unit=unit,
         )
@@ -73,9 +70,9 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
 
 
 def evaluated(
-    calibration: Calibration, bench: Bench[Any, Any], job: Job, geometry: Any, rows: Sequence[Row]
+    calibration: Calibration, bench: AnyBench, job: Job, geometry: object, rows: Sequence[Row]
 ) -> None:
-    """Add what the knob came to on the evaluated images, with its 95 % interval; one has none."""
+    """Add what the budget counts on the evaluated images: mean and 95 % interval (of one: None)."""
     assert job.budget is not None
     values = bench.spent(job.budget.kind, rows, geometry, job.macs_convention)
     calibration.evaluated = sum(values) / len(values)
@@ -83,12 +80,11 @@ def evaluated(
     calibration.evaluated_ci95 = None if bounds is None else list(bounds)
 
 
-def _spent(ready: Prepared, batches: Sequence[Any], knob: float) -> list[float]:
+def _spent(ready: Prepared, batches: Sequence[object], knob: float) -> list[float]:
     """What the budget counts of every calibration image at one knob."""
     job = ready.job
     assert job.budget is not None
-    reducer = build(job.method, k=knob, **job.params)
-    rows = ready.bench.calibrating(ready.loaded, reducer, batches, seed=job.seed)
+    rows = ready.bench.calibrating(ready.loaded, ready.with_knob(knob), batches, seed=job.seed)
     first, whole = FirstSamples(), []
     with contextlib.closing(rows):
         for batch in rows:

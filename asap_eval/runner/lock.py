@@ -1,4 +1,4 @@
-"""One process per job and results folder."""
+"""A lock file for each job and results folder: two processes never run the same job."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asap_eval.runner.progress import say
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """One process per job and results folder; others wait, and say so."""
+    """Hold the lock of a record's file; other processes wait, and say so."""
     folder = path.parent / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f"{path.stem}.lock")

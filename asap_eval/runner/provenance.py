@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,7 @@ PACKAGES = (
     "av",
     "lmms-eval",
 )
-
-
+"""Their versions stand in every record."""
 OF_METHOD = {
     "method": {}, "methods": None, "k": None, "budget": {"kind": None}, "target": None,
     "settings": {"kind": None}, "seed": 0, "speed": False, "force": False,
@@ -43,28 +43,44 @@ OF_METHOD = {
 """Keys of the command line that the unpruned baseline does without, and their values then."""
 
 
+@dataclass(frozen=True)
+class Request:
+    """How a run was asked for.
+
+    Attributes:
+        config: as composed. overrides: words of the command line, None = called from Python.
+    """
+
+    config: Mapping[str, Any]
+    overrides: Sequence[str] | None
+
+    @property
+    def command(self) -> str:
+        """The command that makes this record alone."""
+        return command_line(self.overrides)
+
+    def of_baseline(self) -> Request:
+        """The same without anything of the method: the unpruned record serves others, too."""
+        config = {key: OF_METHOD.get(key, value) for key, value in self.config.items()}
+        if self.overrides is None:
+            return Request(config, None)
+        heads = (re.split(r"[=.@:]", override.lstrip("+~"))[0] for override in self.overrides)
+        kept = zip(self.overrides, heads, strict=True)
+        return Request(config, [word for word, head in kept if head not in OF_METHOD])
+
+
 def command_line(overrides: Sequence[str] | None) -> str:
-    """The command that makes this record alone; outside the command line, the running program."""
+    """A command of these words; called from Python, the running program."""
     if overrides is None:
         return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     return shlex.join(["asap-eval", *overrides])
 
 
-def of_baseline(overrides: Sequence[str] | None) -> list[str] | None:
-    """Overrides that make the unpruned record a run is compared with."""
-    if overrides is None:
-        return None
-    heads = (re.split(r"[=.@:]", override.lstrip("+~"))[0] for override in overrides)
-    return [o for o, head in zip(overrides, heads, strict=True) if head not in OF_METHOD]
-
-
-def config_of_baseline(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of the unpruned record a run is compared with."""
-    return {key: OF_METHOD.get(key, value) for key, value in config.items()}
-
-
 def git_state() -> tuple[str | None, bool | None]:
-    """Commit and dirtiness of the checkout this package runs from; Nones outside one."""
+    """Commit of the checkout this package runs from, and whether its code differs from it.
+
+    Both are None outside a checkout.
+    """
     root = PACKAGE.parent
     # A package installed into an environment inside some repository is not that repository's code.
     if not (root / ".git").exists():
@@ -76,7 +92,7 @@ def git_state() -> tuple[str | None, bool | None]:
 
 
 def packages() -> dict[str, str]:
-    """Versions of what is installed of the packages that matter."""
+    """Versions of Python and of those `PACKAGES` that are installed."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

@@ -1,7 +1,7 @@
-"""The intervals of finished records anew, from their per-sample files: no model and no image.
+"""The confidence intervals of finished records, computed again from their per-sample files.
 
-They come from the code that a run calls. Whatever else those files give has to be what the record
-says, and stays untouched.
+No model runs and no image is read; the code is what a run calls. Everything else that those files
+give has to be what the record says, and stays as it is.
 """
 
 from __future__ import annotations
@@ -23,15 +23,13 @@ from asap_eval.record import RunRecord
 from asap_eval.record.files import write_json
 from asap_eval.record.journal import Journal, Row
 from asap_eval.runner.calibration import evaluated
-from asap_eval.runner.kept import damage
+from asap_eval.runner.earlier_records import Kept, damage
 from asap_eval.runner.lock import locked
 from asap_eval.work.rows import readable
 
 EQUAL = 1e-9
 """Relative difference up to which two numbers are the same number, added up in another order."""
 
-Kept = tuple[Path, RunRecord]
-"""A record and the file it stands in."""
 Place = tuple[str | int, ...]
 """Keys and positions that lead to a value of a record."""
 
@@ -103,7 +101,7 @@ def _rows(kept: Kept) -> list[Row]:
 
 @lru_cache(maxsize=4)
 def _geometry(bench: str, model: str, bench_params: str, model_params: str) -> Any:
-    """Of an image model as a benchmark runs it, built without its weights or its head."""
+    """The geometry of an image model as a benchmark runs it; no weights, no head."""
     bare = {"head": None, "labels": "none", "classes": None}
     spec = ModelSpec(model, **{**json.loads(model_params), **bare})
     run = build_bench(bench, **json.loads(bench_params))
@@ -127,10 +125,10 @@ def _is_interval(key: str | int) -> bool:
 
 
 def _moved(old: Any, new: Any, where: str, at: Place = ()) -> Iterator[tuple[Place, Any]]:
-    """Intervals that are others now, by place; a key that an older record lacks counts for nothing.
+    """Intervals that changed, by place; keys that an older record lacks are ignored.
 
     Raises:
-        RecordError: something else is another.
+        RecordError: something else changed.
     """
     if at and _is_interval(at[-1]):
         if not _same(old, new):

@@ -9,12 +9,27 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from asap_eval.bench.bench import bench_class
+from asap_eval.method import method_class
+from asap_eval.record import Job
+
 PACKAGE = "asap_eval"
 STORAGE = frozenset({"errors", "files", "hub", "paths", "record"})
 """Rooms that only name, store or refuse numbers: a change there leaves old records valid."""
 
 COMPILED = (".c", ".h")
 """Endings of code that is compiled on the machine that runs it."""
+
+
+def entry_modules(job: Job) -> list[str]:
+    """Modules from which all code is imported that can change the numbers of a job."""
+    modules = [
+        method_class(job.method).__module__,
+        "asap_eval.hosts",
+        "asap_eval.models",
+        bench_class(job.bench).__module__,
+    ]
+    return [*modules, "asap_eval.runner.calibration"] if job.budget is not None else modules
 
 
 def sources_digest(modules: Iterable[str]) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-from typing import Any
 
-from asap_eval.bench.bench import Bench
+from asap_eval.bench.bench import AnyBench
 from asap_eval.kernels import attention_kernel
 from asap_eval.models import ModelSpec
 from asap_eval.models.zoo import DTYPES
@@ -15,7 +14,7 @@ ALWAYS = ("torch", "torchvision", "pillow")
 """Arithmetic, transforms, decoding."""
 
 
-def computing(job: Job, bench: Bench[Any, Any], spec: ModelSpec) -> dict[str, str]:
+def computing(job: Job, bench: AnyBench, spec: ModelSpec) -> dict[str, str]:
     """Versions of the packages that a job computes with, and the kernel of its attention.
 
     Raises:

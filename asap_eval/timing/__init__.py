@@ -1,1 +1,1 @@
-"""What a clock and an allocator say: speed in turns with the unpruned model, phases, memory."""
+"""Time and memory as measured: speed beside the unpruned model, phases of an answer, peaks."""

@@ -1,4 +1,4 @@
-"""Keeping freed memory in the process, so that a CPU's timings are of the model.
+"""Keeps freed memory in the process, so that timings on a CPU are of the model alone.
 
 glibc hands large buffers back to the system when they are freed and has them mapped and zeroed
 again, page by page, at the next layer. Whether it does depends on what was allocated before: the

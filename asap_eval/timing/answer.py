@@ -1,8 +1,8 @@
 """One answer of a vision-language model, timed phase by phase in a single `generate`.
 
-Inputs are ready on the device. Marks are events in the stream on a GPU, read when the answer is
-there, so that nothing waits inside it; elsewhere a clock, since every operation is done when it
-returns.
+Inputs are on the device before the clock starts. On a GPU the marks between phases are events in
+its stream, read once the answer is there, so that no phase waits for them. Elsewhere they are
+readings of a clock: an operation is done when it returns.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Memory: the peak of a forward pass above the loaded model, and errors that say it is full."""
+"""The peak memory of a forward pass above the loaded model, and errors that say memory is full."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The ledger: work in MACs, counted from the tokens a run really had."""
+"""The ledger of work: MACs, counted from the tokens that a run really had."""

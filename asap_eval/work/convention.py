@@ -1,4 +1,4 @@
-"""Ways to count work: every product, or the mixture behind the percentages of the ASAP paper.
+"""Conventions of counting work: every product, or the mixture behind the ASAP paper's percentages.
 
 ``full`` is ours (`asap_eval.work.macs`). ``paper`` is what its published figures can be taken for:
 

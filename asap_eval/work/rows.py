@@ -1,4 +1,4 @@
-"""What rows of any benchmark say about work: MACs, tokens left, blocks that fired."""
+"""Work in the rows of any benchmark, and what all rows say of it: MACs, tokens left, firing."""
 
 from __future__ import annotations
 

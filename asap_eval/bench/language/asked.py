@@ -1,28 +1,20 @@
-"""A batch of questions made ready for the model, apart from answering them."""
+"""Asks a model the questions of a batch: together, without those that fail by themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
 from asap_eval.data.questions.lmms import Judge
 from asap_eval.data.questions.question_set import Question, QuestionBatch
-from asap_eval.errors import AsapEvalError, DataError
-from asap_eval.hosts import install
-from asap_eval.method import Reducer
+from asap_eval.errors import AsapEvalError, DataError, message
 from asap_eval.models import LoadedVlm
-from asap_eval.packing import Newline
 from asap_eval.timing.memory import out_of_memory
-from asap_eval.trace import Trace
 
-
-def everybodys(error: Exception) -> bool:
-    """Whether an error says nothing of a sample: full memory, a broken device, a bad setting."""
-    return out_of_memory(error) or isinstance(error, (torch.AcceleratorError, AsapEvalError))
+T = TypeVar("T")
 
 
 class Ready(NamedTuple):
@@ -35,89 +27,88 @@ class Ready(NamedTuple):
 
 def ready_of(judge: Judge, question: Question) -> Ready:
     """Raises `DataError` where there is no usable picture."""
-    if question.error is not None:
-        raise DataError(question.error)
+    if question.picture is None:
+        raise DataError(str(question.error))
     picture = judge.picture(question.document, question.picture)
     return Ready(picture, judge.prompt(question.document), question.id)
 
 
-def unfit(loaded: LoadedVlm, one: Ready) -> str | None:
-    """Why the processor refuses a picture; None where it does not."""
-    try:
-        loaded.inputs([one.picture], [one.prompt])
-    except Exception as error:  # image processors raise many kinds
-        if everybodys(error):
-            raise
-        return f"the processor refuses its picture: {first_line(error)}"
-    return None
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, without what follows its first line."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
-
-
 @dataclass(frozen=True)
-class Asked:
-    """A batch on the device.
+class AskedBatch(Generic[T]):
+    """A batch that was asked.
 
     Attributes:
-        batch: as it was read. ready: questions that are asked; errors: why the others are not, by
-            id. given: keywords of `generate`, None where no question is asked.
+        batch: as it was read. ready: questions that were asked, in order. result: what came of
+            them together. errors: why each of the others was not asked, by id.
     """
 
     batch: QuestionBatch
     ready: list[Ready]
+    result: T
     errors: dict[str, str]
-    given: Any
 
-    @property
-    def new_tokens(self) -> int:
-        return self.batch.new_tokens
+    def error(self, question: Question) -> str | None:
+        """What the row of a question says of it; None where it was asked."""
+        why = self.errors.get(question.id)
+        return None if why is None else f"{question.id}: {why}"
 
 
-def asked_of(loaded: LoadedVlm, batch: QuestionBatch) -> Asked:
-    """Read and process a batch; pictures that cannot be shown are left out."""
-    ready, errors = [], {}
+def ask(
+    batch: QuestionBatch,
+    together: Callable[[Sequence[Ready]], T],
+    alone: Callable[[Ready], str | None],
+) -> AskedBatch[T]:
+    """Ask the questions of a batch at once; those that fail by themselves are left out.
+
+    What `together` raises is raised again where no question fails alone: then it is a bug.
+
+    Args:
+        together: asks some of the questions, maybe none. alone: asks one by itself, and says why
+            that fails; None where it does not.
+    """
+    ready: list[Ready] = []
+    errors: dict[str, str] = {}
     for question in batch.questions:
         try:
             ready.append(ready_of(batch.judge, question))
         except DataError as error:
             errors[question.id] = str(error)
     try:
-        given = _inputs(loaded, ready)
+        return AskedBatch(batch, ready, together(ready), errors)
     except Exception as error:
-        if everybodys(error):
+        if hits_every_sample(error):
             raise
-        # A picture the processor refuses is that sample's failure; any other error is everybody's.
-        refused = {one.id: why for one in ready if (why := unfit(loaded, one))}
-        if not refused:
+        failed = {one.id: why for one in ready if (why := alone(one))}
+        if not failed:
             raise
-        errors |= refused
-        ready = [one for one in ready if one.id not in refused]
-        given = _inputs(loaded, ready)
-    return Asked(batch, ready, errors, given)
+        rest = [one for one in ready if one.id not in failed]
+        return AskedBatch(batch, rest, together(rest), errors | failed)
 
 
-def _inputs(loaded: LoadedVlm, ready: Sequence[Ready]) -> dict[str, Any] | None:
+def inputs_of(loaded: LoadedVlm, ready: Sequence[Ready]) -> dict[str, Any] | None:
+    """Keywords of the model's `generate`; None where no question is asked."""
     if not ready:
         return None
     return loaded.inputs([one.picture for one in ready], [one.prompt for one in ready])
 
 
-class Named(AbstractContextManager[Trace]):
-    """A method in the model for one call, its samples named; entering it is not timed."""
+def refused(loaded: LoadedVlm, one: Ready) -> str | None:
+    """Why the processor refuses a picture; None where it does not."""
+    error = raised(lambda: loaded.inputs([one.picture], [one.prompt]))
+    return None if error is None else f"the processor refuses its picture: {message(error)}"
 
-    def __init__(
-        self, loaded: LoadedVlm, reducer: Reducer, ids: Sequence[str], seed: int, newline: Newline
-    ) -> None:
-        self._seam = install(loaded.model, reducer, seed=seed, newline=newline)
-        self._ids = ids
 
-    def __enter__(self) -> Trace:
-        trace = self._seam.__enter__()
-        trace.name_images(self._ids)
-        return trace
+def raised(act: Callable[[], object]) -> Exception | None:
+    """What `act` raises of one sample; an error that hits every sample is raised again."""
+    try:
+        act()
+    except Exception as error:  # image processors and models raise many kinds
+        if hits_every_sample(error):
+            raise
+        return error
+    return None
 
-    def __exit__(self, *exc: Any) -> None:
-        self._seam.__exit__(*exc)
+
+def hits_every_sample(error: Exception) -> bool:
+    """Whether an error says nothing of a sample: full memory, a broken device, a bad setting."""
+    return out_of_memory(error) or isinstance(error, (torch.AcceleratorError, AsapEvalError))

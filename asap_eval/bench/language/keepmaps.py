@@ -11,11 +11,11 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import Compose, Normalize
 
-from asap_eval.bench.patches import as_seen
+from asap_eval.bench.patches import as_pictures
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import install
 from asap_eval.hosts.tiles import tiles_of
-from asap_eval.method import Reducer, build
+from asap_eval.method import Reducer, build_from
 from asap_eval.models import LoadedVlm
 from asap_eval.packing import Newline
 
@@ -75,10 +75,10 @@ def stages_of(method: str, k: float | None, params: Mapping[str, Any]) -> dict[s
     A method that cuts what it left to a number of tokens, its option ``n``, has two: without that
     option (of ASAP: what is pooled) and with it. Any other has one.
     """
-    whole = build(method, k=k, **params)
+    whole = build_from(method, params, k)
     if params.get("n") is None:
         return {method: whole}
-    first = build(method, k=k, **{**params, "n": None})
+    first = build_from(method, {**params, "n": None}, k)
     return {f"{method}, first stage": first, f"{method}, n={params['n']}": whole}
 
 
@@ -141,4 +141,4 @@ def _names(vlm: LoadedVlm, given: Mapping[str, Any]) -> list[str]:
 def _images(vlm: LoadedVlm, pixels: Tensor, crops: int) -> list[Image.Image]:
     images = vlm.processor.image_processor
     transform = Compose([Normalize(images.image_mean, images.image_std)])
-    return as_seen(pixels.flatten(0, -4)[:crops].float().cpu(), transform)
+    return as_pictures(pixels.flatten(0, -4)[:crops].float().cpu(), transform)

@@ -24,22 +24,25 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
+
+from torch import Tensor
 
 from asap_eval.bench.bench import Summary, register
 from asap_eval.bench.first_samples import FirstSamples
 from asap_eval.bench.language.answers import answers_from
-from asap_eval.bench.language.asked import Asked, Named, asked_of
+from asap_eval.bench.language.asked import AskedBatch, ask, inputs_of, refused
 from asap_eval.bench.language.question_bench import QuestionBench
-from asap_eval.bench.language.rows import UNANSWERED, measured
-from asap_eval.bench.language.work import work_of
+from asap_eval.bench.language.rows import UNANSWERED, measured, work_summary
 from asap_eval.data.questions.pictures import open_pictures
-from asap_eval.data.questions.question_set import QuestionBatch, QuestionSet, Sample
+from asap_eval.data.questions.question_set import QuestionBatch, QuestionSet
 from asap_eval.data.questions.tasks import Task
+from asap_eval.data.subset import Sample
 from asap_eval.errors import BadValueError
-from asap_eval.hosts import LlavaGeometry, llava_geometry
+from asap_eval.hosts import LlavaGeometry, install, llava_geometry
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedVlm
 from asap_eval.record import RunRecord
@@ -52,6 +55,9 @@ from asap_eval.work.rows import readable
 
 UNTIMED: Row = dict.fromkeys(("ms", "unpruned_ms", "steps", "memory_gb", "unpruned_memory_gb"))
 """What a question without a usable picture has of the times."""
+
+Processed = AskedBatch["dict[str, Any] | None"]
+"""A batch before it is answered: its result are the keywords of `generate`, None = no question."""
 
 
 @register("latency", "Vision-language models: time to the first token and to the answer, memory.")
@@ -100,12 +106,12 @@ class Latency(QuestionBench):
     ) -> Generator[list[Row], None, None]:
         """Counts alone: nothing is timed while a knob is searched."""
         for batch in batches:
-            asked = asked_of(loaded, batch)
+            asked = _processed(loaded, batch)
             counted: list[Row] = []
-            if asked.given is not None:
+            if (given := asked.result) is not None:
                 with self._installed(loaded, reducer, asked, seed) as trace:
-                    out, _ = timed_answer(loaded.model, asked.given, max_new_tokens=1)
-                    counted = _counts(loaded, trace, asked, out)
+                    out, _ = timed_answer(loaded.model, given, max_new_tokens=1)
+                    counted = _counts(loaded, trace, given, out)
             yield _rows(asked, [row | UNTIMED for row in counted])
 
     def evaluate(
@@ -113,11 +119,11 @@ class Latency(QuestionBench):
     ) -> Generator[list[Row], None, None]:
         """Rows of one batch after the other, timed in turns."""
         both = {"unpruned": fastest_unpruned(next(loaded.model.parameters())), "method": reducer}
-        rest = (asked_of(loaded, batch) for batch in batches)
+        rest = (_processed(loaded, batch) for batch in batches)
         head = self._warm(loaded, both, rest, seed)
         first = True
         for number, asked in enumerate(itertools.chain(head, rest)):
-            if asked.given is None:
+            if (given := asked.result) is None:
                 yield _rows(asked, [])
                 continue
             times: dict[str, Phases] = {}
@@ -125,10 +131,10 @@ class Latency(QuestionBench):
             for name in list(both)[:: 1 if number % 2 == 0 else -1]:
                 with self._installed(loaded, both[name], asked, seed) as trace:
                     out, times[name] = timed_answer(
-                        loaded.model, asked.given, max_new_tokens=asked.new_tokens
+                        loaded.model, given, max_new_tokens=asked.batch.new_tokens
                     )
                     if name == "method":
-                        counted = _counts(loaded, trace, asked, out)
+                        counted = _counts(loaded, trace, given, out)
             steps = max(row["new_tokens"] for row in counted) - 1
             taken = {
                 "ms": times["method"]._asdict(),
@@ -143,45 +149,49 @@ class Latency(QuestionBench):
             yield _rows(asked, [row | taken for row in counted])
 
     def _warm(
-        self, loaded: LoadedVlm, both: Mapping[str, Reducer], rest: Iterator[Asked], seed: int
-    ) -> list[Asked]:
-        """Answer `warmup` questions, the first ones, as often as that takes; they are given back
-        to be timed."""
-        head: list[Asked] = []
+        self, loaded: LoadedVlm, both: Mapping[str, Reducer], rest: Iterator[Processed], seed: int
+    ) -> list[Processed]:
+        """Answer the first questions with both until `warmup` answers are done, again where they
+        are few; returns their batches, which are timed as well."""
+        head: list[Processed] = []
         first = FirstSamples()  # here no row is seen before the warm-up is done
         while sum(len(asked.ready) for asked in head) < max(self.warmup, 1):
             if (asked := next(rest, None)) is None:
                 break
             first.see((q.id, asked.errors.get(q.id)) for q in asked.batch.questions)
             head.append(asked)
-        usable = [asked for asked in head if asked.given is not None]
+        usable = [(asked, given) for asked in head if (given := asked.result) is not None]
         if usable:
-            self._backend = backend(usable[0].given["pixel_values"])  # settles the allocator, too
+            _, given = usable[0]
+            self._backend = backend(given["pixel_values"])  # settles the allocator, too
         done, turns = 0, itertools.cycle(usable)
         while usable and done < self.warmup:
-            asked = next(turns)
+            asked, given = next(turns)
             for reducer in both.values():
                 with self._installed(loaded, reducer, asked, seed):
-                    timed_answer(loaded.model, asked.given, max_new_tokens=asked.new_tokens)
+                    timed_answer(loaded.model, given, max_new_tokens=asked.batch.new_tokens)
             done += len(asked.ready)
         return head
 
+    @contextmanager
     def _installed(
-        self, loaded: LoadedVlm, reducer: Reducer, asked: Asked, seed: int
-    ) -> AbstractContextManager[Trace]:
-        return Named(loaded, reducer, [one.id for one in asked.ready], seed, self.newline)
+        self, loaded: LoadedVlm, reducer: Reducer, asked: Processed, seed: int
+    ) -> Iterator[Trace]:
+        """A method in the model for one call on a batch; entering it is not timed."""
+        with install(loaded.model, reducer, seed=seed, newline=self.newline) as trace:
+            trace.name_images([one.id for one in asked.ready])
+            yield trace
 
     def _peaks(
-        self, loaded: LoadedVlm, reducer: Reducer, asked: Asked, seed: int
+        self, loaded: LoadedVlm, reducer: Reducer, asked: Processed, seed: int
     ) -> dict[str, float]:
         """Peak GB above the weights until the first logits, and of the whole answer; not timed."""
+        assert asked.result is not None
         found = {}
-        for phase, tokens in (("prefill", 1), ("answer", asked.new_tokens)):
+        for phase, tokens in (("prefill", 1), ("answer", asked.batch.new_tokens)):
+            answer = partial(timed_answer, loaded.model, asked.result, max_new_tokens=tokens)
             with self._installed(loaded, reducer, asked, seed):
-                found[phase] = peak_gb(
-                    lambda: timed_answer(loaded.model, asked.given, max_new_tokens=tokens),  # noqa: B023
-                    loaded.model.device,
-                )
+                found[phase] = peak_gb(answer, loaded.model.device)
         return found
 
     def summarise(self, rows: Sequence[Row], geometry: LlavaGeometry, convention: str) -> Summary:
@@ -191,7 +201,7 @@ class Latency(QuestionBench):
             DataError: not one question could be answered.
         """
         read = readable(rows, "questions", "answered")
-        work = work_of(read, geometry, convention)
+        work = work_summary(read, geometry, convention)
         ratios = {
             phase: [row["unpruned_ms"][phase] / row["ms"][phase] for row in read]
             for phase in ("prefill", "answer")
@@ -226,24 +236,25 @@ class Latency(QuestionBench):
         """Nothing: the unpruned model runs beside the method, not in a record of its own."""
 
 
-def _counts(loaded: LoadedVlm, trace: Trace, asked: Asked, out: Any) -> list[Row]:
+def _processed(loaded: LoadedVlm, batch: QuestionBatch) -> Processed:
+    """A batch with its pictures decoded, processed and on the device."""
+    return ask(batch, partial(inputs_of, loaded), partial(refused, loaded))
+
+
+def _counts(loaded: LoadedVlm, trace: Trace, given: Mapping[str, Any], out: Tensor) -> list[Row]:
     """Counts and work of the questions that were asked, in order."""
     geometry = llava_geometry(loaded.model)
-    return [measured(one) for one in answers_from(loaded, trace, geometry, asked.given, out)]
+    return [measured(one) for one in answers_from(loaded, trace, geometry, given, out)]
 
 
-def _rows(asked: Asked, found: Sequence[Row]) -> list[Row]:
+def _rows(asked: Processed, found: Sequence[Row]) -> list[Row]:
     """Rows of all questions of a batch; ``found`` is of those that were asked, in order."""
     by_id = {one.id: row for one, row in zip(asked.ready, found, strict=True)}
     return [
         {
             "id": question.id,
             **by_id.get(question.id, UNANSWERED | UNTIMED),
-            "error": (
-                f"{question.id}: {asked.errors[question.id]}"
-                if question.id in asked.errors
-                else None
-            ),
+            "error": asked.error(question),
         }
         for question in asked.batch.questions
     ]

@@ -1,7 +1,8 @@
 """The plan of a vision-language run from shapes alone: no weights, no data.
 
-Counts are those of a picture with all its crops (LLaVA-NeXT: a base and 2 x 2 tiles). Memory of
-activations is an estimate: the widest point of one layer, of the tower or of the language model.
+Tokens and work are those of a picture with all its crops (LLaVA-NeXT: a base and 2 x 2 tiles).
+Memory of activations is an estimate: the widest point of one layer, of the tower or of the language
+model.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-from asap_eval.bench.plan import Outlook, cached, lacking_memory
+from asap_eval.bench.plan import Plan, cached, lacking_memory
 from asap_eval.data.questions.documents import HUB
 from asap_eval.data.questions.tasks import QUESTIONS, Task
 from asap_eval.hosts import LlavaGeometry, llava_geometry
@@ -30,9 +31,9 @@ TEXT, NEW = 60, 16
 """Tokens of a prompt beside the image's, and of an answer, where they are not known yet."""
 
 
-def outlook_of(
+def plan_of(
     job: Job, spec: ModelSpec, reducer: Reducer, tasks: Sequence[Task], newlines: bool
-) -> Outlook:
+) -> Plan:
     """Size of a run and what it lacks.
 
     Args:
@@ -45,7 +46,7 @@ def outlook_of(
     check_saved(spec, job.weights)
     model = shape_of(spec)
     geometry = llava_geometry(model)
-    found = Outlook()
+    found = Plan()
     counts = [(task.name, QUESTIONS[task.name]) for task in tasks]
     if job.limit is not None:
         counts = [(name, min(job.limit, count)) for name, count in counts]

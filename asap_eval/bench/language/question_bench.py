@@ -5,20 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from asap_eval.bench.bench import Bench
-from asap_eval.bench.language.plan import CROPS, outlook_of
-from asap_eval.bench.plan import Outlook
+from asap_eval.bench.language.plan import CROPS, plan_of
+from asap_eval.bench.plan import Plan
 from asap_eval.data.questions.documents import HUB
 from asap_eval.data.questions.question_set import (
     QuestionBatch,
     QuestionSet,
-    Sample,
     open_questions,
     question_batches,
 )
 from asap_eval.data.questions.tasks import TASKS, Task, chosen
+from asap_eval.data.subset import Sample
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import Geometry, LlavaGeometry, llava_geometry
 from asap_eval.method import Reducer
@@ -30,7 +29,7 @@ from asap_eval.work.language import unpruned_prefill
 
 
 @dataclass
-class QuestionBench(Bench[QuestionSet, QuestionBatch]):
+class QuestionBench(Bench[LoadedVlm, LlavaGeometry, QuestionSet, QuestionBatch]):
     """Base of what asks questions about pictures; it opens, batches and budgets them.
 
     Attributes:
@@ -44,7 +43,6 @@ class QuestionBench(Bench[QuestionSet, QuestionBatch]):
 
     vlm = True
     own_data = HUB
-    budgets = {}  # noqa: RUF012 - it meets every kind
 
     def __post_init__(self) -> None:
         chosen(self.tasks)
@@ -64,7 +62,7 @@ class QuestionBench(Bench[QuestionSet, QuestionBatch]):
                 f"language models. Use macs_convention=full with bench={self.name}."
             )
 
-    def seen(self, geometry: LlavaGeometry, method: type[Reducer]) -> Geometry:
+    def acts_in(self, geometry: LlavaGeometry, method: type[Reducer]) -> Geometry:
         """The tower, or the language model with the image tokens of one crop as its row."""
         if method.tower == "vision":
             return geometry.tower
@@ -86,7 +84,9 @@ class QuestionBench(Bench[QuestionSet, QuestionBatch]):
             chosen(self.tasks), data, limit=limit, sample=sample, new_tokens=self.new_tokens
         )
 
-    def planned(self, loaded: LoadedVlm, geometry: LlavaGeometry, samples: QuestionSet) -> str:
+    def unpruned_work(
+        self, loaded: LoadedVlm, geometry: LlavaGeometry, samples: QuestionSet
+    ) -> str:
         """From one question of each task: text and pictures are much alike within one."""
         whole, lost = 0.0, 0
         for asked in samples.asked:
@@ -107,10 +107,10 @@ class QuestionBench(Bench[QuestionSet, QuestionBatch]):
             f"{whole:.0f} GMACs in all"
         )
 
-    def outlook(self, job: Job, spec: ModelSpec, reducer: Reducer) -> Outlook:
+    def plan(self, job: Job, spec: ModelSpec, reducer: Reducer) -> Plan:
         if not spec.vlm:
-            return Outlook()  # opening it says what is wrong
-        return outlook_of(job, spec, reducer, self.asked, self.newline != "none")
+            return Plan()  # opening it says what is wrong
+        return plan_of(job, spec, reducer, self.asked, self.newline != "none")
 
     @property
     def packages(self) -> Sequence[str]:
@@ -135,7 +135,9 @@ class QuestionBench(Bench[QuestionSet, QuestionBatch]):
     ) -> Iterator[QuestionBatch]:
         return question_batches(samples, batch_size, workers, start)
 
-    def spent(self, kind: str, rows: Sequence[Row], geometry: Any, convention: str) -> list[float]:
+    def spent(
+        self, kind: str, rows: Sequence[Row], geometry: LlavaGeometry, convention: str
+    ) -> list[float]:
         """``tokens`` of a LLaVA-NeXT picture count as if it had five crops, as published budgets
         do; ``macs`` up to the first logits."""
         read = [row for row in rows if row["error"] is None]

@@ -1,22 +1,26 @@
-"""Questions of a batch as rows: asked, answered, scored; what goes wrong is found out here.
+"""Rows of questions, scored and counted, and what the rows say together of tokens and work.
 
 A row is as `asap_eval.bench.language.vlm` describes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import statistics
+from collections.abc import Sequence
 
+from asap_eval.bench.bench import Summary
 from asap_eval.bench.language.answers import Answer, answers
-from asap_eval.bench.language.asked import Ready, everybodys, first_line, ready_of, unfit
+from asap_eval.bench.language.asked import Ready, ask, raised, refused
 from asap_eval.data.questions.lmms import Judge
 from asap_eval.data.questions.question_set import Question, QuestionBatch
 from asap_eval.data.questions.tasks import truth
-from asap_eval.errors import DataError
+from asap_eval.errors import message
 from asap_eval.hosts import LlavaGeometry
 from asap_eval.models import LoadedVlm
+from asap_eval.record import Macs
 from asap_eval.record.journal import Row
 from asap_eval.trace import Trace
+from asap_eval.work.rows import fired_block, tokens_block
 
 COUNTS = ("new_tokens", "prompt_tokens", "image_tokens", "handed_to_llm", "llm_layer_mean")
 LISTS = ("tokens", "layer_mean", "fired")
@@ -28,14 +32,6 @@ def rows_of(
     loaded: LoadedVlm, trace: Trace, geometry: LlavaGeometry, batch: QuestionBatch
 ) -> list[Row]:
     """Rows of all questions of a batch; those without a usable picture are not asked."""
-    judge = batch.judge
-    errors: dict[str, str] = {}
-    asked: list[Ready] = []
-    for question in batch.questions:
-        try:
-            asked.append(ready_of(judge, question))
-        except DataError as error:
-            errors[question.id] = str(error)
 
     def answered(ready: Sequence[Ready]) -> dict[str, Answer]:
         if not ready:
@@ -46,33 +42,19 @@ def rows_of(
         )
         return dict(zip(ids, made, strict=True))
 
-    try:
-        found = answered(asked)
-    except Exception as error:
-        if everybodys(error):
-            raise
-        # What fails alone, too, is that sample's failure; what fails only together is a bug.
-        failed = {one.id: why for one in asked if (why := _failure(loaded, one, answered))}
-        if not failed:
-            raise
-        errors |= failed
-        found = answered([one for one in asked if one.id not in failed])
-    return [row_of(judge, q, found.get(q.id), errors.get(q.id)) for q in batch.questions]
+    def failure(one: Ready) -> str | None:
+        if why := refused(loaded, one):
+            return why
+        error = raised(lambda: answered([one]))
+        if error is None:
+            return None
+        return f"the model fails on it: {type(error).__name__}: {message(error)}"
 
-
-def _failure(
-    loaded: LoadedVlm, one: Ready, answered: Callable[[Sequence[Ready]], Mapping[str, Answer]]
-) -> str | None:
-    """Why a question asked by itself has no answer; None where it has one."""
-    if why := unfit(loaded, one):
-        return why
-    try:
-        answered([one])
-    except Exception as error:
-        if everybodys(error):
-            raise
-        return f"the model fails on it: {type(error).__name__}: {first_line(error)}"
-    return None
+    asked = ask(batch, answered, failure)
+    return [
+        row_of(batch.judge, question, asked.result.get(question.id), asked.error(question))
+        for question in batch.questions
+    ]
 
 
 def row_of(judge: Judge, question: Question, answer: Answer | None, error: str | None) -> Row:
@@ -94,7 +76,7 @@ def row_of(judge: Judge, question: Question, answer: Answer | None, error: str |
         "correct": None if task.soft else share == 1,
         "scored": scored,
         **(UNANSWERED if answer is None else measured(answer)),
-        "error": None if error is None else f"{question.id}: {error}",
+        "error": error,
     }
 
 
@@ -120,3 +102,56 @@ UNANSWERED: Row = dict.fromkeys(
         *("model_macs", "method_macs", "unpruned_macs"),
     )
 )
+
+
+def work_summary(read: Sequence[Row], geometry: LlavaGeometry, convention: str) -> Summary:
+    """What the rows of answered questions say of tokens and work."""
+    crops = [
+        dict(zip(LISTS, values, strict=True))
+        for row in read
+        for values in zip(*(row[name] for name in LISTS), strict=True)
+    ]
+    tokens = tokens_block(crops)
+    tokens.handed_to_llm = _mean(read, "handed_to_llm")
+    tokens.llm_layer_mean = _mean(read, "llm_layer_mean")
+    fired = fired_block(crops, geometry.tower.depth)
+    if any(row["language_fired"] for row in read):
+        own = [{"fired": row["language_fired"]} for row in read]
+        fired = fired_block(own, len(geometry.language.blocks))
+    return Summary(
+        macs=_macs(read, convention),
+        tokens=tokens,
+        fired=fired,
+        analysis={
+            "macs_by_part_g": _by_part(read),
+            **{f"{name}_mean": _mean(read, name) for name in COUNTS[:3]},
+            "crops_mean": len(crops) / len(read),
+        },
+    )
+
+
+def _mean(read: Sequence[Row], name: str) -> float:
+    return statistics.fmean(row[name] for row in read)
+
+
+def _macs(read: Sequence[Row], convention: str) -> Macs:
+    """Means over the questions, up to the first logits."""
+    whole, own, method = (
+        _mean(read, name) for name in ("unpruned_macs", "model_macs", "method_macs")
+    )
+    return Macs(
+        baseline_g=whole / 1e9,
+        mean_g=own / 1e9,
+        method_g=method / 1e9,
+        reduction_pct=100 * ((own + method) / whole - 1),
+        reduction_model_pct=100 * (own / whole - 1),
+        convention=convention,
+    )
+
+
+def _by_part(read: Sequence[Row]) -> dict[str, float]:
+    found = {
+        name: statistics.fmean(row["parts"][at] for row in read) for at, name in enumerate(PARTS)
+    }
+    found |= {"method": _mean(read, "method_macs"), "unpruned": _mean(read, "unpruned_macs")}
+    return {name: value / 1e9 for name, value in found.items()}

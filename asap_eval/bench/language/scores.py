@@ -1,4 +1,4 @@
-"""What the answers of a task are worth, and what a method changes of it.
+"""The score of a task's answers, and what a method changes of it.
 
 A task's block in a record (``tasks``), from its rows:
 

@@ -11,7 +11,7 @@ one that the model raises an error on, is wrong and listed.
 Of a record: ``tasks`` as `asap_eval.bench.language.scores` says; ``macs`` per question up to the
 first logits, because answers differ in length; in ``tokens`` and ``fired`` an image is a crop (of a
 method in the language model ``fired`` has the layers). ``analysis``: ``avg`` over the tasks, %;
-``avg_baseline rel rel_of_ratios`` beside the unpruned model (`vlm_scores.relative`);
+``avg_baseline rel rel_of_ratios`` beside the unpruned model (`scores.relative`);
 ``macs_by_part_g`` ``{tower projector prefill decode method unpruned}`` GMACs per question;
 ``new_tokens_mean prompt_tokens_mean crops_mean image_tokens_mean`` per question.
 """
@@ -25,9 +25,8 @@ from typing import Any
 
 from asap_eval.bench.bench import Summary, register
 from asap_eval.bench.language.question_bench import QuestionBench
-from asap_eval.bench.language.rows import rows_of
+from asap_eval.bench.language.rows import rows_of, work_summary
 from asap_eval.bench.language.scores import average, difference, relative, task_block
-from asap_eval.bench.language.work import work_of
 from asap_eval.data.questions.lmms import totals_of
 from asap_eval.data.questions.question_set import QuestionBatch
 from asap_eval.data.questions.tasks import TASKS, chosen
@@ -65,7 +64,7 @@ class VisionLanguage(QuestionBench):
             DataError: not one question could be answered.
         """
         read = readable(rows, "questions", "answered")
-        tasks, work = self._tasks(rows), work_of(read, geometry, convention)
+        tasks, work = self._tasks(rows), work_summary(read, geometry, convention)
         analysis = {"avg": average(tasks), **(work.analysis or {})}
         return dataclasses.replace(work, tasks=tasks, analysis=analysis)
 

@@ -17,8 +17,7 @@ packed as fill it.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,11 +26,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from asap_eval.bench.bench import Bench, Summary, register
-from asap_eval.bench.image_bench import SPEED_BATCHES
+from asap_eval.bench.bench import Summary, register
+from asap_eval.bench.image_model_bench import SPEED_BATCHES, ImageModelBench
 from asap_eval.bench.video.rows import rows_of, summary_of
-from asap_eval.bench.video.speed import decoded_frames, video_rates
-from asap_eval.data.images import ImageSet, Sample, chosen_images
+from asap_eval.bench.video.speed import full_batches, video_rates
+from asap_eval.data.images import ImageSet, chosen_images
+from asap_eval.data.subset import Sample
 from asap_eval.data.videos.listing import Listing, list_videos
 from asap_eval.data.videos.loader import VideoBatch, video_batches
 from asap_eval.data.videos.sampling import Sampling
@@ -43,7 +43,7 @@ from asap_eval.models import LoadedModel
 from asap_eval.models.encoder import Feature, encoder_of, features, width_of
 from asap_eval.models.video_head import Head, check_head, load_head
 from asap_eval.record.journal import Row
-from asap_eval.timing.speed import measure_speed
+from asap_eval.timing.speed import Pixels
 from asap_eval.work.rows import work_of
 
 
@@ -53,7 +53,7 @@ from asap_eval.work.rows import work_of
     "stage=train trains it.",
 )
 @dataclass
-class Kinetics(Bench[ImageSet, VideoBatch]):
+class Kinetics(ImageModelBench[VideoBatch]):
     """Top-1 and top-5 by video, paired with the unpruned model.
 
     Attributes:
@@ -207,40 +207,21 @@ class Kinetics(Bench[ImageSet, VideoBatch]):
         """
         return summary_of(rows, geometry, convention, self.sampling, self.loaded_head)
 
-    def speed(
-        self,
-        loaded: LoadedModel,
-        reducer: Reducer,
-        samples: ImageSet,
-        *,
-        batch_size: int,
-        seed: int,
-        rounds: int,
-        progress: Callable[[], None],
+    def speed_samples(self, count: int, batch_size: int) -> int:
+        return min(count, SPEED_BATCHES * self.samples_per_batch(batch_size))
+
+    def full_batches(self, decoded: Sequence[VideoBatch], batch_size: int) -> list[Pixels]:
+        return full_batches(decoded, batch_size)
+
+    def rates(
+        self, speed: Mapping[str, Any], decoded: Sequence[VideoBatch], seconds: float
     ) -> dict[str, Any]:
-        """The ``speed`` block; its images are frames.
-
-        It adds ``decode_frames_s`` (read, resized and normalised, in one process), and
-        ``videos_s``: of each contender ``encoding`` alone, and ``decoding`` before it in the same
-        process, from these times. The head's product is left out of both.
-
-        Raises:
-            DataError: fewer readable frames than one batch holds.
+        """``decode_frames_s`` (read, resized and normalised, in one process), and ``videos_s``: of
+        each contender ``encoding`` alone, and ``decoding`` before it in the same process, from
+        these times. The block's images are frames; the head's product is left out of both.
         """
-        count = min(len(samples), SPEED_BATCHES * self.samples_per_batch(batch_size))
-        places = [samples.places[at * len(samples) // count] for at in range(count)]
-        chosen = dataclasses.replace(samples, places=places)
-        first = next(loaded.model.parameters())
-        decoded = decoded_frames(self.batches(loaded, chosen, batch_size=batch_size))
-        found = measure_speed(
-            loaded.model,
-            reducer,
-            decoded.passes(batch_size, first),
-            rounds=rounds,
-            seed=seed,
-            progress=progress,
-        )
-        return {**found, **video_rates(found, decoded.frames_s, self.sampling.per_video)}
+        frames = sum(len(batch.frame_ids) for batch in decoded)
+        return video_rates(speed, frames / seconds, self.sampling.per_video)
 
 
 @lru_cache(maxsize=2)

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
+from asap_eval.bench.accuracy import accuracy
 from asap_eval.bench.bench import Summary
 from asap_eval.data.videos.loader import VideoBatch
 from asap_eval.data.videos.sampling import Sampling
 from asap_eval.hosts import Geometry
 from asap_eval.models.video_head import Head
-from asap_eval.record import Metrics
 from asap_eval.record.journal import Row
 from asap_eval.work.rows import NO_WORK, fired_block, macs_block, readable, tokens_block
 
@@ -80,7 +80,7 @@ def summary_of(
         macs=macs,
         tokens=tokens_block(frames),
         fired=fired_block(frames, geometry.depth),
-        metrics=_metrics(rows),
+        metrics=accuracy(rows),
         analysis={
             "frames_per_video": count,
             "macs_per_video_g": {
@@ -92,12 +92,3 @@ def summary_of(
             "head": {"sha256": head.sha256, **head.about},
         },
     )
-
-
-def _metrics(rows: Sequence[Row]) -> Metrics:
-    few = any(row["top5"] is None for row in rows)
-    top1, top5 = (
-        100.0 * sum(bool(row[name]) for row in rows) / len(rows) for name in ("correct", "top5")
-    )
-    failed = sum(row["error"] is not None for row in rows)
-    return Metrics(top1=top1, top5=None if few else top5, n=len(rows), failed=failed)

@@ -1,8 +1,8 @@
 """What the walks of all images say together: the ``analysis`` of a ``bench=walk`` record.
 
-Shares and distributions are those of `distribution`. Lists run over blocks from 1, lists of steps
-over the steps into blocks 2, 3, ... "Sink" is the patch with most of the class token's row of C
-(reading ``cls``; only where there is a class token) or the heaviest column (``heaviest``).
+Shares and distributions are as in `asap_eval.statistics`. Lists run over blocks from 1, lists of
+steps over the steps into blocks 2, 3, ... "Sink" is the patch with most of the class token's row of
+C (reading ``cls``; only where there is a class token) or the heaviest column (``heaviest``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asap_eval.bench.walk.figures import ring
+from asap_eval.bench.walk.random_walk import ring
 from asap_eval.record.journal import Row
 from asap_eval.statistics import distribution, over, pooled, shares
 
@@ -87,7 +87,7 @@ def _appendix_b(walks: Sequence[Mapping[str, Any]], peak: np.ndarray) -> dict[st
     """Whether the sink of a block gets lighter in the step after it, in both readings.
 
     Where the order is ``walk``, also how often the condition of Appendix B holds: the sink grows
-    if and only if more flows in than out (`walk_statistics.flows`).
+    if and only if more flows in than out (`random_walk.flows`).
     """
     found: dict[str, Any] = {}
     if peak.shape[1] > 1:

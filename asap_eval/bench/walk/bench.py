@@ -1,6 +1,6 @@
 """The random walk of the unpruned model: does it do what the ASAP paper says of it?
 
-``analysis`` is described in walk_analysis.py, the columns of a row in walk_observer.py. Beside the
+``analysis`` is described in analysis.py, the columns of a row in observer.py. Beside the
 record lies ``<record>.arrays.safetensors``: ``mean [L, N, N]`` C of every block, mean over images;
 ``heaviest [L, h, w]`` and ``sink [L, h, w]``, images whose heaviest column, or whose sink in the
 class token's row of C, is that patch; ``map.<i> [L, N, N]`` fp16, C of single images, whose ids are
@@ -23,9 +23,11 @@ from asap_eval.bench.bench import register
 from asap_eval.bench.image_bench import ImageBench
 from asap_eval.bench.walk.analysis import analyse, positions
 from asap_eval.bench.walk.observer import Walked, WalkObserver
-from asap_eval.bench.walk.sums import StreamedSums, save_whole
-from asap_eval.data.images import ImageBatch, ImageSet, Sample, images_of
+from asap_eval.bench.walk.sums import StreamedSums
+from asap_eval.data.images import ImageBatch, ImageSet, images_of
+from asap_eval.data.subset import Sample
 from asap_eval.errors import BadValueError
+from asap_eval.files.tensors import save_tensors
 from asap_eval.hosts import Geometry
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedModel
@@ -137,7 +139,7 @@ class WalkBench(ImageBench):
             arrays |= positions(read, geometry.grid)
             arrays |= {f"map.{at}": totals[name].half() for at, name in enumerate(names)}
             notes = {f"map.{at}": name.partition(":")[2] for at, name in enumerate(names)}
-            save_whole(arrays, self._arrays, {"samples": str(len(rows)), **notes})
+            save_tensors(arrays, self._arrays, {"samples": str(len(rows)), **notes})
             self._sums.remove()
         return self._arrays.name
 

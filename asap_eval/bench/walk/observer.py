@@ -1,4 +1,4 @@
-"""Watches the walk through a model that loses no token, and keeps its figures for every image."""
+"""Follows the walk through the unpruned model, and keeps its figures for every image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-import asap_eval.bench.walk.figures as walk
+import asap_eval.bench.walk.random_walk as walk
 from asap_eval.method import Batch, Need, Reducer, View
 from asap_eval.tokens import Reduction
 

@@ -7,15 +7,14 @@ after the latest batch, and a resumed run takes the one that the per-sample file
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from asap_eval.errors import RecordError
+from asap_eval.files.tensors import save_tensors
 
 
 class StreamedSums:
@@ -39,6 +38,9 @@ class StreamedSums:
 
         Args:
             values: what the batch adds to each name; a new name begins at it.
+
+        Raises:
+            OSError: the file cannot be written; an older one is then still whole.
         """
         before, begun = self.totals, self.done
         self.totals = dict(before)
@@ -48,31 +50,10 @@ class StreamedSums:
         self.done += samples
         generations = {f"{begun}:{name}": value for name, value in before.items()}
         generations |= {f"{self.done}:{name}": value for name, value in self.totals.items()}
-        save_whole(generations, self.path, {"generations": f"{begun} {self.done}"})
+        save_tensors(generations, self.path, {"generations": f"{begun} {self.done}"})
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
-
-
-def save_whole(tensors: Mapping[str, Tensor], path: Path, notes: Mapping[str, str]) -> None:
-    """A safetensors file, all of it or nothing, even if the machine stops.
-
-    Raises:
-        OSError: the folder cannot be written; an older file is then still whole.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            # Cloned: a sum that a batch did not touch is one piece of memory in two generations,
-            # which safetensors refuses.
-            whole = {name: t.clone().contiguous() for name, t in tensors.items()}
-            file.write(save(whole, dict(notes)))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _generation(path: Path, done: int) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """Documents of a task: rows with a question, answers and an encoded picture, here or on the hub.
 
-``data=<folder>`` holds ``<task>.parquet``, or a folder ``<task>`` with parquet files: those of the
-hub's repository as downloaded, too, of which config and split are found by their names.
+``data=<folder>`` holds ``<task>.parquet`` for every task, or a folder ``<task>`` of parquet files.
+That folder may be the hub's repository as downloaded: the names of its folders and files then say
+which config and split they are of.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import Any
 
 from PIL import Image
 
-from asap_eval.data.decoding import decode
+from asap_eval.data.decoding import decode_row
 from asap_eval.data.questions.tasks import Task
 from asap_eval.data.rows import Rows, open_files, open_split
+from asap_eval.data.rows.table import Table
 from asap_eval.data.splits import of_split
 from asap_eval.errors import DataError
 
@@ -35,13 +37,14 @@ class Documents:
     """All documents of a task in stored order.
 
     Attributes:
-        task: theirs. rows: a data set. apart: pictures in a data set of their own, or None.
-        source: where they are from. held: what `rows` and `apart` were made from.
+        task: whose they are. rows: the questions, each with its picture or the picture's id.
+        apart: pictures by their ids, None where the rows hold them. source: for messages.
+        held: what `rows` and `apart` were made from.
     """
 
     task: Task
-    rows: Any
-    apart: Any
+    rows: Table
+    apart: Table | None
     source: str
     held: Sequence[Rows]
 
@@ -49,7 +52,7 @@ class Documents:
         return len(self.rows)
 
     @cached_property
-    def without_pictures(self) -> Any:
+    def without_pictures(self) -> Table:
         """The rows less their pictures, which take long to read."""
         names = self.rows.column_names
         return self.rows.remove_columns([IMAGE]) if IMAGE in names else self.rows
@@ -58,6 +61,7 @@ class Documents:
     def _place_of(self) -> dict[Any, int]:
         """Row of each picture that lies apart."""
         assert self.task.pictures is not None
+        assert self.apart is not None
         return {key: place for place, key in enumerate(self.apart[self.task.pictures[1]])}
 
     def texts(self) -> Iterator[dict[str, Any]]:
@@ -81,10 +85,10 @@ class Documents:
             if key not in self._place_of:
                 raise DataError(f"there is no picture with id {key}")
             stored = self.apart[self._place_of[key]][IMAGE]
-        return decoded(stored)
+        return decode_row(stored)
 
     def content(self, places: Sequence[int]) -> str:
-        """What changes with the files, which hold other documents than those asked for, too."""
+        """Changes with the bytes of any document: files hold others beside those asked for."""
         return "\n".join(
             one.content(IMAGE if IMAGE in one.data.column_names else None) for one in self.held
         )
@@ -93,32 +97,6 @@ class Documents:
     def commits(self) -> Mapping[str, str]:
         """Commits of the hub's repositories that they are from, by their names."""
         return dict(pair for one in self.held for pair in one.commits.items())
-
-
-def decoded(stored: Any) -> Image.Image:
-    """A stored picture in RGB, upright: lmms-eval gets it from `datasets`, which turns it.
-
-    Args:
-        stored: its file's bytes, Hugging Face's ``{bytes, path}``, or a list of one such.
-
-    Raises:
-        DataError: there is none or more than one, or it cannot be decoded whole.
-    """
-    if isinstance(stored, list):
-        if len(stored) > 1:
-            raise DataError(f"it has {len(stored)} pictures; one is allowed")
-        stored = stored[0] if stored else None
-    if isinstance(stored, dict):
-        content, path = stored.get("bytes"), stored.get("path")
-        if content is None and path and Path(path).is_file():
-            content = Path(path).read_bytes()
-        stored = content
-    if not stored:
-        raise DataError("it has no picture")
-    try:
-        return decode(stored, upright=True)
-    except DataError as error:
-        raise DataError(f"its picture cannot be decoded: {error}") from error
 
 
 def open_documents(task: Task, data: str) -> Documents:
@@ -147,6 +125,7 @@ def open_documents(task: Task, data: str) -> Documents:
 def _check_apart(found: Documents) -> None:
     """Raise `DataError` where pictures that lie apart cannot be told by their ids."""
     assert found.task.pictures is not None
+    assert found.apart is not None
     key, names = found.task.pictures[1], found.apart.column_names
     if missing := [name for name in (key, IMAGE) if name not in names]:
         raise DataError(
@@ -236,7 +215,7 @@ def _documents(task: Task, source: str, rows: Rows, apart: Rows | None = None) -
     return Documents(task, data[0], data[1] if len(data) > 1 else None, source, held)
 
 
-def _encoded(data: Any) -> Any:
+def _encoded(data: Table) -> Table:
     """A data set whose pictures are left encoded."""
     import datasets
 

@@ -18,7 +18,9 @@ from functools import cached_property, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
+
+from PIL import Image
 
 from asap_eval.data.questions.documents import Documents
 from asap_eval.data.questions.tasks import Document, Task
@@ -27,7 +29,7 @@ from asap_eval.errors import DataError, UnsupportedModelError
 VERSION = "0.7.3"
 
 SUBMISSION = "submission"
-"""What a task writes for a server; not a score."""
+"""Metric under which a task writes answers for a server to score; left out here."""
 
 
 def check_lmms_eval() -> None:
@@ -47,22 +49,37 @@ def check_lmms_eval() -> None:
         )
 
 
+class LmmsTask(Protocol):
+    """What is used of a task of lmms-eval, whose classes come without types."""
+
+    @property
+    def config(self) -> Any:
+        """Its YAML file, as attributes."""
+        ...
+
+    def doc_to_text(self, doc: dict[str, Any]) -> str: ...
+
+    def doc_to_visual(self, doc: dict[str, Any]) -> Sequence[Image.Image]: ...
+
+    def process_results(self, doc: dict[str, Any], results: list[str]) -> dict[str, Any]: ...
+
+
 @dataclass(frozen=True)
 class Judge:
     """One task of lmms-eval.
 
     Attributes:
-        task: ours. own: lmms-eval's object, without documents.
+        task: as this package describes it. own: lmms-eval's object, without documents.
     """
 
     task: Task
-    own: Any
+    own: LmmsTask
 
     def prompt(self, document: Document) -> str:
         """The question as the model reads it, without a chat template."""
         return str(self.own.doc_to_text(dict(document)))
 
-    def picture(self, document: Document, picture: Any) -> Any:
+    def picture(self, document: Document, picture: Image.Image) -> Image.Image:
         """The picture as the task shows it.
 
         Raises:
@@ -75,7 +92,7 @@ class Judge:
 
     @cached_property
     def new_tokens(self) -> int:
-        """Bound of an answer."""
+        """Most tokens of an answer."""
         return int(self._generation.get("max_new_tokens") or self.task.new_tokens or 0)
 
     @cached_property
@@ -100,7 +117,7 @@ class Judge:
         return {name: _plain(value) for name, value in found.items() if name != SUBMISSION}
 
     def wrong(self, document: Document) -> dict[str, Any]:
-        """What it says of a sample without an answer: wrong, whatever it was."""
+        """What `scored` gives a sample that got no answer: wrong, whatever the right one is."""
         return {name: _wrong(value) for name, value in self.scored(document, "").items()}
 
     def share(self, scored: Mapping[str, Any]) -> float:
@@ -133,17 +150,17 @@ def _mmbench(item: dict[str, Any]) -> int:
 
 @dataclass(frozen=True)
 class Totals:
-    """How a task of lmms-eval makes numbers of its samples.
+    """How a task of lmms-eval makes its numbers out of what `Judge.scored` says of all samples.
 
     Attributes:
-        task: ours. functions: by metric, those for servers left out.
+        task: as this package describes it. functions: by metric, those for servers left out.
     """
 
     task: Task
     functions: Mapping[str, Any]
 
     def aggregate(self, metric: str, values: Sequence[Any]) -> float:
-        """A metric over what `Judge.scored` says of all samples, in the task's own unit."""
+        """One metric, in the task's own unit."""
         function = self.functions[metric]
         with _quiet(), tempfile.TemporaryDirectory() as folder:
             if "args" in inspect.signature(function).parameters:
@@ -179,7 +196,7 @@ def judge_of(documents: Documents) -> Judge:
     from lmms_eval.api.task import ConfigurableTask
 
     class WithOurDocuments(ConfigurableTask):
-        """Its own loading asks the hub, for GQA even where files are given."""
+        """Replaces its own loading, which asks the hub: for GQA even where files are given."""
 
         def download(self, *args: Any, **kwargs: Any) -> None:
             self.dataset = {self.config.test_split: documents.without_pictures}

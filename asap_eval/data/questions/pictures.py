@@ -1,24 +1,24 @@
-"""Any folder of pictures, each asked the same question: where no task's questions are at hand."""
+"""A folder of pictures, each asked the same question: no data of a task is needed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from asap_eval.data.decoding import EXTENSIONS
-from asap_eval.data.questions.documents import decoded
-from asap_eval.data.questions.question_set import Asked, QuestionSet, Sample
+from asap_eval.data.decoding import EXTENSIONS, decode_row, is_picture
+from asap_eval.data.questions.question_set import Asked, QuestionSet
 from asap_eval.data.questions.tasks import Task
+from asap_eval.data.subset import Sample, subset
 from asap_eval.errors import BadValueError, DataError
+from asap_eval.files.archive import AnyPath, path_of, relative
 from asap_eval.files.fingerprint import content_of
 
 NEW_TOKENS = 16
-"""Bound of an answer, as most tasks have it."""
+"""Most tokens of an answer, as most tasks set it."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Pictures:
     """The pictures below a folder in sorted order, as documents without an answer."""
 
     task: Task
-    files: list[Path]
-    root: Path
+    files: list[AnyPath]
+    root: AnyPath
 
     def __len__(self) -> int:
         return len(self.files)
@@ -43,7 +43,7 @@ class Pictures:
 
     def text(self, place: int) -> dict[str, Any]:
         """One document: the picture's path below the folder."""
-        return {"path": self.files[place].relative_to(self.root).as_posix()}
+        return {"path": relative(self.files[place], self.root)}
 
     def picture(self, place: int) -> Image.Image:
         """One picture in RGB, upright; `DataError` where it cannot be read or decoded."""
@@ -51,7 +51,7 @@ class Pictures:
             content = self.files[place].read_bytes()
         except OSError as error:
             raise DataError(f"its picture cannot be read: {error.strerror}") from error
-        return decoded(content)
+        return decode_row(content)
 
     def content(self, places: Sequence[int]) -> str:
         """Hash of the pictures' files."""
@@ -59,8 +59,8 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Asker:
-    """In the place of a task of lmms-eval: one question, nothing to score."""
+class OneQuestion:
+    """Asks the same question of every picture, in the place of a task of lmms-eval; judges none."""
 
     task: Task
     question: str
@@ -73,14 +73,14 @@ class Asker:
         """The question, of whatever picture."""
         return self.question
 
-    def picture(self, document: Mapping[str, Any], picture: Any) -> Any:
+    def picture(self, document: Mapping[str, Any], picture: Image.Image) -> Image.Image:
         """The picture as it is."""
         return picture
 
 
 def open_pictures(
     data: str, question: str, *, limit: int | None, sample: Sample, new_tokens: int | None
-) -> QuestionSet:
+) -> QuestionSet[OneQuestion]:
     """Pictures below a folder with one question.
 
     Args:
@@ -89,12 +89,12 @@ def open_pictures(
     Raises:
         DataError: no folder, or none with pictures. BadValueError: more than there are.
     """
-    root = Path(data).expanduser()
+    root = path_of(data)
     if not root.is_dir():
         raise DataError(
             f"data={data} is no folder; bench.question= is asked of a folder's pictures."
         )
-    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in EXTENSIONS)
+    files: list[AnyPath] = sorted(file for file in root.rglob("*") if is_picture(file.name))
     if not files:
         raise DataError(f"data={data} holds no pictures ({', '.join(EXTENSIONS)}).")
     if limit is not None and limit > len(files):
@@ -102,9 +102,7 @@ def open_pictures(
             f"limit={limit}, but data={data} has {len(files)} pictures: use limit={len(files)}."
         )
     task = Task("picture", "", "", "", (), "", "")
-    count = limit or len(files)
-    chosen = [at * len(files) // count if sample == "spread" else at for at in range(count)]
+    chosen = subset(range(len(files)), limit or len(files), sample)
     groups = [[place] for place in range(len(files))]
-    pictures: Any = Pictures(task, files, root)  # stand in for a task's documents and judge
-    asker: Any = Asker(task, question)
-    return QuestionSet([Asked(pictures, asker, groups, chosen)], sample, new_tokens)
+    asked = Asked(Pictures(task, files, root), OneQuestion(task, question), groups, chosen)
+    return QuestionSet([asked], sample, new_tokens)

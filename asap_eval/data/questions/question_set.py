@@ -1,4 +1,7 @@
-"""The questions of a run in a fixed order: task by task, groups whole, and their batches."""
+"""The questions of a run in a fixed order, task by task, and their batches.
+
+Documents that are scored together are a group, and a run takes whole groups.
+"""
 
 from __future__ import annotations
 
@@ -9,32 +12,32 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Any, Literal
+from typing import Any, Generic
 
-import torch
-from torch.utils.data import DataLoader, Dataset
+from PIL import Image
+from torch.utils.data import Dataset
 
+from asap_eval.data.batches import batches_of
+from asap_eval.data.questions.asker import AnyAsker, Source
 from asap_eval.data.questions.documents import Documents, open_documents
 from asap_eval.data.questions.lmms import Judge, check_lmms_eval, judge_of
 from asap_eval.data.questions.tasks import Task
-from asap_eval.errors import BadValueError, DataError, unknown
-
-Sample = Literal["first", "spread"]
-
-_SAMPLES = ("first", "spread")
+from asap_eval.data.subset import Sample, check_sample, subset
+from asap_eval.errors import BadValueError, DataError
 
 
 @dataclass(frozen=True)
-class Asked:
+class Asked(Generic[AnyAsker]):
     """Some questions of one task.
 
     Attributes:
-        documents: all of the task. judge: lmms-eval's task. groups: places of documents that are
-            scored together, in stored order. chosen: groups of this set, ascending.
+        documents: all of the task. judge: asks of them, and judges the answers if it can.
+        groups: places of documents that are scored together, in stored order.
+        chosen: groups of this set, ascending.
     """
 
-    documents: Documents
-    judge: Judge
+    documents: Source
+    judge: AnyAsker
     groups: Sequence[Sequence[int]]
     chosen: Sequence[int]
 
@@ -53,7 +56,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class QuestionSet:
+class QuestionSet(Generic[AnyAsker]):
     """The questions of a run.
 
     Attributes:
@@ -61,7 +64,7 @@ class QuestionSet:
         new_tokens: bound of every answer; None = each task's own.
     """
 
-    asked: Sequence[Asked]
+    asked: Sequence[Asked[AnyAsker]]
     sample: Sample = "first"
     new_tokens: int | None = None
 
@@ -93,12 +96,12 @@ class QuestionSet:
         """Commits of the hub's repositories that the questions are from, by their names."""
         return dict(pair for one in self.asked for pair in one.documents.commits.items())
 
-    def calibration(self, count: int) -> tuple[QuestionSet, bool]:
+    def calibration(self, count: int) -> tuple[QuestionSet[AnyAsker], bool]:
         """Questions to search a knob on, evenly from all tasks, and whether none is in this set.
 
         They come after those of this set (``spread``: from the ones between). Where no task has
-        any left they are of this set. An answer of one token is enough: nothing that a budget
-        counts comes after it.
+        any left they are of this set. One token of answer is enough: a budget counts nothing that
+        comes after it.
         """
         if count < 1:
             raise BadValueError(f"{count} calibration questions: give a number >= 1.")
@@ -122,8 +125,8 @@ class QuestionSet:
         return list(accumulate(sizes))
 
 
-def _left(asked: Asked, sample: Sample) -> list[int]:
-    """Groups that are not chosen; of the first ones, those behind."""
+def _left(asked: Asked[AnyAsker], sample: Sample) -> list[int]:
+    """Groups outside this set; where it takes the first ones, only those after it."""
     taken = set(asked.chosen)
     first = max(taken) + 1 if sample == "first" else 0
     return [group for group in range(first, len(asked.groups)) if group not in taken]
@@ -136,7 +139,7 @@ def open_questions(
     limit: int | None,
     sample: Sample,
     new_tokens: int | None = None,
-) -> QuestionSet:
+) -> QuestionSet[Judge]:
     """The questions of some tasks.
 
     Args:
@@ -147,8 +150,7 @@ def open_questions(
         UnsupportedModelError: lmms-eval is missing. DataError: documents that cannot be used.
         BadValueError: limit below 1, or above what every task has.
     """
-    if sample not in _SAMPLES:
-        raise unknown("sample", str(sample), _SAMPLES)
+    check_sample(sample)
     check_lmms_eval()
     asked = []
     for task in tasks:
@@ -195,13 +197,10 @@ def _enough(
     As few groups as can be: the first ones, or evenly over the pool.
     """
 
-    def picked(number: int) -> list[int]:
-        return [pool[at if sample == "first" else at * len(pool) // number] for at in range(number)]
-
     def holds(number: int) -> bool:
-        return sum(len(groups[group]) for group in picked(number)) >= count
+        return sum(len(groups[group]) for group in subset(pool, number, sample)) >= count
 
-    return picked(bisect_left(range(len(pool)), True, lo=1, key=holds))
+    return subset(pool, bisect_left(range(len(pool)), True, lo=1, key=holds), sample)
 
 
 @dataclass(frozen=True)
@@ -215,42 +214,32 @@ class Question:
 
     id: str
     document: dict[str, Any]
-    picture: Any
+    picture: Image.Image | None
     error: str | None = None
 
 
 @dataclass(frozen=True)
-class QuestionBatch:
+class QuestionBatch(Generic[AnyAsker]):
     """Questions of one task; ``new_tokens`` bounds each answer."""
 
-    judge: Judge
+    judge: AnyAsker
     questions: list[Question]
     new_tokens: int
 
 
 def question_batches(
-    questions: QuestionSet, batch_size: int, workers: int = 0, start: int = 0
-) -> Iterator[QuestionBatch]:
+    questions: QuestionSet[AnyAsker], batch_size: int, workers: int = 0, start: int = 0
+) -> Iterator[QuestionBatch[AnyAsker]]:
     """Batches in order, from question ``start`` on, where a batch has to begin.
 
     Args:
         workers: processes that decode pictures.
     """
-    if workers < 0:
-        raise BadValueError(f"workers={workers}: give a number of processes >= 0.")
     places = [(at, p) for at, asked in enumerate(questions.asked) for p in asked.places]
     bounds = [0, *questions.ends(batch_size)]
     assert start in bounds, f"no batch begins at question {start}"
-    loader: DataLoader[Any] = DataLoader(
-        _Read(questions, places),
-        batch_sampler=[
-            list(range(first, last)) for first, last in pairwise(bounds) if first >= start
-        ],
-        num_workers=workers,
-        collate_fn=list,
-        generator=torch.Generator(),  # its own: the loader would draw from the global one
-    )
-    for batch in loader:
+    batches = [list(range(first, last)) for first, last in pairwise(bounds) if first >= start]
+    for batch in batches_of(_Read(questions, places), batches, workers, list):
         asked = questions.asked[batch[0][0]]
         bound = asked.judge.new_tokens
         if questions.new_tokens is not None:
@@ -258,10 +247,10 @@ def question_batches(
         yield QuestionBatch(asked.judge, [question for _, question in batch], bound)
 
 
-class _Read(Dataset[Any]):
+class _Read(Dataset["tuple[int, Question]"]):
     """``(task's place, question)``, decoded; the documents alone travel to workers."""
 
-    def __init__(self, questions: QuestionSet, places: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, questions: QuestionSet[AnyAsker], places: Sequence[tuple[int, int]]) -> None:
         self.documents = [asked.documents for asked in questions.asked]
         self.places, self.ids = places, questions.ids
 

@@ -16,7 +16,8 @@ from asap_eval.errors import BadValueError, unknown
 Document = Mapping[str, Any]
 
 CIRCLE = 1_000_000
-"""MMBench asks a question once for every order of its options: indices equal but for millions."""
+"""MMBench asks each question once for every order of its options; the indices of these copies
+differ by multiples of this."""
 
 
 def _nothing(document: Document) -> str | None:
@@ -32,14 +33,14 @@ class Task:
         name: lmms-eval's. file: its YAML below lmms-eval's ``tasks``.
         hub, config, split: the data set on the hub. pictures: config of the hub and column of it
             that hold pictures by the column ``imageId``, where they lie apart.
-        columns: that every document has, the picture's left out.
-        score: what the number that enters Avg is. scorer: how an answer is judged.
+        columns: of every document, besides the picture.
+        score: what the number is that enters Avg. scorer: how an answer is judged.
         kind: how samples make a score: their mean, F1 of ``part`` by ``part``, or groups.
         soft: whether an answer can be right in part. new_tokens: of an answer, where the task
             itself names no bound.
         part: subset that is scored by itself. group: documents that are scored together.
         wrong: what is wrong with a document, or None. broken: with the documents of a group.
-        full: of the score's scale that makes 100 in Avg.
+        full: the score that counts as 100 in Avg.
     """
 
     name: str
@@ -89,7 +90,7 @@ def _listed(document: Document) -> str | None:
 
 
 def _voices(document: Document) -> str | None:
-    """Its scorer takes the answers of the others for those that are other entries."""
+    """Its scorer holds an answer against all entries unequal to it, so equal ones would be lost."""
     answers = document["answers"]
     if reason := _listed(document):
         return reason

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from asap_eval.data.rows.of_disk import local_rows, saved_rows
 from asap_eval.data.rows.of_hub import hub_rows
-from asap_eval.data.rows.recipe import Recipe, Rows
-from asap_eval.errors import DataError, first_line
+from asap_eval.data.rows.recipe import Recipe, Rows, reading
 
 __all__ = ["Rows", "open_files", "open_split"]
 
@@ -58,11 +57,8 @@ def open_files(files: Sequence[Path]) -> Rows:
     shown = datasets.utils.logging.is_progress_bar_enabled()
     datasets.disable_progress_bars()  # nothing is fetched
     try:
-        return Rows(recipe.rows("rows"), files, "rows")
-    except MemoryError:
-        raise
-    except Exception as error:  # arrow and datasets errors share no base class
-        raise DataError(f"{files[0]} cannot be read as parquet: {first_line(error)}.") from error
+        with reading(f"{files[0]} cannot be read as parquet"):
+            return Rows(recipe.rows("rows"), files, "rows")
     finally:
         if shown:
             datasets.enable_progress_bars()

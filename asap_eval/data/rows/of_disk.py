@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from asap_eval.data.rows.recipe import Rows, builder_of, named_splits, recipe_of
-from asap_eval.errors import DataError, first_line
+from asap_eval.data.rows.recipe import Rows, builder_of, named_splits, reading, recipe_of
+from asap_eval.errors import DataError
 
 
 def saved_rows(folder: Path, split: str, said: bool, where: str) -> Rows:
@@ -17,12 +17,8 @@ def saved_rows(folder: Path, split: str, said: bool, where: str) -> Rows:
     """
     import datasets
 
-    try:
+    with reading(f"{where} cannot be opened"):
         data = datasets.load_from_disk(str(folder))
-    except MemoryError:
-        raise
-    except Exception as error:  # arrow and datasets errors share no base class
-        raise DataError(f"{where} cannot be opened: {first_line(error)}.") from error
     if isinstance(data, datasets.DatasetDict):
         if split not in data:
             named_splits(split, data, where)
@@ -42,12 +38,8 @@ def local_rows(folder: Path, config: str | None, split: str, where: str) -> Rows
     Raises:
         DataError: there are none, or not of this split and config.
     """
-    try:
+    with reading(f"{where} cannot be opened"):
         builder = builder_of(str(folder), config, where)
         recipe = recipe_of(builder, named_splits(split, builder.config.data_files, where))
         files = [Path(path) for paths in recipe.files.values() for path in paths]
         return Rows(recipe.rows(split), files, split)
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:  # arrow, schema and datasets errors share no base class
-        raise DataError(f"{where} cannot be opened: {first_line(error)}.") from error

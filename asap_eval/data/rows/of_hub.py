@@ -6,7 +6,6 @@ What a split is made of is noted beside what `datasets` prepares: later runs nee
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +14,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from asap_eval.data.rows.recipe import Recipe, Rows, builder_of, named_splits, recipe_of
-from asap_eval.errors import DataError, first_line
+from asap_eval.data.rows.recipe import Recipe, Rows, builder_of, named_splits, reading, recipe_of
+from asap_eval.data.rows.table import Table
+from asap_eval.errors import DataError, reraised
+from asap_eval.files.placed import placed
 from asap_eval.hub import errors as hub
 from asap_eval.hub.files import fetch, parts_of
 
@@ -44,12 +45,9 @@ def hub_rows(name: str, config: str | None, split: str, where: str) -> Rows:
         if not constants.HF_HUB_OFFLINE:  # there it is what was asked for
             warnings.warn(f"{why} Taken as fetched before: {rows.content()}.", stacklevel=2)
         return rows
-    try:
+    page = hub.address(name, "dataset")
+    with reraised(DataError, lambda error: hub.explained(error, where, page)):
         recipe, expected = _fetched(name, config, split, commit, where)
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:
-        raise DataError(hub.explained(error, where, hub.address(name, "dataset"))) from error
     note.write(recipe, commit)
     rows = _made(recipe, note, commit, where)
     for part, count in expected.items():
@@ -90,16 +88,12 @@ def _fetched_file(url: str) -> str:
 
 
 def _made(recipe: Recipe, note: _Note, commit: str, where: str) -> Rows:
-    try:
+    with reading(f"{where} cannot be read"):
         data = recipe.rows(note.split, commit)
-    except MemoryError:
-        raise
-    except Exception as error:  # arrow, schema and datasets errors share no base class
-        raise DataError(f"{where} cannot be read: {first_line(error)}.") from error
     return _rows(data, note, commit)
 
 
-def _rows(data: Any, note: _Note, commit: str) -> Rows:
+def _rows(data: Table, note: _Note, commit: str) -> Rows:
     files = [Path(file["filename"]) for file in data.cache_files]
     return Rows(data, files, f"{note.config or 'default'}@{note.split}", {note.name: commit})
 
@@ -122,14 +116,10 @@ def _without_hub(note: _Note, where: str) -> Rows | None:
         )
     except ValueError:
         return None
-    try:
+    with reading(f"{where} cannot be read"):
         builder.download_and_prepare()
         named_splits(note.split, builder.info.splits, where)
         data = builder.as_dataset(split=note.split)
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:  # arrow and datasets errors share no base class
-        raise DataError(f"{where} cannot be read: {first_line(error)}.") from error
     return _rows(data, note, str(builder.hash))
 
 
@@ -147,10 +137,8 @@ class _Note:
 
     def write(self, recipe: Recipe, commit: str) -> None:
         text = json.dumps({"commit": commit, "recipe": asdict(recipe)}, indent=1)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        whole = self.path.with_suffix(f".{os.getpid()}.part")
-        whole.write_text(text, encoding="utf-8")
-        os.replace(whole, self.path)
+        with placed(self.path) as part:
+            part.write_text(text, encoding="utf-8")
 
     def read(self) -> tuple[Recipe, str] | None:
         """The recipe and its commit; None where nothing is noted, or its files are gone."""

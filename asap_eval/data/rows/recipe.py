@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from asap_eval.errors import DataError
+from asap_eval.data.rows.table import Table
+from asap_eval.errors import DataError, first_line, reraised
 from asap_eval.files.fingerprint import content_of
 
 _SHARED = {"name", "version", "data_dir", "data_files", "description", "features"}
@@ -25,14 +27,14 @@ class Rows:
         commits: of the hub's repository it is from, by its name; {} = files of this disk.
     """
 
-    data: Any
+    data: Table
     files: Sequence[Path]
     part: str
     commits: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def content(self, pictures: str | None = None) -> str:
-        """What changes with the rows: their part, and of the hub the commit, else a hash of what
-        the files hold.
+        """Changes with the rows: which of the files' rows they are, and the hub's commit, or a hash
+        of files of this disk.
 
         Args:
             pictures: a column whose pictures may lie in files of their own.
@@ -45,7 +47,7 @@ class Rows:
         return f"{held} {self.part}"
 
 
-def _pointed_to(data: Any, column: str) -> list[Path]:
+def _pointed_to(data: Table, column: str) -> list[Path]:
     """Files of the pictures whose bytes the rows do not hold."""
     found: list[str | None] = []
     for stored in data.data.column(column).chunks:
@@ -71,12 +73,12 @@ class Recipe:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     features: dict[str, Any] | None = None
 
-    def rows(self, split: str, commit: str | None = None) -> Any:
+    def rows(self, split: str, commit: str | None = None) -> Table:
         """The rows of a split.
 
         Args:
-            commit: which the files are of; None = what they hold is looked at. `datasets` keeps
-                what it prepared by either, where else it looks at the files' times alone.
+            commit: of the files; None = they are hashed. `datasets` finds what it prepared before
+                by this; by itself it would look at the files' times alone.
         """
         import datasets
         from datasets.data_files import DataFilesList
@@ -86,9 +88,10 @@ class Recipe:
             for part, paths in self.files.items()
         }
         features = None if self.features is None else datasets.Features.from_dict(self.features)
-        return datasets.load_dataset(
+        rows: Table = datasets.load_dataset(
             self.reader, data_files=files, split=split, features=features, **self.options
         )
+        return rows
 
 
 def recipe_of(builder: Any, splits: Sequence[str]) -> Recipe:
@@ -109,6 +112,11 @@ def recipe_of(builder: Any, splits: Sequence[str]) -> Recipe:
         options,
         None if features is None else features.to_dict(),
     )
+
+
+def reading(fault: str) -> AbstractContextManager[None]:
+    """Whatever `datasets` and Arrow raise inside, as a `DataError` that begins with ``fault``."""
+    return reraised(DataError, lambda error: f"{fault}: {first_line(error)}.")
 
 
 def builder_of(path: str, config: str | None, where: str, **how: Any) -> Any:

@@ -15,11 +15,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from asap_eval.errors import DataError
+from asap_eval.data.packages import needed
+from asap_eval.errors import DataError, reason_of, reraised
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
 
 WHOLE = 0.95
 """Least share of the declared frames or seconds that a file must hold; headers are not exact."""
@@ -61,7 +67,7 @@ class Timeline:
 
 
 def read_frames(path: Path, shares: Sequence[float]) -> list[Frame]:
-    """The frames at some places of a video; one that is on screen at several is there as often.
+    """The frames at some places of a video; a frame that is on screen at several is repeated.
 
     Args:
         shares: of the duration, in [0, 1), ascending.
@@ -69,8 +75,8 @@ def read_frames(path: Path, shares: Sequence[float]) -> list[Frame]:
     Raises:
         DataError: the file is missing, empty, has no video, is truncated or damaged.
     """
-    av = _av()
-    try:
+    av = needed("av", "Reading video", "'asap-eval[video]'")
+    with reraised(DataError, lambda error: getattr(error, "strerror", None) or reason_of(error)):
         if not path.is_file():
             raise DataError("the file is not there")
         if path.stat().st_size == 0:
@@ -83,25 +89,10 @@ def read_frames(path: Path, shares: Sequence[float]) -> list[Frame]:
             stream.codec_context.thread_count = 1  # workers share the work, not threads
             times = [line.start + share * (line.end - line.start) for share in shares]
             return _kept(container.decode(stream), times, line)
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:  # FFmpeg's errors of damaged files are of many kinds
-        first = (getattr(error, "strerror", None) or str(error)).strip().split("\n")[0]
-        raise DataError(first or type(error).__name__) from error
 
 
-def _av() -> Any:
-    try:
-        import av
-    except ImportError as error:
-        raise DataError(
-            "Reading video needs the package av: pip install 'asap-eval[video]'"
-        ) from error
-    return av
-
-
-def _stream(container: Any) -> Any:
-    """The first video stream; the cover picture of a sound file is none."""
+def _stream(container: InputContainer) -> VideoStream:
+    """The first video stream; a sound file's cover picture, stored as one, does not count."""
     from av.stream import Disposition
 
     for stream in container.streams.video:
@@ -111,8 +102,8 @@ def _stream(container: Any) -> Any:
     raise DataError(f"it has no video stream (streams: {', '.join(kinds) or 'none'})")
 
 
-def _timeline(container: Any, stream: Any) -> Timeline:
-    """From the packets of a whole file, without decoding one.
+def _timeline(container: InputContainer, stream: VideoStream) -> Timeline:
+    """The times of a stream, from all packets of the file; none is decoded.
 
     Raises:
         DataError: it has no packets, or far fewer than its header declares.
@@ -146,7 +137,7 @@ def _timeline(container: Any, stream: Any) -> Timeline:
     return Timeline(first, end if end > last else last + step, last, step)
 
 
-def _check_duration(container: Any, spans: Sequence[tuple[float, float]]) -> None:
+def _check_duration(container: InputContainer, spans: Sequence[tuple[float, float]]) -> None:
     """Of all streams together: a container's duration is that of its longest one."""
     if not container.duration or not spans:
         return
@@ -156,10 +147,10 @@ def _check_duration(container: Any, spans: Sequence[tuple[float, float]]) -> Non
         raise DataError(f"it is truncated: it ends after {held:.1f} of {declared:.1f} s")
 
 
-def _kept(frames: Iterator[Any], times: Sequence[float], line: Timeline) -> list[Frame]:
+def _kept(frames: Iterator[VideoFrame], times: Sequence[float], line: Timeline) -> list[Frame]:
     """The frame on screen at each time, decoding no further than needed."""
     kept: list[Frame] = []
-    shown: tuple[int, Any] | None = None
+    shown: tuple[int, VideoFrame] | None = None
     at, number = line.start - line.step, -1
     for number, frame in enumerate(frames):
         at = at + line.step if line.counted or frame.pts is None else frame.pts
@@ -178,7 +169,7 @@ def _kept(frames: Iterator[Any], times: Sequence[float], line: Timeline) -> list
     return kept
 
 
-def _picture(number: int, frame: Any, kept: Sequence[Frame]) -> Frame:
+def _picture(number: int, frame: VideoFrame, kept: Sequence[Frame]) -> Frame:
     if kept and kept[-1].number == number:
         return kept[-1]
     if frame.is_corrupt:

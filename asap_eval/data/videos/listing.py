@@ -196,7 +196,7 @@ def _chosen(values: Sequence[str], split: str, table: Path) -> list[int]:
 
 
 def _rows(table: Path) -> list[list[str]]:
-    """Cells of every line that is not empty; of lines without a comma, parted by the last space."""
+    """Cells of every line that is not empty; a line without a comma is split at its last space."""
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(row)]

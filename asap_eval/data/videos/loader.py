@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from asap_eval.data.batches import batches_of, consecutive
 from asap_eval.data.videos.sampling import Sampling, view_of
 from asap_eval.data.videos.store import VideoStore
 from asap_eval.errors import BadValueError, DataError
@@ -44,7 +45,7 @@ class VideoBatch:
 
 
 def videos_per_batch(sampling: Sampling, batch_size: int) -> int:
-    """As many videos as have ``batch_size`` frames together; one where it has more by itself."""
+    """How many videos fill a batch of frames: one, even where it has more than ``batch_size``."""
     return max(1, batch_size // sampling.per_video)
 
 
@@ -65,7 +66,7 @@ class _Decoded(Dataset[_Item]):
         store: VideoStore,
         places: Sequence[int],
         sampling: Sampling,
-        transform: Callable[[Any], Tensor],
+        transform: Callable[[Image.Image], Tensor],
     ) -> None:
         self.store, self.places = store, places
         self.sampling, self.transform = sampling, transform
@@ -114,7 +115,7 @@ def video_batches(
     store: VideoStore,
     places: Sequence[int],
     sampling: Sampling,
-    transform: Callable[[Any], Tensor],
+    transform: Callable[[Image.Image], Tensor],
     batch_size: int,
     workers: int = 0,
     start: int = 0,
@@ -128,17 +129,10 @@ def video_batches(
     """
     if batch_size < 1:
         raise BadValueError(f"batch_size={batch_size}: give a number of frames >= 1.")
-    if workers < 0:
-        raise BadValueError(f"workers={workers}: give a number of processes >= 0.")
-    count, total = videos_per_batch(sampling, batch_size), len(places)
-    ids, labels = ([values[place] for place in places] for values in (store.ids, store.labels))
-    loader = DataLoader(
+    ids, labels = [store.ids[at] for at in places], [store.labels[at] for at in places]
+    return batches_of(
         _Decoded(store, places, sampling, transform),
-        batch_sampler=[
-            list(range(at, min(at + count, total))) for at in range(start, total, count)
-        ],
-        num_workers=workers,
-        collate_fn=_Collate(ids, labels, batch_size),  # type: ignore[arg-type]
-        generator=torch.Generator(),  # its own: the loader would draw from the global one
+        consecutive(start, len(places), videos_per_batch(sampling, batch_size)),
+        workers,
+        _Collate(ids, labels, batch_size),
     )
-    return iter(loader)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from asap_eval.data.stores import FileStore
 from asap_eval.data.videos.decode import Frame, read_frames
 from asap_eval.data.videos.listing import Listing
-from asap_eval.errors import DataError
-from asap_eval.files.fingerprint import content_of
+from asap_eval.errors import DataError, some_of
 
-_SHOWN = 3
+_SHOWN, _MORE = 3, " and {} more"
+"""How many classes a message names, and its end where there are more."""
 
 
-class VideoStore:
+class VideoStore(FileStore):
     """The videos of a listing, labelled with the class numbers of a head.
 
     Attributes:
@@ -25,24 +27,16 @@ class VideoStore:
     def __init__(self, listing: Listing, classes: Sequence[str], data: str) -> None:
         place = {name: at for at, name in enumerate(classes)}
         if strange := sorted(set(listing.names) - set(place)):
-            more = f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
             raise DataError(
                 f"data={data} has classes that the head does not know: "
-                f"{', '.join(strange[:_SHOWN])}{more}. Its {len(classes)} classes begin with "
+                f"{some_of(strange, _SHOWN, _MORE)}. Its {len(classes)} classes begin with "
                 f"{', '.join(classes[:_SHOWN])}. Use the head that was trained for this data."
             )
-        self.ids = listing.ids
+        super().__init__(listing.ids, [place[name] for name in listing.names])
         self.paths = listing.paths
-        self.labels: list[int | None] = [place[name] for name in listing.names]
-        self.notes: list[str] = []
 
-    def read(self, place: int) -> bytes:
-        """The encoded video."""
-        return self.paths[place].read_bytes()
-
-    def content(self, places: Sequence[int]) -> str:
-        """Hash of the videos' files."""
-        return content_of(self.paths[place] for place in places)
+    def path(self, place: int) -> Path:
+        return self.paths[place]
 
     def frames(self, place: int, shares: Sequence[float]) -> list[Frame]:
         """Frames at some shares of a video's duration; see `read_frames`.

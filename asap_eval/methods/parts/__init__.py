@@ -1,1 +1,1 @@
-"""What several methods compute alike: matching, selection, places, predictors."""
+"""What several methods share: matching, selection, acting blocks, predictors."""

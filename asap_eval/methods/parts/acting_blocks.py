@@ -5,7 +5,7 @@ from __future__ import annotations
 from asap_eval.errors import BadValueError
 
 
-def locations(method: str, blocks: list | None, depth: int) -> tuple[int, ...]:
+def locations(method: str, blocks: list[int] | None, depth: int) -> tuple[int, ...]:
     """The acting blocks, counted from 0 as in the authors' code of the methods that list them.
 
     Args:

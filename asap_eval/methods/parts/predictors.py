@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -15,12 +14,13 @@ from torch import Tensor, nn
 from asap_eval.checkpoint import read_checkpoint, read_metadata
 from asap_eval.errors import WeightsError
 from asap_eval.files.digests import file_sha256
+from asap_eval.files.tensors import save_tensors
 
 FORMAT = "asap-eval predictors 1"
-"""What the metadata of a file of this package say under ``format``."""
+"""``format`` in the metadata of a file that this package wrote."""
 
 TRAINED = "predictor trained by us"
-"""What they, and tables, say of its rows."""
+"""What such a file, and tables, say of rows with its predictors."""
 
 Inputs = tuple[Tensor, ...]
 """What a predictor reads: the weight of each patch ``[b, P]`` (0 = masked in training, else 1), and
@@ -68,20 +68,16 @@ def write_predictors(
 
     Args:
         said: what the file says of its making, text by name.
-    """
-    from safetensors.torch import save_file
 
+    Raises:
+        OSError: the file cannot be written; an older one is then still whole.
+    """
     tensors = {
-        f"score_predictor.{number}.{key}": value.detach().cpu().contiguous()
+        f"score_predictor.{number}.{key}": value
         for number, place in enumerate(sorted(predictors))
         for key, value in predictors[place].state_dict().items()
     }
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save_file(tensors, part, {"format": FORMAT, **said})
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    save_tensors(tensors, path, {"format": FORMAT, **said})
 
 
 def _stamped(checkpoint: str) -> tuple[Path, int]:

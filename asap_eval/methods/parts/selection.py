@@ -1,4 +1,4 @@
-"""Choosing a fixed number among patches; shared by methods, one image at a time."""
+"""Choosing a fixed number of patches, by rules that several methods share."""
 
 from __future__ import annotations
 

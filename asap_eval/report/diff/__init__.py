@@ -1,5 +1,5 @@
 """``asap-report diff``: what moved between two folders of results, and whether it is noise.
 
 ``match`` finds the jobs that both folders hold, ``numbers`` compares the numbers of one job,
-``command`` prints what moved. Nothing here knows which method or benchmark it compares.
+``compare`` lists what moved. Nothing here knows which method or benchmark it compares.
 """

@@ -19,7 +19,7 @@ Kept = tuple[Path, RunRecord]
 
 @dataclass(frozen=True)
 class Shared:
-    """What the records of every version at hand say, and what therefore counts.
+    """Names that all records at hand have: older versions wrote fewer, and only these count.
 
     Attributes:
         model: names of the model's own parameters. data: of the hashes of the data.

@@ -1,11 +1,10 @@
-"""The numbers of one job in two folders: how far each moved, and what noise explains of it.
+"""How far each number of a job moved between two folders, and whether noise explains it.
 
-Where both runs kept their samples, they are compared sample by sample, the questions of a
-vision-language task within it: McNemar's exact p for right and wrong, the paired interval for the
-rest. Where they did not, the interval of the difference is
-put together from the two runs' own intervals as if they were independent (Newcombe's square-and-add
-rule), which on equal samples is too wide rather than too narrow. A number without any interval
-cannot be told from noise.
+Where both runs kept their samples, these are compared one by one, of a vision-language task its
+questions: McNemar's exact p for what is right or wrong, a paired interval for the rest. Elsewhere
+the interval of the difference is put together from the two runs' own intervals as if they were
+independent (Newcombe's square-and-add rule); on equal samples that is too wide rather than too
+narrow. A number without an interval cannot be told from noise.
 """
 
 from __future__ import annotations
@@ -25,25 +24,25 @@ WITHIN: Final = "within noise"
 UNKNOWN: Final = "cannot tell"
 
 EQUAL = 1e-9
-"""Relative difference up to which two numbers are the same number, added up in another order."""
+"""Relative difference up to which two numbers are equal: a sum in another order moves as much."""
 
 Samples = Mapping[str, Mapping[str, Any]]
 """Rows of a per-sample file by id."""
 
 FLAGS = {"top-1 %": "correct", "top-5 %": "top5"}
-"""Right or wrong, by sample: name of the number, key of the row."""
+"""Shares of right samples, and the key of a sample's row that says whether it is right."""
 MEANS = {
     "GMACs, model": ("model_macs", 1e-9),
     "GMACs, method's own": ("method_macs", 1e-9),
     "tokens kept, mean": ("tokens", 1.0),
     "tokens over blocks, mean": ("layer_mean", 1.0),
 }
-"""Means over samples: name of the number, key of the row, factor to the number's unit."""
+"""Means over samples: the key of a sample's row, and the factor from its unit to the number's."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with what it may vary by; no bounds = nobody said."""
+    """A number and the interval it lies in; None where the record gives no interval."""
 
     value: float
     low: float | None = None
@@ -138,7 +137,7 @@ def _same(x: float, y: float) -> bool:
 
 
 TIMED = ("speed-up", "ms, ")
-"""How names begin of numbers that compare on one machine only."""
+"""How the names of numbers begin that can be compared on one machine only."""
 
 
 def _numbers(record: RunRecord) -> Iterator[tuple[str, Estimate]]:

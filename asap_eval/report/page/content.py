@@ -1,9 +1,9 @@
-"""What stands on the page, gathered from records; the template decides how it looks."""
+"""What stands on the page, gathered from records. How it looks, the template decides."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,18 @@ from asap_eval.audit import audit
 from asap_eval.experiment import Experiment, experiments, load
 from asap_eval.paper import TABLES, paper_table
 from asap_eval.record import RunRecord
-from asap_eval.report.audit import audit_sheet
-from asap_eval.report.claims import EVIDENCE, claims, verdicts
-from asap_eval.report.document import Sheet, sheet_of
-from asap_eval.report.experiment import experiment_frame, experiment_tables
-from asap_eval.report.match import Found, on_models
+from asap_eval.report.experiment.match import Found, on_models
+from asap_eval.report.experiment.tables import experiment_frame, experiment_tables
+from asap_eval.report.layouts.overview import overview
 from asap_eval.report.page.headline import UNITS, Sentence, of_claims, of_saliency, of_table
 from asap_eval.report.page.provenance import Source, source_of
-from asap_eval.report.paper_command import table_sheet
-from asap_eval.report.pictures import Figure, drawn
+from asap_eval.report.paper.audit import audit_sheet
+from asap_eval.report.paper.claims import EVIDENCE, claims, verdicts
+from asap_eval.report.paper.sheets import table_sheet
+from asap_eval.report.pictures.figure import Figure
 from asap_eval.report.pictures.keepmaps import KEEP_MAPS
-from asap_eval.report.table import overview
+from asap_eval.report.pictures.kinds import drawn
+from asap_eval.report.sheet import Sheet
 
 Kept = tuple[Path, RunRecord]
 
@@ -104,12 +105,10 @@ def content(
     for model in models:
         said += of_claims(model, verdicts(model, records, timing))
     said += of_saliency(done)
-    judged = [
-        sheet_of(table, f"claims-{at}") for at, table in enumerate(claims(records, timing), 1)
-    ]
+    judged = _named("claims", claims(records, timing))
     ran = [sheet for sheet in paper if any(line.commands for line in sheet.rows)]
     left = [sheet for sheet in paper if sheet not in ran]
-    every = [sheet_of(table, f"records-{at}") for at, table in enumerate(overview(records), 1)]
+    every = _named("records", overview(records))
     sections = (
         Section(
             "paper", "Against the paper", "Published figures beside measured ones.", tuple(ran)
@@ -169,8 +168,12 @@ def _sheets(
     here = [
         r for r in records if any(f.record and f.record.job.model == r.job.model for f in found)
     ]
-    tables = experiment_tables(experiment, found, here)
-    return [sheet_of(table, f"{name}-{at}") for at, table in enumerate(tables, 1)]
+    return _named(name, experiment_tables(experiment, found, here))
+
+
+def _named(name: str, sheets: Sequence[Sheet]) -> list[Sheet]:
+    """Sheets with a name of their own on the page."""
+    return [replace(sheet, name=f"{name}-{at}") for at, sheet in enumerate(sheets, 1)]
 
 
 def _run(records: Sequence[RunRecord]) -> tuple[tuple[str, str], ...]:

@@ -1,4 +1,4 @@
-"""What the tool found, in sentences composed from verdicts and figures."""
+"""The findings at the top of the page: sentences made from verdicts and figures."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from asap_eval.record import RunRecord
-from asap_eval.report.claims import Verdict
-from asap_eval.report.columns import Row, name_of, present
+from asap_eval.report.experiment.verdict import DIFFERS, JUDGED, REPRODUCED, word_of
 from asap_eval.report.frame import frame
-from asap_eval.report.verdict import DIFFERS, JUDGED, REPRODUCED, word_of
+from asap_eval.report.layouts.columns import Row, name_of, present
+from asap_eval.report.paper.claims import Verdict
 
 Tone = Literal["agrees", "differs", "mixed", "open"]
 """Of a sentence about the paper: for its mark, which never stands without the words."""

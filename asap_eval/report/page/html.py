@@ -1,18 +1,17 @@
-"""A page as HTML: one file without a single address to load from."""
+"""The page as HTML: one file that loads nothing from anywhere."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from base64 import b64encode
-from collections.abc import Iterator
 from importlib.resources import files
 from itertools import groupby
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from asap_eval.report.document import Cell, Head, Line, Sheet
 from asap_eval.report.page.content import Page
+from asap_eval.report.sheet import Cell, Head, Sheet
 
 NUMBER = re.compile(r"[-+−]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 """The first number of a cell's text, where no value was given with it."""
@@ -29,7 +28,7 @@ def html(page: Page) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"data": _data, "order": order, "slug": slug}
-    environment.globals |= {"blocks": blocks, "bands": bands}
+    environment.globals |= {"bands": bands}
     style, script = _own("page.css"), _own("page.js")
     return environment.get_template("page.html.j2").render(
         page=page,
@@ -46,12 +45,6 @@ def order(cell: Cell) -> str:
         return repr(cell.value)
     found = NUMBER.search(cell.text)
     return found.group().replace("−", "-") if found else ""
-
-
-def blocks(sheet: Sheet) -> Iterator[tuple[str, list[Line]]]:
-    """The rows by the section they stand in; sorting keeps to these."""
-    for section, lines in groupby(sheet.rows, key=lambda line: line.section):
-        yield section, list(lines)
 
 
 def bands(sheet: Sheet) -> list[tuple[str, list[Head]]]:

@@ -1,4 +1,4 @@
-"""Where each number comes from: one fold for each record, its facts by name."""
+"""The end of the page: what each record was made with, its facts by name."""
 
 from __future__ import annotations
 

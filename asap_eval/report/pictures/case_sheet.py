@@ -1,4 +1,4 @@
-"""One case as a sheet: the crops of its picture, and what each stage of a method made of them.
+"""One case as a picture: the crops of its image, and what each stage of a method made of them.
 
 The paper's Figure 9 by meaning. A row is a crop: the whole picture, then LLaVA-NeXT's tiles.
 """
@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from asap_eval.report.cases import Case, cells_of
-from asap_eval.report.keep_map import DROPPED, KEPT, POOLED, KeepMap
 from asap_eval.report.pictures.figure import DPI, Figure, finished, styled
+from asap_eval.report.pictures.keep_map import DROPPED, KEPT, POOLED, KeepMap
 from asap_eval.report.pictures.panels import BESIDE, COLOURS, field, legend, shown
 
 SIDE = 216

@@ -1,4 +1,4 @@
-"""A finished picture, and the look that all of them share.
+"""What a picture is: its two files and its words, and the look that all pictures share.
 
 Nothing depends on colour alone: series differ in marker, line and fill. The same records give the
 same bytes on the same release of matplotlib: no date, no random ids.

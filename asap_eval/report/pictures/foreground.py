@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure as Canvas
 
-from asap_eval.report.columns import present
+from asap_eval.report.layouts.columns import present
 from asap_eval.report.pictures.figure import MARKERS, Figure, Found, Picture, finished, styled
 from asap_eval.report.pictures.groups import Group, groups
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from asap_eval.record import RunRecord
-from asap_eval.report.columns import Row, name_of, number, present
+from asap_eval.report.experiment.lines import over_seeds
 from asap_eval.report.frame import GROUP, frame
-from asap_eval.report.lines import over_seeds
+from asap_eval.report.layouts.columns import Row, name_of, number, present
 from asap_eval.report.pictures.figure import Found
 
 

@@ -19,9 +19,9 @@ from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
 from asap_eval.errors import RecordError
-from asap_eval.report.keep_map import DROPPED, KEPT, POOLED, KeepMap
 from asap_eval.report.pictures.figure import DPI, Figure, Found, Picture, finished, styled
 from asap_eval.report.pictures.groups import Group, Line, beside, groups
+from asap_eval.report.pictures.keep_map import DROPPED, KEPT, POOLED, KeepMap
 from asap_eval.report.pictures.panels import BESIDE, COLOURS, field, legend, shown
 
 SIDE = 168

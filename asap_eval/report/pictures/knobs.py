@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 
-from asap_eval.report.columns import present
+from asap_eval.report.layouts.columns import present
 from asap_eval.report.pictures.figure import (
     COLOURS,
     DASHES,

@@ -1,4 +1,4 @@
-"""Panels of a sheet of keep-maps: a picture, a number of each patch, the legend of both."""
+"""Panels beside keep-maps: an image, a map of one number for each patch, the legend of both."""
 
 from __future__ import annotations
 

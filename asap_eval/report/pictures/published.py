@@ -9,11 +9,11 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
 from asap_eval.experiment import Experiment, experiments, load
-from asap_eval.report.columns import Row, name_of, present
-from asap_eval.report.experiment import groups_of
-from asap_eval.report.match import on_models
+from asap_eval.report.experiment.match import on_models
+from asap_eval.report.experiment.tables import groups_of
+from asap_eval.report.experiment.verdict import JUDGED, word_of
+from asap_eval.report.layouts.columns import Row, name_of, present
 from asap_eval.report.pictures.figure import Figure, Found, Picture, finished, styled
-from asap_eval.report.verdict import JUDGED, word_of
 
 LEAST = 2
 """Rows with a verdict that make a picture."""

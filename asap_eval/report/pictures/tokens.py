@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure as Canvas
 
 from asap_eval.errors import RecordError
-from asap_eval.report.columns import Row, number, present
+from asap_eval.report.layouts.columns import Row, number, present
 from asap_eval.report.pictures.figure import Figure, Found, Picture, finished, styled
 from asap_eval.report.pictures.groups import Group, Line, beside, groups
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
 from asap_eval.method import methods
-from asap_eval.report.columns import Row, present
+from asap_eval.report.layouts.columns import Row, present
 from asap_eval.report.pictures.figure import (
     COLOURS,
     MARKERS,

@@ -39,7 +39,7 @@ class Walk:
 
     @property
     def analysis(self) -> dict[str, Any]:
-        """Described in the benchmark's walk_analysis.py."""
+        """Described in `asap_eval.bench.walk.analysis`."""
         return self.found[1].analysis or {}
 
     @property

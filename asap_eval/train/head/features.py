@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from asap_eval.errors import DataError
-from asap_eval.models.video_head import save_whole
+from asap_eval.files.tensors import save_tensors
 
 SECONDS, VIDEOS = 30.0, 1024
 """A shard is closed after this much time or this many videos, whichever comes first."""
@@ -106,4 +106,4 @@ def _read(shard: Path) -> Encoded:
 
 def _write(path: Path, values: Tensor, failed: dict[int, str], about: Mapping[str, object]) -> None:
     metadata = {"failures": json.dumps(failed), "about": json.dumps(about, sort_keys=True)}
-    save_whole({"features": values}, metadata, path)
+    save_tensors({"features": values}, path, metadata)

@@ -21,7 +21,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from asap_eval.errors import BadValueError, DataError
-from asap_eval.models.video_head import Head, accuracy, save_whole
+from asap_eval.files.tensors import save_tensors
+from asap_eval.models.video_head import Head, accuracy
 from asap_eval.train.head.features import Features
 
 
@@ -103,7 +104,7 @@ def train_head(
         entry = {"epoch": state.epoch, "loss": loss, "top1": top1, "top5": top5}
         state.history.append(entry)
         metadata = {"key": key, "epoch": str(state.epoch), "history": json.dumps(state.history)}
-        save_whole(state.tensors, metadata, checkpoint)
+        save_tensors(state.tensors, checkpoint, metadata)
         progress(entry)
     return _folded(state, mean, scale, list(classes)), state.history
 

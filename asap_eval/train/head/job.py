@@ -17,7 +17,7 @@ from asap_eval.errors import BadValueError
 from asap_eval.hosts import geometry_of
 from asap_eval.models import LoadedModel
 from asap_eval.record import Job
-from asap_eval.runner.prepare import load
+from asap_eval.runner.latest_model import load
 from asap_eval.runner.sources import sources_digest
 from asap_eval.runner.versions import computing
 from asap_eval.train.head.fit import Recipe
@@ -108,7 +108,7 @@ def ready(job: Job, recipe: Recipe, results: Path) -> Training:
     if not job.data:
         raise BadValueError("data is missing: give a folder with train and val videos.")
     bench.sampling  # noqa: B018 - raises
-    loaded = bench.adapted(load(job))
+    loaded = bench.adapted(cast(LoadedModel, load(job)))
     geometry_of(loaded.model)  # raises
     train, val, classes = bench.training_sets(job.data)
     content = {"train": train.content(), "val": val.content()}

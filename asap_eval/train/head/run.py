@@ -15,8 +15,8 @@ from asap_eval.hosts import geometry_of
 from asap_eval.models.video_head import load_head, save_head
 from asap_eval.record import Job
 from asap_eval.runner import provenance
-from asap_eval.runner.failures import readable
 from asap_eval.runner.lock import locked
+from asap_eval.runner.machine_errors import explaining
 from asap_eval.runner.progress import bar, say, warn
 from asap_eval.train.head.features import Encoded, Features, cached_features, count_cached
 from asap_eval.train.head.fit import Labelled, Recipe, train_head
@@ -46,7 +46,7 @@ def train(
     Raises:
         AsapEvalError: anything that can be said in one line.
     """
-    with readable(job):
+    with explaining(job):
         training = ready(job, recipe, results)
         with locked(training.path):
             if training.path.exists() and not force:

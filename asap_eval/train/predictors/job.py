@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from asap_eval.errors import BadValueError, unknown
-from asap_eval.method import build, method_class, methods
+from asap_eval.method import build_from, method_class, methods
 from asap_eval.methods.parts.learned import Learned
 
 
@@ -66,7 +66,7 @@ class TrainJob:
 
     def built(self) -> Learned:
         """The method to train."""
-        return cast(Learned, build(self.method, k=self.keep, **self.options))
+        return cast(Learned, build_from(self.method, self.options, self.keep))
 
     @property
     def deciding(self) -> dict[str, Any]:

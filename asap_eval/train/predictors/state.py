@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from asap_eval.errors import AsapEvalError, BadValueError
+from asap_eval.files.placed import placed
 
 
 @dataclass
@@ -39,8 +40,13 @@ class State:
         return [sum(column) / len(read) for column in zip(*read, strict=True)]
 
     def save(self, path: Path, identity: str) -> None:
-        """Write it; ``identity`` says which training it is of."""
-        content = {
+        """Write it, all or nothing; ``identity`` says which training it is of.
+
+        Raises:
+            OSError: the file cannot be written; an older one is then still whole.
+        """
+        content = BytesIO()  # what torch says of a full disk is no OSError
+        values = {
             "identity": identity,
             "predictors": self.predictors.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -48,12 +54,9 @@ class State:
             "history": self.history,
             "failed": self.failed,
         }
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            torch.save(content, part)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        torch.save(values, content)
+        with placed(path) as part:
+            part.write_bytes(content.getbuffer())
 
     def load(self, path: Path, identity: str) -> None:
         """Take up what `save` left.

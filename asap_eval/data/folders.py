@@ -1,0 +1,131 @@
+"""Folders of images as a store: a folder a class, or any images below one; also in archives."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from asap_eval.data.classes import SHOWN, Classes, Numbered, numbered
+from asap_eval.data.decoding import EXTENSIONS, is_picture
+from asap_eval.data.stores import FileStore
+from asap_eval.errors import DataError, some_of
+from asap_eval.files.archive import AnyPath, path_of, relative, walk
+
+_VAL_FOLDERS = ("val", "validation")
+
+
+class FolderStore(FileStore):
+    """Class folders, or a folder whose `val` holds them; ids are relative to the given folder,
+    which may lie in an archive.
+
+    Files that are not images are no samples, and counted; hidden files and folders are neither.
+    """
+
+    def __init__(self, root: AnyPath, data: str, classes: Classes) -> None:
+        self.root = root
+        try:
+            inside = [root / name for name in _VAL_FOLDERS if (root / name).is_dir()]
+            if len(inside) > 1:
+                raise DataError(
+                    f"data={data} has both {' and '.join(_VAL_FOLDERS)}. Give one: data={inside[0]}"
+                )
+            top = inside[0] if inside else root
+            folders = _class_folders(top, data)
+            numbers = _numbers(folders, classes, data)
+            files = [
+                (name, number)
+                for folder, number in zip(folders, numbers.numbers, strict=True)
+                for name in _files(folder, root)
+            ]
+            found = [(name, number) for name, number in files if is_picture(name)]
+        except OSError as error:
+            raise DataError(f"data={data} cannot be read: {error}.") from error
+        if not found:
+            raise DataError(
+                f"data={data}: there is no image in its {len(folders)} class folders "
+                f"(looked for {', '.join(EXTENSIONS)})."
+            )
+        found.sort()
+        others = [name for name, _ in files if not is_picture(name)]
+        super().__init__(
+            [name for name, _ in found],
+            [label for _, label in found],
+            [*filter(None, (numbers.note, _not_images(others, data)))],
+        )
+
+    def path(self, place: int) -> AnyPath:
+        return self.root / self.ids[place]
+
+
+class LooseStore(FileStore):
+    """Every image below a folder, also of an archive, in sorted order, without labels; ids are
+    relative to it.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+    """
+
+    def __init__(self, data: str) -> None:
+        self.root = path_of(data)
+        if not self.root.is_dir():
+            raise DataError(f"data={data} is no folder: give one that holds images, at any depth.")
+        files = (f for f in self.root.rglob("*") if is_picture(f.name) and f.is_file())
+        ids = sorted(relative(file, self.root) for file in files)
+        if not ids:
+            raise DataError(f"data={data}: there is no image ({', '.join(EXTENSIONS)}) in it.")
+        super().__init__(ids, [None] * len(ids))
+
+    def path(self, place: int) -> AnyPath:
+        return self.root / self.ids[place]
+
+
+def _class_folders(top: AnyPath, data: str) -> list[AnyPath]:
+    entries: list[AnyPath] = sorted(
+        entry for entry in top.iterdir() if not entry.name.startswith(".")
+    )
+    folders = [entry for entry in entries if entry.is_dir()]
+    loose = [entry for entry in entries if entry.is_file() and is_picture(entry.name)]
+    if loose:
+        raise DataError(
+            f"data={data}: {loose[0].name} and {len(loose) - 1} more images lie in {top.name}/ "
+            "itself, so their class is unknown. Sort them into one folder per class (ImageNet: "
+            "folders named by WordNet id)."
+        )
+    if not folders:
+        shards = next((entry.name for entry in entries if entry.suffix == ".tar"), None)
+        what = f"holds shards: use data=wds/{data}" if shards else "is empty"
+        if entries and not shards:
+            what = f"holds no folders, only files such as {entries[0].name}"
+        raise DataError(f"data={data} {what}. Class folders with images are needed.")
+    return folders
+
+
+def _numbers(folders: Sequence[AnyPath], classes: Classes, data: str) -> Numbered:
+    names = [folder.name for folder in folders]
+    try:
+        return numbered(names, classes, f"data={data}", what="class folders", order="sorted")
+    except DataError as error:
+        # Archives are often made of a folder with that folder inside.
+        if len(folders) == 1 and any(entry.is_dir() for entry in folders[0].iterdir()):
+            hint = f"Its only folder holds folders: data={folders[0]} takes those as classes."
+            raise DataError(f"{error} {hint}") from error
+        raise
+
+
+def _not_images(names: Sequence[str], data: str) -> str | None:
+    """The note on files that are no samples, by their endings."""
+    kinds = Counter(Path(name).suffix.lower() or "without ending" for name in names)
+    if not names:
+        return None
+    counted = [f"{count} {kind}" for kind, count in kinds.most_common()]
+    shown = some_of(counted, SHOWN, " and {} more kinds")
+    return f"data={data}: {len(names)} files are left out, no images by their ending ({shown})."
+
+
+def _files(folder: AnyPath, root: AnyPath) -> Iterator[str]:
+    """Paths from the root of all files below a folder, hidden ones left out."""
+    for here, below, files in walk(folder):
+        below[:] = [name for name in below if not name.startswith(".")]
+        at = relative(here, root)
+        yield from (f"{at}/{name}" for name in files if not name.startswith("."))

@@ -1,0 +1,1 @@
+"""WebDataset shards: which an address means, local copies, what they hold, all as a store."""

@@ -1,0 +1,1 @@
+"""Tables of an experiment: its rows in order, measured beside published, with a verdict each."""

@@ -1,0 +1,1 @@
+"""Layouts: for each benchmark the columns of its table, and the overview of all of them."""

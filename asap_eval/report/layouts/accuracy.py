@@ -1,0 +1,57 @@
+"""Layout of benchmarks that measure accuracy."""
+
+from __future__ import annotations
+
+from asap_eval.report.layouts.columns import (
+    BUDGET,
+    CHANGE,
+    FIRED,
+    GMACS,
+    KEPT,
+    METHOD,
+    SAMPLES,
+    SETTINGS,
+    Column,
+    Row,
+    number,
+    numbers,
+    present,
+)
+
+
+def _p(row: Row) -> str:
+    p = row["mcnemar_p"]
+    return "<0.001" if present(p) and p < 0.001 else number(p, "{:.3f}")
+
+
+ACCURACY = [
+    METHOD,
+    SETTINGS,
+    SAMPLES,
+    Column("top-1 %", lambda row: number(row["top1"], "{:.2f}")),
+    Column(
+        "Δ [95 %]",
+        lambda row: numbers(
+            row, "{:+.2f} [{:+.2f}, {:+.2f}]", "delta_top1", "delta_low", "delta_high"
+        ),
+    ),
+    Column("McNemar p", _p),
+    GMACS,
+    CHANGE,
+    KEPT,
+    FIRED,
+    Column(
+        "img/s: fused / matched / method",
+        lambda row: numbers(
+            row, "{:.1f} / {:.1f} / {:.1f}", "fused_img_s", "matched_img_s", "method_img_s"
+        ),
+    ),
+    Column(
+        "speed-up [p10, p90]",
+        lambda row: numbers(
+            row, "{:.3f} [{:.3f}, {:.3f}]", "speedup", "speedup_p10", "speedup_p90"
+        ),
+    ),
+    Column("share of ideal", lambda row: number(row["share_of_ideal"], "{:.3f}")),
+    BUDGET,
+]

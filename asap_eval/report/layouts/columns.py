@@ -1,0 +1,156 @@
+"""Columns of a layout, what they show of a row, and a sheet of the rows laid out in them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from asap_eval.report.sheet import DASH, Cell, Head, Kind, Line, Sheet
+
+Row = dict[Hashable, Any]
+BELOW = "▼"
+"""Mark of a method below random at the same budget."""
+
+LONG = 8
+"""Entries from which a list is shown by its runs."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A head, with its unit, and how a row of the frame fills the cell."""
+
+    head: str
+    cell: Callable[[Row], str]
+    kind: Kind = "number"
+
+
+def present(value: Any) -> bool:
+    """Whether a cell of the frame holds something."""
+    return value is not None and not pd.isna(value)
+
+
+def number(value: Any, form: str) -> str:
+    """A number in a format, or a dash."""
+    return form.format(value) if present(value) else DASH
+
+
+def text(value: Any) -> str:
+    """Text, or a dash."""
+    return str(value) if present(value) else DASH
+
+
+def part(row: Row, name: str) -> dict[str, Any]:
+    """A block of the record, such as ``analysis``; empty where the run did not come to one."""
+    return json.loads(row[name]) if present(row[name]) else {}
+
+
+def numbers(row: Row, form: str, *names: str) -> str:
+    """Several columns in one format with one ``{}`` each, or a dash where the first is missing."""
+    values = [row[name] for name in names]
+    return form.format(*values) if all(map(present, values)) else DASH
+
+
+def settings(row: Row) -> str:
+    """The knob, every option that is not at its default, and the seed where it is not 0."""
+    parts = [f"k={row['k']:.4g}"] if present(row["k"]) else []
+    parts += [f"{name}={_short(value)}" for name, value in json.loads(row["options"]).items()]
+    parts += [f"seed={row['seed']}"] if row["seed"] else []
+    return " ".join(parts) or DASH
+
+
+def _short(value: Any) -> Any:
+    """A long list, such as a schedule, by its runs: 20 x 11, 19 x 12."""
+    if not isinstance(value, list) or len(value) < LONG:
+        return value
+    runs = [(item, len(list(same))) for item, same in itertools.groupby(value)]
+    return "[" + ", ".join(f"{item} x {count}" for item, count in runs) + "]"
+
+
+def name_of(row: Row) -> str:
+    """Method and settings: what tells a row from the others of its table."""
+    how = settings(row)
+    return row["method"] if how == DASH else f"{row['method']} {how}"
+
+
+def _method(row: Row) -> str:
+    state = f" ({row['predictor']})" if present(row["predictor"]) else ""
+    state += "" if row["status"] == "done" else f" ({row['status']})"
+    return row["method"] + state + (f" {BELOW}" if row["below_random"] else "")
+
+
+def _samples(row: Row) -> str:
+    lost = f" ({row['failed']} failed)" if present(row["failed"]) and row["failed"] else ""
+    return number(row["n"], "{:.0f}") + lost
+
+
+def _fired(row: Row) -> str:
+    if row["method"] == "none" or not present(row["fired_never"]):
+        return DASH
+    return f"{number(row['fired_mean'], '{:.2f}')} ({row['fired_never']})"
+
+
+def _budget(row: Row) -> str:
+    if not present(row["target"]):
+        return DASH
+    unit = " %" if row["budget"] == "macs" else ""
+    reached = numbers(
+        row, " → {:.1f} [{:.1f}, {:.1f}]", "budget_evaluated", "budget_low", "budget_high"
+    )
+    return f"{row['budget']} {row['target']:g}" + ("" if reached == DASH else reached) + unit
+
+
+METHOD = Column("method", _method, "text")
+SETTINGS = Column("settings", settings, "text")
+SAMPLES = Column("n", _samples)
+GMACS = Column(
+    "GMACs: model + own", lambda row: numbers(row, "{:.3f} + {:.3f}", "mean_g", "method_g")
+)
+CHANGE = Column(
+    "MACs %: all (model)",
+    lambda row: numbers(row, "{:+.1f} ({:+.1f})", "reduction_pct", "reduction_model_pct"),
+)
+KEPT = Column(
+    "kept: min / median / mean / max",
+    lambda row: numbers(
+        row,
+        "{:.0f} / {:g} / {:.1f} / {:.0f}",
+        "kept_min",
+        "kept_median",
+        "kept_mean",
+        "kept_max",
+    ),
+)
+FIRED = Column("fired at block (never)", _fired)
+BUDGET = Column("budget: target → reached [95 %]", _budget)
+
+
+def laid_out(
+    title: str,
+    layout: Sequence[Column],
+    rows: Sequence[Row],
+    *,
+    notes: Iterable[str] = (),
+    commands: Sequence[tuple[str, ...]] = (),
+) -> Sheet:
+    """Rows of the frame in a layout; columns that none of them fills are left out.
+
+    Args:
+        commands: behind each row; empty = behind none.
+    """
+    return Sheet(
+        title=title,
+        columns=tuple(Head(column.head, kind=column.kind) for column in layout),
+        rows=tuple(
+            Line(
+                tuple(Cell(column.cell(row)) for column in layout), commands=made, name=name_of(row)
+            )
+            for row, made in zip(rows, commands or [()] * len(rows), strict=True)
+        ),
+        footnotes=tuple(notes),
+        holds="composed",
+    ).without_empty_columns()

@@ -1,0 +1,113 @@
+"""Layout of ``bench=vlm``: averages, tokens and work by method, and each task beside ``none``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from asap_eval.report.layouts.columns import (
+    BUDGET,
+    CHANGE,
+    FIRED,
+    GMACS,
+    METHOD,
+    SAMPLES,
+    SETTINGS,
+    Column,
+    Row,
+    name_of,
+    number,
+    numbers,
+    part,
+)
+from asap_eval.report.sheet import DASH, Sheet, sheet_of_text
+
+_KEPT = ("kept_min", "kept_median", "kept_mean", "kept_max")
+PARTS = ("tower", "projector", "prefill", "decode", "method")
+
+
+def _of_analysis(row: Row, name: str, form: str) -> str:
+    return number(part(row, "analysis").get(name), form)
+
+
+def _rel(row: Row) -> str:
+    found = part(row, "analysis")
+    if "rel" not in found:
+        return DASH
+    return f"{number(found['rel'], '{:.1f}')} ({number(found['rel_of_ratios'], '{:.1f}')})"
+
+
+VLM = [
+    METHOD,
+    SETTINGS,
+    SAMPLES,
+    Column("Avg %", lambda row: _of_analysis(row, "avg", "{:.2f}")),
+    Column("Rel % (mean of ratios)", _rel),
+    Column("tokens handed to the LLM", lambda row: number(row["handed_to_llm"], "{:.1f}")),
+    Column("mean over its layers", lambda row: number(row["llm_layer_mean"], "{:.1f}")),
+    GMACS,
+    CHANGE,
+    Column(
+        "kept of a crop: min / median / mean / max",
+        lambda row: numbers(row, "{:.0f} / {:g} / {:.1f} / {:.0f}", *_KEPT),
+    ),
+    FIRED,
+    BUDGET,
+]
+
+
+def task_tables(title: str, rows: list[Row]) -> list[Sheet]:
+    """The tasks of every method beside the unpruned model's, and work by part."""
+    done = [row for row in rows if part(row, "tasks")]
+    pruned = [row for row in done if row["method"] != "none"]
+    return [_tasks(title, row) for row in pruned or done] + ([_work(title, done)] if done else [])
+
+
+def _tasks(title: str, row: Row) -> Sheet:
+    tasks, found = part(row, "tasks"), part(row, "analysis")
+    lines = [_line(name, block) for name, block in tasks.items()]
+    average, before = found["avg"], found.get("avg_baseline")
+    change = None if before is None else average - before
+    both = [number(before, "{:.2f}"), f"{average:.2f}", number(change, "{:+.2f}")]
+    lines.append(["Avg", DASH, "mean of the tasks, MME over 2000, %", *both, DASH, DASH])
+    if "rel" in found:
+        for label, key in (
+            ("Avg in % of none's, both rounded first", "rel"),
+            ("mean of the tasks' ratios, %", "rel_of_ratios"),
+        ):
+            value = number(found[key], "{:.1f}")
+            lines.append(["Rel", DASH, label, DASH, value, DASH, DASH, DASH])
+    name = name_of(row)
+    return sheet_of_text(
+        f"{title.split(' · ')[0]} · {name}",
+        ["task", "split", "metric"],
+        lines,
+        numbers=["unpruned", row["method"], "Δ [95 %]", "McNemar p", "n"],
+        notes=[f"{name}: {block['scorer']}" for name, block in tasks.items()],
+    ).without_empty_columns()
+
+
+def _line(name: str, block: Mapping[str, Any]) -> list[str]:
+    change = DASH
+    if "delta" in block:
+        low, high = block["delta_ci95"]
+        change = f"{block['delta']:+.2f} [{low:+.2f}, {high:+.2f}]"
+    lost = f" ({block['failed']} failed)" if block["failed"] else ""
+    before = number(block.get("baseline"), "{:.2f}")
+    own = f"{block['score']:.2f}"
+    return [
+        *(name, block["split"], block["metric"], before, own, change),
+        number(block.get("mcnemar_p"), "{:.3f}"),
+        f"{block['n']}{lost}",
+    ]
+
+
+def _work(title: str, rows: list[Row]) -> Sheet:
+    parts = {name_of(row): part(row, "analysis")["macs_by_part_g"] for row in rows}
+    return sheet_of_text(
+        f"{title.split(' · ')[0]} · GMACs per question",
+        ["method"],
+        [[name, *(f"{found[kind]:.3f}" for kind in PARTS)] for name, found in parts.items()],
+        numbers=["tower", "projector", "prefill", "decoding", "method's own"],
+        notes=["decoding depends on how long the answers are; the tables above leave it out"],
+    )

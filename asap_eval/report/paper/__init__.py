@@ -1,0 +1,1 @@
+"""The paper beside the records: its tables, its claims, and what its own figures contradict."""

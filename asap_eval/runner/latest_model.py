@@ -1,0 +1,44 @@
+"""The model that was loaded last: kept for the next job, since the rows of a table mostly share it.
+
+It goes before another one is loaded: two may not fit into memory.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable
+
+import torch
+
+from asap_eval.bench.bench import Loaded, bench_class
+from asap_eval.models import ModelSpec, load_model, load_vlm
+from asap_eval.record import Job
+
+_latest: dict[tuple[object, ...], Loaded] = {}
+"""At most one model, by all that says which."""
+
+
+def spec_of(job: Job) -> ModelSpec:
+    """What the model of a job is built from."""
+    return ModelSpec(job.model, **job.model_params)
+
+
+def load(job: Job) -> Loaded:
+    """The model of a job, of the kind its benchmark takes."""
+    vlm = bench_class(job.bench).vlm
+    named = (job.model, json.dumps(job.model_params), job.weights, job.device, job.dtype, vlm)
+    if named not in _latest:
+        _latest.clear()
+        _free_memory()
+        model = spec_of(job) if job.model_params else job.model
+        take: Callable[..., Loaded] = load_vlm if vlm else load_model
+        _latest[named] = take(model, weights=job.weights, device=job.device, dtype=job.dtype)
+    return _latest[named]
+
+
+def _free_memory() -> None:
+    """Give back what nothing refers to any more, on a GPU to whatever is loaded next."""
+    gc.collect()  # modules and their hooks refer to each other
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
