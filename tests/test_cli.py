@@ -179,7 +179,7 @@ def test_a_budget_is_met_and_shown(command: Run, pictures: Path) -> None:
         (["method"], ["cannot be read"], 2),
         (["weights=nowhere.safetensors"], ["nowhere.safetensors does not exist"], 1),
         (["data=nowhere"], ["data=nowhere does not exist"], 1),
-        (["data=null"], ["data is missing"], 2),
+        (["data=null", "bench=saliency"], ["data is missing"], 2),
         (["macs_convention=mine"], ["'mine'", "full", "paper"], 2),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -527,9 +527,9 @@ def test_a_plan_keeps_the_hubs_libraries_from_the_network(
     seen: list[bool] = []
     prepare = planning.prepare
 
-    def watched(job: Job) -> Any:
+    def watched(job: Job, **options: Any) -> Any:
         seen.extend(place.HF_HUB_OFFLINE for place in places)
-        return prepare(job)
+        return prepare(job, **options)
 
     monkeypatch.setattr(planning, "prepare", watched)
     command(*TINY, f"data={pictures}", "plan=true")

@@ -26,6 +26,7 @@ from asap_eval.cli.output import Result, show
 from asap_eval.cli.overrides import check, keys_of, names_a_run, opened, parsed, values_of
 from asap_eval.cli.planning import plan_of, training_plan_of
 from asap_eval.cli.settings import settings_of
+from asap_eval.cli.user_config import user_defaults
 from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError, UnreachableError
 from asap_eval.paths import conf_dir
 from asap_eval.runner import run
@@ -81,10 +82,12 @@ def _complete(given: list[str], stack: ExitStack) -> None:
         if override.key_or_group == "experiment":
             check_files(values_of(override), extra)
     keys = {override.key_or_group for override in overrides}
-    added = []
+    runs = _runs(args)
+    bare = runs and not names_a_run(overrides)
+    added = user_defaults(keys, bare=bare) if runs else []
     if "model.timm" in keys and "model" not in keys:
         added.append(f"model={TIMM}")
-    if _runs(args) and not names_a_run(overrides):
+    if bare:
         added.append("experiment=example")
     if {"experiment", "methods"} <= keys:
         raise BadValueError("experiment= names its methods: choose one with method=.")
@@ -174,6 +177,7 @@ def _one(row: Row, result: Result, made: set[Path]) -> int:
             force=settings.force,
             made=made,
             workers=settings.workers,
+            imagenet=settings.imagenet,
             config=settings.config,
             overrides=row.overrides,
         )

@@ -32,6 +32,7 @@ class Keys:
     stage: str = "eval"
     k: float | None = None
     data: str | None = None
+    labels: str | None = None
     images: str | None = None
     methods: Any = None
     tasks: Any = None
@@ -59,6 +60,7 @@ class Settings:
     Attributes:
         job: what decides the numbers. results: folder of the records. workers: processes that
             load images. force: run again what is done. plan: only say what would run.
+        imagenet: its folder, where data= is left out or names it.
         config: the resolved configuration, for the record. recipe: how to train a head instead of
             measuring; None with stage=eval.
     """
@@ -69,6 +71,7 @@ class Settings:
     force: bool
     plan: bool
     config: dict[str, Any]
+    imagenet: str | None = None
     recipe: Recipe | None = None
 
 
@@ -124,6 +127,7 @@ def settings_of(
             bench=bench,
             bench_params=_bench_params(bench, plain["bench"] or {}, plain["tasks"], given),
             data=keys.data or "",
+            labels=keys.labels,
             weights=keys.weights,
             limit=keys.limit,
             sample=keys.sample,  # type: ignore[arg-type]
@@ -139,6 +143,7 @@ def settings_of(
         workers=keys.workers,
         force=keys.force,
         plan=keys.plan,
+        imagenet=plain["paths"]["imagenet"],
         config={key: value for key, value in plain.items() if key not in FILE},
         recipe=_recipe(keys.stage, plain["train"] or {}),
     )

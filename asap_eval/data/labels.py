@@ -8,11 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from asap_eval.errors import DataError
+from asap_eval.files.archive import AnyPath
 
 FORMS = (
     "Give a text file with `<file> <class>` a line (a number from 0, a WordNet id or a name), one "
     "class a line in the order of the files, or the challenge's LOC_val_solution.csv."
 )
+USUAL = ("val.txt", "val_labels.txt", "labels.txt", "LOC_val_solution.csv")
+"""What such a file is often called. It is named where one is missing and never taken unasked."""
+
 _SHOWN = 3
 _KAGGLE = "ImageId"
 """Head of the first column of the challenge's CSV at Kaggle; behind the class stand boxes."""
@@ -20,7 +24,7 @@ _NUMBERED = re.compile(r"_(\d+)\.\w+$")
 """ImageNet's own files end in their number, from 1: ``ILSVRC2012_val_00000293.JPEG``."""
 
 
-def read_labels(path: Path, files: Sequence[str]) -> list[int | str]:
+def read_labels(path: AnyPath, files: Sequence[str]) -> list[int | str]:
     """What the class of each file is called: a number from 0, an id or a name.
 
     Args:
@@ -46,10 +50,20 @@ def read_labels(path: Path, files: Sequence[str]) -> list[int | str]:
     return list(numbers)
 
 
-def _lines(path: Path) -> list[list[str]]:
+def hint(folder: AnyPath) -> str:
+    """How labels are given for a flat folder: what lies in it or beside it by a usual name."""
+    above = [folder.parent] if isinstance(folder, Path) else []
+    for place in (folder, *above):
+        for name in USUAL:
+            if (place / name).is_file():
+                return f"labels={place / name}, if that says their classes."
+    return f"labels=<file>. {FORMS}"
+
+
+def _lines(path: AnyPath) -> list[list[str]]:
     """One or two cells a line: file and class, or the class alone."""
     try:
-        text = path.expanduser().read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"labels={path} cannot be read ({error}). {FORMS}") from error
     rows = [line.strip() for line in text.splitlines() if line.strip()]
@@ -68,7 +82,7 @@ def _lines(path: Path) -> list[list[str]]:
     return parts
 
 
-def _in_order(labels: Sequence[str], path: Path, files: Sequence[str]) -> list[str]:
+def _in_order(labels: Sequence[str], path: AnyPath, files: Sequence[str]) -> list[str]:
     """One label a line: by the number in ImageNet's file names, otherwise file by file."""
     numbers = [int(found[1]) for name in files if (found := _NUMBERED.search(name))]
     if len(numbers) == len(set(numbers)) == len(files) and max(numbers) <= len(labels):
@@ -81,7 +95,7 @@ def _in_order(labels: Sequence[str], path: Path, files: Sequence[str]) -> list[s
     return list(labels)
 
 
-def _by_name(lines: Sequence[Sequence[str]], path: Path, files: Sequence[str]) -> list[str]:
+def _by_name(lines: Sequence[Sequence[str]], path: AnyPath, files: Sequence[str]) -> list[str]:
     """A file and its label a line; files are named with or without folder and ending."""
     named: dict[str, str] = {}
     for name, label in lines:

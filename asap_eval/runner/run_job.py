@@ -37,6 +37,7 @@ def run(
     force: bool = False,
     made: set[Path] | None = None,
     workers: int = 0,
+    imagenet: str | None = None,
     config: Mapping[str, Any] | None = None,
     overrides: Sequence[str] | None = None,
 ) -> Outcome:
@@ -45,7 +46,8 @@ def run(
     Args:
         job: what to run. results: folder of the records. force: run again although it is done
             and so is its paired baseline. made: records that the same command has made: they are
-            reused all the same; added to. workers: processes that load images.
+            reused all the same; added to. workers: processes that load images. imagenet: its
+            folder, for jobs that name it or no data.
         config, overrides: configuration and command line it came from, for the record.
 
     Raises:
@@ -54,7 +56,10 @@ def run(
     """
     with explaining(job):
         made = set() if made is None else made
-        ready = prepare(job)
+        ready = prepare(job, imagenet=imagenet)
+        if ready.data_said is not None:
+            count = len(ready.samples)
+            say(f"{ready.data_said}: {count} images are evaluated. Your own: data=<folder>.")
         for note in ready.bench.notes(ready.samples):
             say(f"note: {note}")
         request = Request(dict(config or {}), overrides)
