@@ -57,7 +57,7 @@ video: $(VENV)/.video ## make clips of moving shapes, train a head on them, run 
 		results=build/video train.epochs=30 train.lr=0.01 | tail -n 1) && \
 	$(BIN)/asap-eval experiment=table3 model=digits_vit data=build/shapes results=build/video \
 		bench.head=$$head limit=96 sample=spread speed=true $(ARGS)
-	$(BIN)/asap-eval-strip build/shapes/val/ring/0000.mp4 --model digits_vit --method asap --k 3 \
+	$(BIN)/asap-eval strip build/shapes/val/ring/0000.mp4 --model digits_vit --method asap --k 3 \
 		--side 96 --out build/video/ring.png --animate build/video/ring.gif
 
 vlm: $(VENV)/.vlm ## make questions about drawn shapes, answer them with a small untrained LLaVA (offline)
@@ -67,7 +67,7 @@ vlm: $(VENV)/.vlm ## make questions about drawn shapes, answer them with a small
 		bench.new_tokens=8 batch_size=4 $(ARGS)
 
 fig9: $(VENV)/.vlm ## pictures of answers fixed and broken: RESULTS=<folder of bench=vlm> [ARGS="task=pope most=8 ..."]
-	$(BIN)/asap-eval-cases results=$(RESULTS) out=build/cases $(ARGS)
+	$(BIN)/asap-eval cases results=$(RESULTS) out=build/cases $(ARGS)
 
 speed: $(VENV)/.core ## cost of the walk, share of the ideal, peak memory: DATA=<folder> [WEIGHTS=<file>]
 	$(if $(DATA),,$(error give DATA=<folder with one folder per class>))
@@ -82,9 +82,9 @@ smoke: $(VENV)/.dev ## every experiment that can run here, on a few samples, int
 	OMP_NUM_THREADS=1 $(BIN)/python examples/smoke.py --out build/smoke --shared $(SHARED) $(ONLY)
 
 report: $(VENV)/.core ## tables, pictures and one page of RESULTS=results, into build/report
-	$(BIN)/asap-report pictures results=$(RESULTS) out=build/report/pictures
-	$(BIN)/asap-report $(RESULTS) --format markdown --out build/report/tables.md
-	$(BIN)/asap-report html results=$(RESULTS) out=build/report/index.html $(if $(MAPS),maps=$(MAPS)) \
+	$(BIN)/asap-eval report pictures results=$(RESULTS) out=build/report/pictures
+	$(BIN)/asap-eval report $(RESULTS) --format markdown --out build/report/tables.md
+	$(BIN)/asap-eval report html results=$(RESULTS) out=build/report/index.html $(if $(MAPS),maps=$(MAPS)) \
 		clustering=benchmarks/clustering-cpu-float32.json
 
 screenshots: report $(VENV)/.dev ## pictures of that page for docs/ (needs Chromium)
@@ -92,22 +92,22 @@ screenshots: report $(VENV)/.dev ## pictures of that page for docs/ (needs Chrom
 
 tables: $(VENV)/.core ## the tables in results/, from the records in results/
 	for name in table1 table2 readings controls fig6 alpha; do \
-		$(BIN)/asap-report results/deit_tiny --experiment $$name --model deit_tiny \
+		$(BIN)/asap-eval report results/deit_tiny --experiment $$name --model deit_tiny \
 			--format markdown --out $(OUT)/$$name.md || exit 1; done
 	for name in fig7 spearman; do \
-		$(BIN)/asap-report results/walk --experiment $$name --model deit_tiny \
+		$(BIN)/asap-eval report results/walk --experiment $$name --model deit_tiny \
 			--format markdown --out $(OUT)/$$name.md || exit 1; done
-	$(BIN)/asap-report results/video --experiment table3 --model digits_vit \
+	$(BIN)/asap-eval report results/video --experiment table3 --model digits_vit \
 		--format markdown --out $(OUT)/table3.md
-	$(BIN)/asap-report results/saliency --format markdown --out $(OUT)/saliency.md
-	$(BIN)/asap-report results --claims --clustering benchmarks/clustering-cpu-float32.json \
+	$(BIN)/asap-eval report results/saliency --format markdown --out $(OUT)/saliency.md
+	$(BIN)/asap-eval report results --claims --clustering benchmarks/clustering-cpu-float32.json \
 		--format markdown --out $(OUT)/claims.md
 
 paper: $(VENV)/.core ## the paper's tables beside the records: RESULTS=<folder> OUT=<folder> FORMAT=markdown|csv|latex
-	$(BIN)/asap-report all results=$(RESULTS) format=$(FORMAT) out=$(OUT)/paper
+	$(BIN)/asap-eval report all results=$(RESULTS) format=$(FORMAT) out=$(OUT)/paper
 
 audit: $(VENV)/.core ## what of the paper does not recompute, or contradicts itself
-	$(BIN)/asap-report audit
+	$(BIN)/asap-eval report audit
 
 check-tables: $(VENV)/.core ## fails where a table in results/ is not what its records give
 	new=$$(mktemp -d) && trap 'rm -rf "$$new"' EXIT && $(MAKE) --no-print-directory tables OUT="$$new" && \
@@ -120,7 +120,7 @@ $(KEEPMAPS): keepmaps
 fig5: video ## keep-maps over the frames of a clip, as video makes them
 
 pictures: $(VENV)/.core ## the pictures in docs/figures, from the records in results/
-	$(BIN)/asap-report pictures results=results out=docs/figures
+	$(BIN)/asap-eval report pictures results=results out=docs/figures
 
 speed-methods: $(VENV)/.core ## speed-up and share of the ideal of every method: DATA=<folder> [WEIGHTS=<file>]
 	$(if $(DATA),,$(error give DATA=<folder with one folder per class>))

@@ -8,16 +8,17 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from asap_eval import methods as _methods  # noqa: F401  (their names)
 
-from asap_eval import methods as _methods  # noqa: F401  (registers every method)
-from asap_eval.hosts import install
-from asap_eval.method import build
-from asap_eval.packing import Newline
-from asap_eval.trace import Trace
+if TYPE_CHECKING:  # torch takes seconds, and `asap-eval --help` needs none
+    from contextlib import AbstractContextManager
+
+    from torch import nn
+
+    from asap_eval.packing import Newline
+    from asap_eval.trace import Trace
 
 __version__ = "0.1.0"
 
@@ -40,7 +41,7 @@ def reduce(
             or an LV-ViT, in eval mode. It is untouched outside the ``with``: no class is swapped
             and no weight changed. Inside it attention runs fused, also in a model built with eager
             attention.
-        method: name of a method (``asap-eval-ls methods`` lists them).
+        method: name of a method (``asap-eval ls methods`` lists them).
         k: the method's main knob; every method also has its own name for it.
         seed: random choices depend on it and on each image's id (its pixels, where
             ``trace.name_images`` gave no ids), never on the batch.
@@ -60,4 +61,7 @@ def reduce(
         BadValueError: an option's value is not allowed.
         UnsupportedModelError: the model, or the method on it, cannot be run faithfully.
     """
+    from asap_eval.hosts import install
+    from asap_eval.method import build
+
     return install(model, build(method, k=k, **params), seed=seed, newline=newline)

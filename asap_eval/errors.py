@@ -60,26 +60,21 @@ def unknown(kind: str, given: str, allowed: Iterable[str]) -> UnknownNameError:
     return UnknownNameError(f"Unknown {kind} '{given}'.{hint} Available: {listed}.")
 
 
-def message(error: BaseException) -> str:
-    """What an error says in its first line, or its kind where it says nothing."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
-
-
 def some_of(names: Sequence[str], shown: int, rest: str = ", ...") -> str:
     """The first few names of a list; ``rest`` ends it where there are more, ``{}`` = how many."""
     more = len(names) - shown
     return ", ".join(names[:shown]) + (rest.format(more) if more > 0 else "")
 
 
+def message(error: BaseException) -> str:
+    """What an error says in its first line, or its kind where it says nothing."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
 def first_line(error: BaseException) -> str:
     """Kind and first line of an error of another library, without a full stop."""
     line = (str(error).strip().splitlines() or [""])[0].rstrip(".")
     return f"{type(error).__name__}: {line}"
-
-
-def reason_of(error: BaseException) -> str:
-    """First line of what an error says; its kind where it says nothing."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from torch import Tensor
 from asap_eval.errors import AsapEvalError, BadValueError, unknown
 from asap_eval.options import checked, options
 from asap_eval.packing import Crops
+from asap_eval.registry import METHODS
 from asap_eval.tokens import Reduction
 
 Site = Literal["input", "before", "between", "after", "output"]
@@ -320,32 +321,27 @@ class Reducer:
 
 
 M = TypeVar("M", bound=type[Reducer])
-_METHODS: dict[str, type[Reducer]] = {}
 
 
 def register(name: str, card: Card) -> Callable[[M], M]:
     """Class decorator: the method becomes ``method=<name>`` everywhere."""
 
     def add(cls: M) -> M:
-        if name in _METHODS:
-            raise AsapEvalError(f"Two methods are called '{name}'.")
+        METHODS.add(name, cls)
         cls.name, cls.card = name, card
-        _METHODS[name] = cls
         return cls
 
     return add
 
 
 def methods() -> dict[str, type[Reducer]]:
-    """All registered methods by name."""
-    return dict(sorted(_METHODS.items()))
+    """All methods by name."""
+    return METHODS.all()
 
 
 def method_class(name: str) -> type[Reducer]:
     """The class of a method; near names are suggested where there is none."""
-    if name not in _METHODS:
-        raise unknown("method", name, _METHODS)
-    return _METHODS[name]
+    return METHODS.get(name)
 
 
 def build(name: str, *, k: float | None = None, **params: Any) -> Reducer:

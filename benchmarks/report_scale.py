@@ -1,4 +1,4 @@
-"""How long the paper's tables take from a large folder: makes records, times `asap-report all`.
+"""How long the paper's tables take from a large folder: `asap-eval report all` on made records.
 
     python benchmarks/report_scale.py --records 5000
 
@@ -106,7 +106,7 @@ def main() -> None:
             took = time.perf_counter() - start
             skipped = errors.getvalue().count("skipped:")
             print(
-                f"asap-report {words[0]}: {took:.1f} s, exit {code}, {skipped} files skipped, "
+                f"asap-eval report {words[0]}: {took:.1f} s, exit {code}, {skipped} files skipped, "
                 f"{len(out.getvalue())} characters"
             )
 

@@ -1,4 +1,4 @@
-"""Pictures of the page that `asap-report html` makes: wide and narrow, light and dark.
+"""Pictures of the page that `asap-eval report html` makes: wide and narrow, light and dark.
 
     python docs/screenshots.py build/report/index.html docs
 

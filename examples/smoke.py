@@ -18,7 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-RUN = "import sys; from asap_eval.{} import main; sys.exit(main())"
 
 WALK = "model=deit_tiny data={images} weights={weights} limit=4 sample=spread batch_size=4"
 TINY = f"{WALK} budget.samples=4"
@@ -83,8 +82,8 @@ def case(name: str, out: Path, shared: Path) -> str:
             raise Skipped("there is no such experiment")
         words = [filled(word, out, shared, log) for word in CASES[name].split()]
         results = out / "results" / name
-        run("cli", [f"experiment={name}", *words, f"results={results}"], log)
-        run("cli.report", [str(results), "--experiment", name], log)
+        run([f"experiment={name}", *words, f"results={results}"], log)
+        run(["report", str(results), "--experiment", name], log)
     except Skipped as why:
         return f"skipped: {why}"
     except subprocess.CalledProcessError as error:
@@ -92,9 +91,9 @@ def case(name: str, out: Path, shared: Path) -> str:
     return "ok"
 
 
-def run(module: str, words: list[str], log: Path) -> str:
+def run(words: list[str], log: Path) -> str:
     """A command of this package; its last line. All it says goes to the log."""
-    return called([sys.executable, "-c", RUN.format(module), *words], log)
+    return called([sys.executable, "-m", "asap_eval", *words], log)
 
 
 def called(command: list[str], log: Path) -> str:
@@ -149,7 +148,7 @@ def clips(out: Path, shared: Path, log: Path) -> str:
 def head(out: Path, shared: Path, log: Path) -> str:
     """A head trained on the clips for two rounds."""
     words = ["stage=train", "model=digits_vit", "bench=kinetics", "train.epochs=2"]
-    return run("cli", [*words, f"data={clips(out, shared, log)}", f"results={out}/head"], log)
+    return run([*words, f"data={clips(out, shared, log)}", f"results={out}/head"], log)
 
 
 def questions(out: Path, shared: Path, log: Path) -> str:

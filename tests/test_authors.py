@@ -9,13 +9,12 @@ import pytest
 import timm
 import torch
 from cases import checkpoint
-from hydra import compose, initialize_config_dir
 from pictures import picture_folder
 from torch import nn
 
 from asap_eval.cli import main
 from asap_eval.cli.authors import ABOUT, entries, fill, known_models
-from asap_eval.cli.groups import register_choices
+from asap_eval.cli.compose import composed
 from asap_eval.cli.ls import main as ls
 from asap_eval.cli.overrides import keys_of
 from asap_eval.cli.settings import settings_of
@@ -26,7 +25,6 @@ from asap_eval.models import model_specs
 from asap_eval.models.clip_tower import ClipTower
 from asap_eval.models.lvvit import lvvit_s
 from asap_eval.options import options
-from asap_eval.paths import conf_dir
 from asap_eval.record import Job, read_records
 
 ENTRIES = [
@@ -70,11 +68,8 @@ def test_both_codes_of_one_model_have_the_same_entries() -> None:
 
 def job(*overrides: str) -> Job:
     """The job of a command line that is only composed."""
-    register_choices()
-    given = [*overrides, "data=x"]
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose("config", given, return_hydra_config=True)
-    return settings_of(config, config.hydra.runtime.choices, keys_of(given)).job
+    made = composed([*overrides, "data=x"])
+    return settings_of(made.config, made.choices, keys_of(made.overrides)).job
 
 
 AUTHORS = ("settings=authors", "model=deit_small")

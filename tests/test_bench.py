@@ -14,8 +14,7 @@ from pictures import picture_folder
 from sheets import texts
 from torch import Tensor
 
-from asap_eval.bench import bench as registry
-from asap_eval.bench.bench import benches, build_bench
+from asap_eval.bench.bench import Bench, benches, build_bench, register
 from asap_eval.bench.image_bench import ImageBench
 from asap_eval.bench.imagenet import ImageNet
 from asap_eval.data.images import ImageBatch, ImageSet, open_images
@@ -28,6 +27,7 @@ from asap_eval.options import options
 from asap_eval.paths import conf_dir
 from asap_eval.record import Budget, Job, job_key, read_record
 from asap_eval.record.journal import Row
+from asap_eval.registry import BENCHES
 from asap_eval.report.layouts.overview import overview
 from asap_eval.runner import run
 from asap_eval.runner.sources import _closure, entry_modules
@@ -67,8 +67,8 @@ class Brightness(ImageBench):
 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
-    monkeypatch.setattr(registry, "_BENCHES", dict(benches()))
-    registry.register("brightness", "for this test")(Brightness)
+    monkeypatch.setattr(BENCHES, "classes", BENCHES.all())
+    register("brightness", "for this test")(Brightness)
     data = picture_folder(tmp_path / "data", each=2)
     return Job(
         "test_vit", weights="random", data=str(data), batch_size=4, bench="brightness",
@@ -143,7 +143,7 @@ def test_every_benchmark_has_its_options_in_the_configuration() -> None:
 
 def test_the_contract_says_what_a_benchmark_gets() -> None:
     """Types that are erased let an author guess; the registry alone erases them."""
-    for _, function in inspect.getmembers(registry.Bench, inspect.isfunction):
+    for _, function in inspect.getmembers(Bench, inspect.isfunction):
         given = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
         assert not [name for name, hint in given.items() if "Any" in hint], function.__name__
 

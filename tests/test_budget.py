@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from pictures import picture_folder
 
-from asap_eval.bench import bench
 from asap_eval.bench.imagenet import ImageNet
 from asap_eval.errors import BudgetError, UnreachableError
 from asap_eval.method import build
 from asap_eval.record import Budget, Job
+from asap_eval.record.journal import Row
+from asap_eval.registry import BENCHES
 from asap_eval.runner import Outcome, run
 from asap_eval.runner.knob_search import PROMISE, TOLERANCE, search, whole_knob
 
@@ -179,7 +180,11 @@ def test_a_token_budget_counts_what_the_rows_say(
             rows = super().measure(*args)
             return [row | {"handed_to_llm": n} for row, n in zip(rows, left, strict=True)]
 
-    monkeypatch.setitem(bench._BENCHES, "imagenet", Handing)
+        def spent(self, kind: str, rows: Sequence[Row], *_: Any) -> list[float]:
+            assert kind == "tokens"
+            return [float(row["handed_to_llm"]) for row in rows]
+
+    monkeypatch.setitem(BENCHES.classes, "imagenet", Handing)
     picture_folder(tmp_path / "data", each=6)
     job = Job(
         model="test_vit",

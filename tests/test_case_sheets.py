@@ -1,4 +1,4 @@
-"""``asap-eval-cases``: sheets of answers fixed and broken, their index, and what is refused."""
+"""``asap-eval cases``: sheets of answers fixed and broken, their index, and what is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tiny_llava as small
 from PIL import Image
 
 from asap_eval.cli import cases
-from asap_eval.cli.command import main as run
+from asap_eval.cli.run import main as run
 from asap_eval.report.pictures.keep_map import KEPT, POOLED
 
 N = 9

@@ -117,7 +117,7 @@ def test_what_is_missing_is_said(
     ("word", "says"),
     [
         ("most=-1", "0 for all"),
-        ("format=csv", "Unknown format"),
+        ("format=csv", "Unknown value of format"),
         ("mots=1", "Did you mean most"),
         ("pope", "give key=value"),
         ("results=/absent", "No folder"),

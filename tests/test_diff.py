@@ -1,4 +1,4 @@
-"""``asap-report diff``: which records are one job, what counts as noise, the exit codes."""
+"""``asap-eval report diff``: which records are one job, what counts as noise, the exit codes."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asap_eval.errors import BadValueError, DataError, reason_of, reraised, some_of
+from asap_eval.errors import BadValueError, DataError, message, reraised, some_of
 
 
 @pytest.mark.parametrize(
@@ -29,8 +29,8 @@ def test_errors_of_libraries_alone_are_put_in_our_words(
 
 
 def test_a_reason_is_one_line() -> None:
-    assert reason_of(ValueError(" torn\nat byte 7")) == "torn"
-    assert reason_of(ValueError()) == "ValueError"
+    assert message(ValueError(" torn\nat byte 7")) == "torn"
+    assert message(ValueError()) == "ValueError"
 
 
 def test_a_long_list_says_how_it_goes_on() -> None:

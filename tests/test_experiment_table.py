@@ -12,7 +12,8 @@ import pytest
 from records import AT_35, baseline, make, put
 
 from asap_eval import record as rec
-from asap_eval.cli.report.command import main, render
+from asap_eval.cli.report import main
+from asap_eval.cli.report.tables import render
 from asap_eval.experiment import Experiment, parse
 from asap_eval.method import build, options
 from asap_eval.record import RunRecord

@@ -14,7 +14,7 @@ from PIL import ImageFile
 
 import asap_eval.timing.answer
 from asap_eval.bench.bench import build_bench
-from asap_eval.cli import command as cli
+from asap_eval.cli import run as cli
 from asap_eval.data.questions.pictures import open_pictures
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import install

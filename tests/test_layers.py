@@ -18,7 +18,7 @@ LAYERS = [
     {"errors"},
     {"paths"},
     {"files"},
-    {"hub", "kernels"},
+    {"hub", "kernels", "registry"},
     {"token_map", "transfer"},
     {
         "checkpoint",
@@ -43,6 +43,7 @@ LAYERS = [
     {"audit"},
     {"report", "train"},
     {"cli"},
+    {"__main__"},
 ]
 """Lowest first; a module imports from lower layers only, or from its own package."""
 
@@ -167,3 +168,14 @@ def test_imports_are_declared(path: Path) -> None:
                 continue
             given = {_normal(owner) for owner in OWNERS.get(top, [top])}
             assert given & declared(extras), f"{name} is not a declared dependency"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))],
+    ids=lambda p: p.name,
+)
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    """A file that moved takes what is written of it along; `<name>` stands for any."""
+    for found in re.findall(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|c|h|csv))`", page.read_text()):
+        assert (ROOT / found).exists() or (PACKAGE / found).exists(), f"{page.name}: {found}"

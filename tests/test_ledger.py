@@ -63,7 +63,7 @@ def test_ledger_covers_timms_list() -> None:
 
 
 def test_ledger_refusals_are_documented() -> None:
-    """docs/hosts.md is what `asap-eval-ls hosts` prints; of another release of timm, the names that
+    """docs/hosts.md is what `asap-eval ls hosts` prints; of another release of timm, the names that
     both know stand in the same row."""
     text = (ROOT / "docs" / "hosts.md").read_text(encoding="utf-8")
     documented = _by_name(line.strip("| ").split(" | ") for line in text.splitlines())
@@ -72,7 +72,7 @@ def test_ledger_refusals_are_documented() -> None:
     assert len(both) >= 150
     assert {name: documented[name] for name in both} == {name: found[name] for name in both}
     if f"timm {timm.__version__} " in text:
-        assert documented == found, "run: asap-eval-ls hosts --into docs/hosts.md"
+        assert documented == found, "run: asap-eval ls hosts --into docs/hosts.md"
 
 
 def _by_name(rows: Any) -> dict[str, tuple[str, str]]:

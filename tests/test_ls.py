@@ -1,4 +1,4 @@
-"""What asap-eval-ls prints is what is registered, and it keeps a table inside a file fresh."""
+"""What asap-eval ls prints is what is registered, and it keeps a table inside a file fresh."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 from sheets import texts
 
 from asap_eval.bench.bench import benches
-from asap_eval.cli.ls import main, options_table, type_name
+from asap_eval.cli.index import type_name
+from asap_eval.cli.ls import main, options_table
 from asap_eval.method import methods
 from asap_eval.models import model_specs
 
@@ -73,13 +74,10 @@ def test_into_a_file_without_markers_changes_nothing(
 
 
 def test_into_needs_the_name_of_a_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["--into", str(tmp_path / "page.md")])
+    assert main(["--into", str(tmp_path / "page.md")]) == 2
     assert "name of one list" in capsys.readouterr().err
 
 
 def test_unknown_list_is_refused_with_the_choices(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["method"])
-    assert stop.value.code == 2
+    assert main(["method"]) == 2
     assert "methods" in capsys.readouterr().err

@@ -85,7 +85,7 @@ def test_imagenet_is_where_this_machine_has_it(
 def test_offline_one_error_says_three_ways(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["model=test_vit", "weights=random"]) == 1
     said = " ".join(capsys.readouterr().err.split())
-    assert said.startswith("error: No data is given and none is here: neither IMAGENET nor")
+    assert "error: No data is given and none is here: neither IMAGENET nor" in said
     assert said.count("error:") == 1
     assert WAYS in said
     assert main(["model=test_vit", "weights=random", "plan=true"]) == 1
@@ -101,7 +101,7 @@ def test_a_plan_fetches_nothing(
         out, err = capsys.readouterr()
         assert "missing: data: imagenette (3925 images of 10 of ImageNet's classes, about" in out
         assert "A run fetches it, or give data=<folder>." in out
-        assert err == ""
+        assert "Fetching" not in err
 
 
 def test_other_models_do_not_get_imagenet(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +257,7 @@ def test_imagenette_is_fetched_once_and_whole(
     out, err = capsys.readouterr()
     home = OPEN["imagenette"].folder
     assert f"MB) once, into {home}." in err
-    assert err.startswith("Fetching imagenette (3925 images of 10 of ImageNet's classes, about 340")
+    assert "Fetching imagenette (3925 images of 10 of ImageNet's classes, about 340 MB" in err
     assert f"{home}: 1 images are evaluated. Your own: data=<folder>." in err
     assert out.startswith("test_vit · imagenet · imagenette · 1 samples · float32\n")
     assert [path.name for path in home.parent.iterdir() if path.is_dir()] == ["imagenette"]

@@ -1,4 +1,4 @@
-"""The page of ``asap-report html`` in a real browser, and what makes it safe to open."""
+"""The page of ``asap-eval report html`` in a real browser, and what makes it safe to open."""
 
 from __future__ import annotations
 

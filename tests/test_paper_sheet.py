@@ -176,9 +176,9 @@ def test_what_is_no_record_is_reported_and_skipped(
         (["table=12"], "Unknown table of the paper '12'"),
         (["tabel=1"], "Did you mean table?"),
         (["table=1", "format=pdf"], "Unknown format 'pdf'"),
-        (["table=1", "more"], "'more' is no key=value"),
+        (["table=1", "more"], "'more' has no key"),
         (["table=1", "table=2"], "table is given twice"),
-        (["results=results"], "Which table?"),
+        (["results=nowhere"], "No folder nowhere"),
         (["table=1", "results=nowhere"], "No folder nowhere"),
     ],
 )

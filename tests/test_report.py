@@ -15,7 +15,8 @@ from rich.console import Console
 from sheets import cells, heads, texts
 
 from asap_eval import record as rec
-from asap_eval.cli.report.command import main, render
+from asap_eval.cli.report import main
+from asap_eval.cli.report.tables import render
 from asap_eval.methods.parts.predictors import TRAINED
 from asap_eval.report.layouts.overview import BELOW, overview
 from asap_eval.report.sheet import DASH, sheet_of_text

@@ -27,7 +27,7 @@ from asap_eval.bench.saliency import Saliency
 from asap_eval.bench.sink_watch import ALPHA, SinkWatch, watched
 from asap_eval.bench.walk import random_walk as walk
 from asap_eval.cli import main
-from asap_eval.cli.report.command import render
+from asap_eval.cli.report.tables import render
 from asap_eval.data.masks import Coverage, MaskStore, geometry_only
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import geometry_of, install

@@ -65,16 +65,16 @@ def test_command_writes_both_pictures(tmp_path: Path, capsys: pytest.CaptureFixt
     given = [str(video), "--model", "digits_vit", "--k", "2.5", "--frames", "3"]
     pictures = [tmp_path / "o" / "s.png", tmp_path / "o" / "s.gif"]
     given += ["--out", str(pictures[0]), "--animate", str(pictures[1])]
-    assert main([*given, "--option", "reduce=prune", "--side", "90"]) == 0
+    assert main([*given, "method.reduce=prune", "--side", "90"]) == 0
     assert capsys.readouterr().out.splitlines() == [str(path) for path in pictures]
     with Image.open(pictures[0]) as sheet, Image.open(pictures[1]) as moving:
         assert sheet.size == (3 * 90 + 12, 14 + 2 * 90 + 6)
         assert moving.size == (90, sheet.height)
         assert getattr(moving, "n_frames", 1) == 3
-    refused = [(["--option", "x"], "name=value"), (["--method", "asab"], "asap")]
-    refused += [(["--option", "k=3"], "k=2.5 and method.k=3 both set the knob")]
+    refused = [(["method.reduc=x"], "Did you mean reduce"), (["--method", "asab"], "asap")]
+    refused += [(["method.k=3"], "k=2.5 and method.k=3 both set the knob")]
     for bad, says in [*refused, (["--side", "0"], "pixels >= 1")]:
-        assert main([*given, *bad]) == 1
+        assert main([*given, *bad]) == 2
         assert says in capsys.readouterr().err
     with pytest.raises(BadValueError, match=r"\.gif"):
         save_animated([], tmp_path / "a.jpg")

@@ -11,7 +11,7 @@ import pytest
 from records import make
 from test_experiment_table import resolved
 
-from asap_eval.cli.report.command import render
+from asap_eval.cli.report.tables import render
 from asap_eval.experiment import Experiment, parse
 from asap_eval.record import RunRecord
 

@@ -23,6 +23,7 @@ import asap_eval
 from asap_eval.checkpoint import read_metadata
 from asap_eval.cli import main as evaluate
 from asap_eval.cli import train as cli
+from asap_eval.cli.words import read
 from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError, WeightsError
 from asap_eval.files.digests import file_sha256
 from asap_eval.hosts import install
@@ -34,7 +35,6 @@ from asap_eval.models import LoadedModel, ModelSpec, WeightsInfo
 from asap_eval.models.weights import tensors_sha256
 from asap_eval.record import read_record
 from asap_eval.train.predictors import TrainJob, loop, setting, train
-from asap_eval.train.predictors.job import parse
 from asap_eval.train.predictors.losses import ce_loss, kl_loss, ratio_loss
 from asap_eval.train.predictors.masked import Masked, check_output, gumbel_choice, softmax_policy
 
@@ -234,7 +234,7 @@ def test_training_lowers_the_loss_and_leaves_the_backbone(
     state = torch.get_rng_state()
     weights = {"ce": 0.0, "kl": 0.5, "ratio": 5.0, "keep": 0.2, "lr": 1e-2}
     asked = job(method, pictures, tmp_path / "p.safetensors", epochs=20, batch_size=12, **weights)
-    out = train(asked, "asap-train …")
+    out = train(asked, "asap-eval train …")
     said = read_metadata(out)
     assert float(said["loss_last_epoch"]) < 0.6 * float(said["loss_first_epoch"])
     assert tensors_sha256(backbone) == before
@@ -245,7 +245,7 @@ def test_training_lowers_the_loss_and_leaves_the_backbone(
 
     assert said["trained"] == TRAINED
     facts = {"method": method, "backbone_sha256": "0" * 64, "blocks": "[2, 3]", "steps": "20"}
-    facts |= {"images": "12", "data": str(pictures), "command": "asap-train …", "failed": "0"}
+    facts |= {"images": "12", "data": str(pictures), "command": "asap-eval train …", "failed": "0"}
     assert facts.items() <= said.items()
 
     with asap_eval.reduce(backbone, method, k=KEEP, blocks=[2, 3], checkpoint=str(out)) as trace:
@@ -340,7 +340,7 @@ def test_what_cannot_be_trained_is_refused(
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_without_a_checkpoint_names_the_command(method: str) -> None:
     with (
-        pytest.raises(BadValueError, match=f"asap-train method={method} "),
+        pytest.raises(BadValueError, match=f"asap-eval train method={method} "),
         asap_eval.reduce(model := tiny.vit(1), method, blocks=[2]),
     ):
         tiny.output(model, tiny.images(1))
@@ -394,7 +394,7 @@ def test_trained_predictors_run_through_the_command_line(
     out, err = capsys.readouterr()
     assert out.splitlines() == [str(file)]
     assert "epoch 1/1: loss" in err
-    assert read_metadata(file)["command"].startswith("asap-train method=spot out=")
+    assert read_metadata(file)["command"].startswith("asap-eval train method=spot out=")
     assert json.loads(read_metadata(file)["options"]) == {"history": 2, "hidden": None}
 
     words = [*TINY, f"data={pictures}", "method=spot", "k=0.5", "method.blocks=[3]"]
@@ -418,7 +418,7 @@ def test_trained_predictors_run_through_the_command_line(
     ("words", "said"),
     [
         (["method=spot", "kep=0.5"], "Did you mean keep"),
-        (["method=spot", "epochs=many"], "epochs is of type int"),
+        (["method=spot", "epochs=many"], "epochs='many': give a whole number"),
         (["method"], "give key=value"),
         (["method=spot", "model=deit_tiny", "out=x.safetensors"], "data is missing"),
     ],
@@ -436,7 +436,8 @@ def test_help_lists_every_key(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_options_of_the_method_are_read() -> None:
-    found = parse(["method=spot", "lr=3e-4", "method.blocks=[2,3]", "method.history=1", "limit=5"])
+    words = ["method=spot", "lr=3e-4", "method.blocks=[2,3]", "method.history=1", "limit=5"]
+    found = read(words, TrainJob, "train")
     assert (found.method, found.lr, found.limit) == ("spot", 3e-4, 5)
     assert found.options == {"blocks": [2, 3], "history": 1}
 

@@ -503,7 +503,7 @@ def test_nobody_else_imports_lmms_eval() -> None:
     import subprocess
 
     code = (
-        "import sys, asap_eval.cli.command, asap_eval.cli.ls, asap_eval.cli.report\n"
+        "import sys, asap_eval.cli.run, asap_eval.cli.ls, asap_eval.cli.report\n"
         "assert asap_eval.cli.ls.main(['benchmarks']) == 0\n"
         "assert not {'lmms_eval', 'datasets', 'transformers'} & set(sys.modules)"
     )

@@ -261,7 +261,7 @@ def test_length_and_scale_of_a_hand_made_file(tmp_path: Path) -> None:
 
 
 def test_bad_files_are_refused(tmp_path: Path, head: Path) -> None:
-    with pytest.raises(WeightsError, match=r"does not exist.*asap-eval-head"):
+    with pytest.raises(WeightsError, match=r"does not exist.*asap-eval head"):
         read_head(tmp_path / "no.safetensors")
     broken, embeds = tmp_path / "broken.safetensors", torch.ones(2, 3)
     broken.write_bytes(b"no")

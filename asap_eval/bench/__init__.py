@@ -1,4 +1,4 @@
-"""The benchmarks, a file or a folder each. Importing this package registers all of them.
+"""The benchmarks, a file or a folder each. Importing this package makes all names known.
 
 Import names from the modules, not from here: the hash of a job's sources then holds the files of
 its own benchmark only.
@@ -6,8 +6,19 @@ its own benchmark only.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
+from asap_eval.registry import BENCHES
 
-for _module in pkgutil.walk_packages(__path__, f"{__name__}."):
-    importlib.import_module(_module.name)
+BENCHES.offer(
+    {
+        name: f"{__name__}.{module}"
+        for name, module in (
+            ("imagenet", "imagenet"),
+            ("keepmaps", "keepmaps"),
+            ("kinetics", "video.kinetics"),
+            ("latency", "language.latency"),
+            ("saliency", "saliency"),
+            ("vlm", "language.vlm"),
+            ("walk", "walk.bench"),
+        )
+    }
+)

@@ -18,13 +18,14 @@ from torch import nn
 
 from asap_eval.bench.plan import Plan
 from asap_eval.data.subset import Sample
-from asap_eval.errors import AsapEvalError, unknown
+from asap_eval.errors import unknown
 from asap_eval.hosts import Geometry
 from asap_eval.method import Reducer
 from asap_eval.models import ModelSpec, WeightsInfo
 from asap_eval.options import checked, options
 from asap_eval.record import Baseline, Fired, Job, Macs, Metrics, Paired, RunRecord, Tokens
 from asap_eval.record.journal import Row
+from asap_eval.registry import BENCHES
 from asap_eval.statistics import paired
 
 
@@ -303,32 +304,27 @@ AnyBench = Bench[Any, Any, Any, Any]
 benchmark only what the same benchmark gave; this is the one place where types are erased."""
 
 C = TypeVar("C", bound=type[AnyBench])
-_BENCHES: dict[str, type[AnyBench]] = {}
 
 
 def register(name: str, description: str) -> Callable[[C], C]:
     """Class decorator: the benchmark becomes ``bench=<name>`` everywhere."""
 
     def add(cls: C) -> C:
-        if name in _BENCHES:
-            raise AsapEvalError(f"Two benchmarks are called '{name}'.")
+        BENCHES.add(name, cls)
         cls.name, cls.description = name, description
-        _BENCHES[name] = cls
         return cls
 
     return add
 
 
 def benches() -> dict[str, type[AnyBench]]:
-    """All registered benchmarks by name."""
-    return dict(sorted(_BENCHES.items()))
+    """All benchmarks by name."""
+    return BENCHES.all()
 
 
 def bench_class(name: str) -> type[AnyBench]:
     """The class of a benchmark; near names are suggested where there is none."""
-    if name not in _BENCHES:
-        raise unknown("benchmark", name, _BENCHES)
-    return _BENCHES[name]
+    return BENCHES.get(name)
 
 
 def build_bench(name: str, **params: Any) -> AnyBench:

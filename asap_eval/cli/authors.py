@@ -14,8 +14,6 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 
 from asap_eval.errors import BadValueError, UnknownNameError
-from asap_eval.method import method_class
-from asap_eval.options import options
 from asap_eval.paths import conf_dir
 
 KIND = "authors"
@@ -47,6 +45,9 @@ def fill(
     Raises:
         UnknownNameError: no entry. BadValueError: an unknown value was not given.
     """
+    from asap_eval.method import method_class  # with torch, which a list does without
+    from asap_eval.options import options
+
     cls = method_class(method)
     if not list(options(cls)):
         return None, {}  # nothing to set

@@ -1,43 +1,28 @@
-"""``asap-eval-cases``: pictures of the answers that a method fixed or broke.
-
-    asap-eval-cases results=results task=pope out=cases most=8
+"""``asap-eval cases``: pictures of the answers that a method fixed or broke.
 
 Every case gets a sheet: its question, the right answer, the unpruned model's and the method's, and
 what each stage of the method kept of the picture. ``index.md`` lists all cases.
-
-results  folder of records of bench=vlm, with their per-sample files (results)
-task     of bench=vlm (pope)
-out      folder to write (cases)
-most     sheets of each outcome and record, 0 = all (8)
-model    records of this model alone
-method   records of this method alone
-data     where the questions are, if no longer where the record says
-weights  where the model is, likewise
-device   to run on, if not that of the record
 """
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import asap_eval  # noqa: F401  (registers the methods)
 from asap_eval.bench.language.asked import ready_of
 from asap_eval.bench.language.keepmaps import Kept, keep_maps, stages_of
 from asap_eval.cli.crops import maps_of
-from asap_eval.cli.key_value import count_of, settings_of
-from asap_eval.cli.report.cases import CHOICE, chosen_cases
+from asap_eval.cli.report.cases import Choice, chosen_cases
+from asap_eval.cli.words import Count, command
 from asap_eval.data.questions.question_set import Asked, Question, QuestionSet
 from asap_eval.errors import (
     AsapEvalError,
     BadValueError,
     DataError,
     RecordError,
-    UnknownNameError,
     WeightsError,
 )
 from asap_eval.models import LoadedVlm
@@ -49,9 +34,20 @@ from asap_eval.report.pictures.panels import BESIDE
 from asap_eval.report.sheet import DASH, Sheet, sheet_of_text
 from asap_eval.report.text import as_text, save
 from asap_eval.runner.prepare import Prepared, prepare
-from asap_eval.runner.progress import bar, say
+from asap_eval.runner.progress import bar
 
-DEFAULTS = {**CHOICE, "out": "cases", "most": "8", "data": "", "weights": "", "device": ""}
+
+@dataclass
+class Drawing(Choice):
+    """The cases, and how they are drawn."""
+
+    out: Path = Path("cases")  # folder to write
+    most: Count = 8  # sheets of each outcome and record, 0 = all
+    data: str | None = None  # where the questions are, if no longer where the record says
+    weights: str | None = None  # where the model is, likewise
+    device: str | None = None  # to run on, if not that of the record
+
+
 MOVED = ("data", "weights", "device")
 """Keys that stand for those of a record's job."""
 MORE = ("method, run again", "picture")
@@ -66,33 +62,25 @@ class Drawn:
     picture: str
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     """Write sheets and index; standard output gets their paths.
 
     Returns:
         2 where the call is wrong, 1 where nothing can be drawn.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    if any(word in ("-h", "--help") for word in words):
-        print(__doc__)
-        return 0
+    return command(argv, Drawing, "cases", str(__doc__), _written)
+
+
+def _written(wanted: Drawing) -> None:
+    found = chosen_cases(wanted)
+    _check_any(found, wanted.task)
+    drawn = [_drawn(one, wanted) for one in found]
+    index = [_index(*pair) for pair in zip(found, drawn, strict=True)]
     try:
-        given = settings_of(words, DEFAULTS, "asap-eval-cases")
-        most = count_of("most", given["most"])
-        found = chosen_cases(given)
-        _check_any(found, given["task"])
-        out = Path(given["out"])
-        drawn = [_drawn(one, most, out, given) for one in found]
-        index = [_index(*pair) for pair in zip(found, drawn, strict=True)]
-        save(as_text(index, "markdown"), out / "index.md")
-    except AsapEvalError as error:
-        say(f"error: {error}", style="red")
-        return 2 if isinstance(error, (BadValueError, UnknownNameError)) else 1
+        save(as_text(index, "markdown"), wanted.out / "index.md")
     except OSError as error:
-        say(f"error: {error.filename} cannot be written: {error.strerror}.", style="red")
-        return 1
-    print(out / "index.md")
-    return 0
+        raise AsapEvalError(f"{error.filename} cannot be written: {error.strerror}.") from error
+    print(wanted.out / "index.md")
 
 
 def _check_any(found: Sequence[Compared], task: str) -> None:
@@ -104,31 +92,31 @@ def _check_any(found: Sequence[Compared], task: str) -> None:
         )
 
 
-def _drawn(
-    one: Compared, most: int | None, out: Path, given: Mapping[str, str]
-) -> dict[str, Drawn]:
+def _drawn(one: Compared, wanted: Drawing) -> dict[str, Drawn]:
     """What became of every chosen case of a record, by id."""
-    cases = one.first(most)
+    cases = one.first(wanted.most or None)
     if not cases:
         return {}
-    ready = _opened(one.record, given)
+    ready = _opened(one.record, wanted)
     samples = cast("QuestionSet", ready.samples)  # every bench with tasks has such
     asked = next(a for a in samples.asked if a.task.name == one.task)
     found = {}
     with bar(one.name, len(cases)) as advance:
         for case in cases:
-            found[case.id] = _sheet(ready, one, case, asked, out)
+            found[case.id] = _sheet(ready, one, case, asked, wanted.out)
             advance(1)
     return found
 
 
-def _opened(record: RunRecord, given: Mapping[str, str]) -> Prepared:
+def _opened(record: RunRecord, wanted: Drawing) -> Prepared:
     """Model and questions of a record.
 
     Raises:
         DataError, WeightsError: they are not what the record was made with, or not there.
     """
-    moved: dict[str, Any] = {key: given[key] for key in MOVED if given[key]}
+    moved: dict[str, Any] = {
+        key: value for key in MOVED if (value := getattr(wanted, key)) is not None
+    }
     job = dataclasses.replace(record.job, **moved)
     try:
         ready = prepare(job)
@@ -229,7 +217,3 @@ def _index(one: Compared, drawn: Mapping[str, Drawn]) -> Sheet:
         commands=[(one.name, record.provenance.command)],
     )
     return sheet.without_empty_columns() if rows else sheet
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf
 
+from asap_eval.cli.compose import Composed, composed
 from asap_eval.cli.groups import GROUPS, subkeys
 from asap_eval.cli.overrides import check, keys_of, opened, parsed
 from asap_eval.cli.settings import Settings, settings_of
@@ -62,20 +62,21 @@ def check_files(names: Sequence[str], extra: Sequence[Path] = ()) -> None:
         load(str(next(place for place in places if place.exists())))
 
 
-def rows_of(config: DictConfig, given: Sequence[str]) -> tuple[Experiment, list[Row]]:
+def rows_of(made: Composed) -> tuple[Experiment, list[Row]]:
     """The chosen experiment, and the rows of it that the command line leaves.
 
     Args:
-        config: as composed, with ``about``, ``common`` and ``rows`` of the experiment file.
-        given: overrides of the command line; they win over the file's. ``model=`` and ``method=``
-            choose among the rows; a key that a row sweeps narrows the sweep
-            (``k=[2,4]`` nothing else, ``k=2`` is for every row); an option of a group
-            (``method.tau=``, ``budget.samples=``) is for the rows whose choice has it.
+        made: with ``about``, ``common`` and ``rows`` of the experiment file. Overrides of the
+            command line win over the file's. ``model=`` and ``method=`` choose among the rows; a
+            key that a row sweeps narrows the sweep (``k=[2,4]`` nothing else, ``k=2`` is for every
+            row); an option of a group (``method.tau=``, ``budget.samples=``) is for the rows whose
+            choice has it.
 
     Raises:
         AsapEvalError: the file is none, or no row is left.
     """
-    user = {override.key_or_group: override for override in parsed(given)}
+    config = made.config
+    user = {override.key_or_group: override for override in parsed(made.overrides)}
     name = str(user.pop("experiment").value())
     content = {key: OmegaConf.to_container(config[key]) for key in FILE if config[key] is not None}
     # model= and method= choose among the rows below; no row becomes another one through them.
@@ -86,19 +87,19 @@ def rows_of(config: DictConfig, given: Sequence[str]) -> tuple[Experiment, list[
     user = {k: o for k, o in user.items() if not (k in swept and isinstance(o.value(), list))}
     entries = _of_method(_of_model(experiment, user), user)
     _check_options(entries, user)
-    return experiment, [_row(entry, user) for entry in entries]
+    return experiment, [_row(entry, user, made.extra) for entry in entries]
 
 
-def rows_of_methods(config: DictConfig, given: Sequence[str]) -> list[Row]:
+def rows_of_methods(made: Composed) -> list[Row]:
     """The same command line with each method of ``methods=[...]``, in its order.
 
-    Args:
-        given: overrides of the command line; an option of a method is for those that have it.
+    An option of a method is for those that have it.
 
     Raises:
         AsapEvalError: no list of methods, a method beside it, or an option that none of them has.
     """
-    user = {override.key_or_group: override for override in parsed(given)}
+    config = made.config
+    user = {override.key_or_group: override for override in parsed(made.overrides)}
     names = OmegaConf.to_container(config.methods) if OmegaConf.is_list(config.methods) else None
     if not names or "method" in user:
         raise BadValueError(
@@ -107,7 +108,7 @@ def rows_of_methods(config: DictConfig, given: Sequence[str]) -> list[Row]:
     del user["methods"]
     entries = entries_of([{"method": str(name)} for name in names], {})
     _check_options(entries, user, f"methods={config.methods}")
-    return [replace(_row(entry, user), entry=None) for entry in entries]
+    return [replace(_row(entry, user, made.extra), entry=None) for entry in entries]
 
 
 def _of_model(experiment: Experiment, user: Mapping[str, Override]) -> list[Entry]:
@@ -151,21 +152,18 @@ def _fits(key: str, entry: Entry, user: Mapping[str, Override]) -> bool:
     return option.split(".")[0] in subkeys(group, [str(chosen)])
 
 
-def _row(entry: Entry, user: Mapping[str, Override]) -> Row:
+def _row(entry: Entry, user: Mapping[str, Override], extra: Sequence[Path]) -> Row:
     merged = {key: opened(f"{key}={written(value)}") for key, value in entry.overrides.items()}
     for key, override in user.items():
         # A swept key has its values from the command line already.
         if key not in entry.swept and _fits(key, entry, user):
             merged[key] = opened(str(override.input_line).lstrip("+"))
     overrides = list(merged.values())
-    check(parsed(overrides))
+    check(parsed(overrides), extra)
     if reason := entry.lacks(user):
         return Row(overrides, None, entry, reason)
-    config = compose("config", overrides, return_hydra_config=True)
-    choice = dict(config.hydra.runtime.choices)
-    with open_dict(config):
-        del config["hydra"]
-    return Row(overrides, settings_of(config, choice, keys_of(overrides)), entry)
+    row = composed(overrides, extra)
+    return Row(overrides, settings_of(row.config, row.choices, keys_of(overrides)), entry)
 
 
 def _values(override: Override) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Config groups and keys: what there is, and the methods put in from the registry."""
+"""Config groups and keys: what there is to choose, and which options a choice has."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from asap_eval.method import method_class, methods
-from asap_eval.options import options
 from asap_eval.paths import conf_dir
+from asap_eval.registry import METHODS
 
 GROUPS = ("model", "method", "bench", "budget", "settings", "train", "experiment", "paths")
 
@@ -22,7 +20,7 @@ TIMM = "timm"
 """``model=timm model.timm=<name>``: any model of timm; ``model.timm=`` alone means the same."""
 
 
-_ANYTHING: dict[str, Any] = {
+ANYTHING: dict[str, Any] = {
     "name": TIMM,
     "timm": None,
     "labels": "auto",
@@ -32,16 +30,11 @@ _ANYTHING: dict[str, Any] = {
 }
 
 
-def register_choices() -> None:
-    """Every registered method, and timm's own models, as choices of config groups."""
-    store = ConfigStore.instance()
-    for name in methods():
-        store.store(name, node=method_defaults(name), group="method", provider="asap_eval")
-    store.store(TIMM, node=dict(_ANYTHING), group="model", provider="asap_eval")
-
-
 def method_defaults(name: str) -> dict[str, Any]:
     """Options of a method with their defaults; the knob is null, because ``k`` gives it."""
+    from asap_eval.method import method_class  # with torch, which takes a second
+    from asap_eval.options import options
+
     cls = method_class(name)
     return {
         option: None if option == cls.card.knob else default for option, _, default in options(cls)
@@ -55,7 +48,7 @@ def choices(group: str, extra: Sequence[Path] = ()) -> list[str]:
         extra: folders of the user's own configuration (``--config-dir``).
     """
     files = (file for root in (conf_dir(), *extra) for file in (root / group).glob("*.yaml"))
-    own = {"method": list(methods()), "model": [TIMM]}
+    own = {"method": METHODS.names(), "model": [TIMM]}
     return sorted({*(file.stem for file in files), *own.get(group, ())})
 
 
@@ -65,14 +58,16 @@ def root_keys() -> list[str]:
     return sorted(str(key) for key in config if key not in FILLED)
 
 
-def subkeys(group: str, chosen: Sequence[str]) -> list[str]:
+def subkeys(group: str, chosen: Sequence[str], extra: Sequence[Path] = ()) -> list[str]:
     """Keys below a group: of the choices made, or of all where none is made here."""
     known: set[str] = set()
-    for name in chosen or choices(group):
+    for name in chosen or choices(group, extra):
         if group == "model" and name == TIMM:
-            known.update(_ANYTHING)
+            known.update(ANYTHING)
         elif group == "method":
             known.update(method_defaults(name))
-        elif (file := conf_dir() / group / f"{name}.yaml").exists():
-            known.update(str(key) for key in OmegaConf.load(file))
+        else:
+            places = (root / group / f"{name}.yaml" for root in (conf_dir(), *extra))
+            for file in filter(Path.exists, places):
+                known.update(str(key) for key in OmegaConf.load(file))
     return sorted(known - {"name"} if group == "model" else known)

@@ -31,12 +31,27 @@ def parsed(overrides: Sequence[str]) -> list[Override]:
         try:
             found.append(parser.parse_override(text))
         except HydraException as error:
+            if "=" not in text:
+                raise BadValueError(f"'{text}' cannot be read: {_bare(text)}") from error
             first = str(error).split("\n")[0]
             raise BadValueError(
                 f"'{text}' cannot be read ({first}). Give key=value; quote values with spaces or "
                 "one of ,=(){}[]: data=\"'my folder'\"."
             ) from error
     return found
+
+
+def _bare(word: str) -> str:
+    """What is to be said of a word without a value."""
+    if word in (*GROUPS, *root_keys()):
+        known = choices(word) if word in GROUPS else []
+        return f"it stands without a value. Give {word}=<value>" + (
+            f", for instance {word}={known[0]}." if known else "."
+        )
+    for group in GROUPS:
+        if word in choices(group):
+            return f"there is no key before it. Give {group}={word}."
+    return "give key=value. asap-eval --help lists the keys."
 
 
 def opened(text: str) -> str:
@@ -76,13 +91,13 @@ def check(overrides: Sequence[Override], extra: Sequence[Path] = ()) -> None:
         if override.is_hydra_override() or key in GROUPS:
             continue
         if head in GROUPS and option:
-            known = subkeys(head, chosen.get(head, ()))
+            known = subkeys(head, chosen.get(head, ()), extra)
             if option.split(".")[0] not in known:
                 where = f" of {head} {' and '.join(chosen[head])}" if chosen.get(head) else ""
                 raise unknown(f"option{where}", key, [f"{head}.{name}" for name in known])
             # A sweep composes every choice with every option, also where it lacks it.
             first = option.split(".")[0]
-            without = [n for n in chosen.get(head, ()) if first not in subkeys(head, [n])]
+            without = [n for n in chosen.get(head, ()) if first not in subkeys(head, [n], extra)]
             if without:
                 raise BadValueError(
                     f"{key}: {' and '.join(without)} has no such option. Sweep the choices that "
@@ -102,6 +117,8 @@ def values_of(override: Override) -> list[str]:
 
 def _unknown_choice(group: str, name: str, offered: Sequence[str]) -> UnknownNameError:
     error = unknown(group, name, offered)
+    if group == "budget" and name.lstrip("-").replace(".", "", 1).isdecimal():
+        return UnknownNameError(f"budget={name} is a target: give budget=macs target={name}.")
     if group == "model":
         return UnknownNameError(
             f"{error} Any other timm Vision Transformer: model.timm=<timm name>."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
@@ -14,6 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 from asap_eval.bench.bench import bench_class
 from asap_eval.cli.authors import KIND, fill
 from asap_eval.cli.groups import TIMM
+from asap_eval.cli.keys import Keys
+from asap_eval.cli.machine import fitted
 from asap_eval.errors import BadValueError, unknown
 from asap_eval.experiment.file import FILE
 from asap_eval.method import method_class
@@ -25,34 +28,6 @@ from asap_eval.train.head.fit import Recipe
 STAGES = ("eval", "train")
 
 
-@dataclass
-class Keys:
-    """Keys that stand alone, and their types; what they mean stands in ``conf/config.yaml``."""
-
-    stage: str = "eval"
-    k: float | None = None
-    data: str | None = None
-    labels: str | None = None
-    images: str | None = None
-    methods: Any = None
-    tasks: Any = None
-    weights: str | None = None
-    limit: int | None = None
-    sample: str = "first"
-    target: float | None = None
-    batch_size: int = 32
-    device: str = "cpu"
-    dtype: str = "float32"
-    seed: int = 0
-    speed: bool = False
-    macs_convention: str = "full"
-    results: str = "results"
-    workers: int = 0
-    force: bool = False
-    debug: bool = False
-    plan: bool = False
-
-
 @dataclass(frozen=True)
 class Settings:
     """A job and how it is run.
@@ -61,8 +36,9 @@ class Settings:
         job: what decides the numbers. results: folder of the records. workers: processes that
             load images. force: run again what is done. plan: only say what would run.
         imagenet: its folder, where data= is left out or names it.
-        config: the resolved configuration, for the record. recipe: how to train a head instead of
-            measuring; None with stage=eval.
+        config: the resolved configuration, for the record. chosen: what of it the machine decides
+            (`asap_eval.cli.machine`). recipe: how to train a head instead of measuring; None with
+            stage=eval.
     """
 
     job: Job
@@ -72,6 +48,7 @@ class Settings:
     plan: bool
     config: dict[str, Any]
     imagenet: str | None = None
+    chosen: str = ""
     recipe: Recipe | None = None
 
 
@@ -91,7 +68,7 @@ def settings_of(
     plain = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
     if not choice.get("model"):
         raise BadValueError(
-            "model is missing: name one (asap-eval-ls models), for instance model=deit_tiny. "
+            "model is missing: name one (asap-eval ls models), for instance model=deit_tiny. "
             "Without model, method, bench, data and experiment the bundled example runs."
         )
     spec = _model(plain["model"])
@@ -107,6 +84,8 @@ def settings_of(
         found, options = fill(spec.name, name, given, budget=budget is not None)
         keys.k = keys.k if found is None else float(found)
         params.update(options)
+    on = fitted(keys, spec, bench)
+    plain.update(dataclasses.asdict(on))
     _one_of("sample", keys.sample, Job)
     _one_of("macs_convention", keys.macs_convention, Job)
     return Settings(
@@ -132,19 +111,20 @@ def settings_of(
             limit=keys.limit,
             sample=keys.sample,  # type: ignore[arg-type]
             budget=budget,
-            batch_size=keys.batch_size,
-            device=keys.device,
-            dtype=keys.dtype,
+            batch_size=on.batch_size,
+            device=on.device,
+            dtype=on.dtype,
             seed=keys.seed,
             speed=keys.speed,
             macs_convention=keys.macs_convention,  # type: ignore[arg-type]
         ),
         results=Path(keys.results).expanduser(),
-        workers=keys.workers,
+        workers=on.workers,
         force=keys.force,
         plan=keys.plan,
         imagenet=plain["paths"]["imagenet"],
         config={key: value for key, value in plain.items() if key not in FILE},
+        chosen=on.said(keys),
         recipe=_recipe(keys.stage, plain["train"] or {}),
     )
 

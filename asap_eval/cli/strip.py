@@ -1,61 +1,75 @@
-"""``asap-eval-strip``: what a method keeps of the frames of a video, or of the crops of a picture
-in a vision-language model, as pictures."""
+"""``asap-eval strip``: pictures of what a method keeps of the frames of a video.
+
+Of a picture and a vision-language model such as LLaVA it draws the crops.
+"""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
-import asap_eval  # noqa: F401  (registers the methods)
 from asap_eval.bench.patches import as_pictures, fates_of
 from asap_eval.cli.crops import crop_maps
+from asap_eval.cli.words import command
 from asap_eval.data.decoding import EXTENSIONS
 from asap_eval.data.videos.decode import Frame, read_frames
 from asap_eval.data.videos.loader import frame_id
 from asap_eval.data.videos.sampling import Sampling
-from asap_eval.errors import AsapEvalError, BadValueError
+from asap_eval.errors import BadValueError
 from asap_eval.files.archive import path_of
 from asap_eval.hosts import geometry_of, install
 from asap_eval.method import build_from
 from asap_eval.models import load_model
 from asap_eval.report.pictures.keep_map import KeepMap
 from asap_eval.report.pictures.strip import save_animated, save_strip
-from asap_eval.runner.progress import say
 
 STILL = tuple(ending for ending in EXTENSIONS if ending != ".gif")
 """Endings of pictures; a GIF mostly moves and is read as a video."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@dataclass
+class Asked:
+    """What to draw, and how."""
+
+    source: Path  # a video; a picture for a model such as LLaVA
+    model: str = "deit_tiny"  # as for asap-eval
+    weights: str | None = None  # a file, or random
+    method: str = "asap"  # whose patches are shown
+    k: float | None = None  # the method's knob
+    options: dict[str, Any] = field(default_factory=dict)  # of the method
+    frames: int = 8  # even frames of the video
+    seed: int = 0  # of random choices
+    side: int = 160  # pixels of a picture's height
+    out: Path = Path("strip.png")  # the picture
+    animate: Path | None = None  # also write a .gif, .webp or .png that moves
+
+
+def main(argv: Sequence[str]) -> int:
     """Draw the pictures; standard output gets their paths. 1 where it cannot be done."""
-    args = _parser().parse_args(argv)
-    try:
-        if args.side < 1:
-            raise BadValueError(f"--side {args.side}: give a number of pixels >= 1.")
-        given = {
-            "weights": args.weights,
-            "k": args.k,
-            "seed": args.seed,
-            "params": _params(args.option),
-        }
-        if args.source.suffix.lower() in STILL:
-            maps = crop_maps(path_of(str(args.source)), args.model, args.method, **given)
-        else:
-            maps = keep_maps(args.source, args.model, args.method, frames=args.frames, **given)
-        for path, save in ((args.out, save_strip), (args.animate, save_animated)):
-            if path is not None:
-                save(maps, path, args.side)
-                print(path)
-    except AsapEvalError as error:
-        say(f"error: {error}", style="red")
-        return 1
-    return 0
+    return command(argv, Asked, "strip", str(__doc__), _drawn, places=["source"])
+
+
+def _drawn(asked: Asked) -> None:
+    if asked.side < 1:
+        raise BadValueError(f"side={asked.side}: give a number of pixels >= 1.")
+    given: dict[str, Any] = {
+        "weights": asked.weights,
+        "k": asked.k,
+        "seed": asked.seed,
+        "params": asked.options,
+    }
+    if asked.source.suffix.lower() in STILL:
+        maps = crop_maps(path_of(str(asked.source)), asked.model, asked.method, **given)
+    else:
+        maps = keep_maps(asked.source, asked.model, asked.method, frames=asked.frames, **given)
+    for path, save in ((asked.out, save_strip), (asked.animate, save_animated)):
+        if path is not None:
+            save(maps, path, asked.side)
+            print(path)
 
 
 def keep_maps(
@@ -99,32 +113,3 @@ def keep_maps(
 def _title(frame: Frame, fates: Sequence[int], fired: int) -> str:
     when = f"block {fired}" if fired else "never"
     return f"#{frame.number}: {fates.count(0)} of {len(fates)}, {when}"
-
-
-def _params(words: Sequence[str]) -> dict[str, Any]:
-    for word in words:
-        if "=" not in word:
-            raise BadValueError(f"--option {word}: give name=value.")
-    return cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.from_dotlist(list(words))))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("asap-eval-strip", description=__doc__)
-    parser.add_argument("source", type=Path, help="a video; a picture for a model such as LLaVA")
-    parser.add_argument("--model", default="deit_tiny", help="as for asap-eval (%(default)s)")
-    parser.add_argument("--weights", help="a file, or random")
-    parser.add_argument("--method", default="asap")
-    parser.add_argument("--k", type=float, help="the method's knob")
-    parser.add_argument("--option", action="append", default=[], help="of the method: name=value")
-    parser.add_argument("--frames", type=int, default=8, help="even frames (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--side", type=int, default=160, help="pixels of a picture's height (%(default)s)"
-    )
-    parser.add_argument("--out", type=Path, default=Path("strip.png"), help="(%(default)s)")
-    parser.add_argument("--animate", type=Path, help="also write a .gif, .webp or .png that moves")
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

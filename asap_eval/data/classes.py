@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from asap_eval.errors import DataError, some_of
-from asap_eval.models.zoo import IMAGENET_CLASSES, Labels
+from asap_eval.models.spec import IMAGENET_CLASSES, Labels
 
 SHOWN = 5
 """Classes that a message names."""

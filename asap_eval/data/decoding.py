@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from asap_eval.errors import DataError, reason_of, reraised
+from asap_eval.errors import DataError, message, reraised
 from asap_eval.files.archive import AnyPath
 
 EXTENSIONS = (
@@ -123,7 +123,7 @@ def _why(error: BaseException) -> str:
     """What Pillow says of a file; not where it names a memory address."""
     if isinstance(error, UnidentifiedImageError):
         return "it is not an image that Pillow can decode"
-    return reason_of(error)
+    return message(error)
 
 
 def upright_size(path: AnyPath) -> tuple[int, int]:

@@ -20,8 +20,9 @@ from asap_eval.data.classes import Classes
 from asap_eval.data.decoding import decode
 from asap_eval.data.stores import Store
 from asap_eval.data.subset import Sample, check_sample, subset
-from asap_eval.errors import BadValueError, DataError, reason_of
-from asap_eval.models.zoo import Labels, LoadedModel
+from asap_eval.errors import BadValueError, DataError, message
+from asap_eval.models.spec import Labels
+from asap_eval.models.zoo import LoadedModel
 
 T = TypeVar("T")
 
@@ -87,7 +88,7 @@ class ImageSet:
         except MemoryError:
             raise
         except Exception as error:  # where a store lies apart, reading it raises many kinds
-            raise DataError(f"{self.ids[index]} cannot be read: {reason_of(error)}") from error
+            raise DataError(f"{self.ids[index]} cannot be read: {message(error)}") from error
 
     def calibration(self, count: int) -> tuple[ImageSet, bool]:
         """Images to search a knob on, and whether none of them is in this set.
@@ -157,7 +158,7 @@ def open_images(
         raise BadValueError(
             "The model has no classifier, so its answers cannot be scored. Choose a model with "
             "classes, or tell what they are with model.labels=wnid or model.labels=folders. A CLIP "
-            "tower becomes a classifier with model.head=<file> (asap-eval-head makes it)."
+            "tower becomes a classifier with model.head=<file> (asap-eval head makes it)."
         )
     own = Classes(classes, labels, names)
     return chosen_images(

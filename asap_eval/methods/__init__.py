@@ -1,9 +1,15 @@
-"""One paper, one file. Importing this package registers every method in it."""
+"""One paper, one file, called like its method. Importing this package makes all names known."""
 
 from __future__ import annotations
 
-import importlib
 import pkgutil
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+from asap_eval.registry import METHODS
+
+METHODS.offer(
+    {
+        module.name: f"{__name__}.{module.name}"
+        for module in pkgutil.iter_modules(__path__)
+        if not module.ispkg
+    }
+)

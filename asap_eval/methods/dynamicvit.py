@@ -24,7 +24,8 @@ from asap_eval.methods.parts.predictors import Inputs, Predictor
         paper="DynamicViT: Efficient Vision Transformers with Dynamic Token Sparsification, "
         "arXiv 2106.02034",
         licence="MIT",
-        training="trained: runs from a checkpoint of predictors (the authors', or `asap-train`'s)",
+        training="trained: runs from a checkpoint of predictors "
+        "(the authors', or `asap-eval train`'s)",
         knob="k",
         knob_meaning="keep rate: int(n k^i) of n patches go on from the i-th place, 0 < k <= 1",
         fixed_count=True,
@@ -37,8 +38,8 @@ class DynamicViT(Learned):
     """Keep the patches with the highest predictor scores, in the order of falling score.
 
     The predictors of the authors' checkpoint belong to its backbone, which they fine-tune with
-    them: load both from one file (``weights=`` and ``method.checkpoint=``). Those of `asap-train`
-    belong to the frozen backbone they were trained on. Options as in `Learned`.
+    them: load both from one file (``weights=`` and ``method.checkpoint=``). Those of
+    `asap-eval train` belong to the frozen backbone they were trained on. Options as in `Learned`.
     """
 
     site = "before"

@@ -3,7 +3,7 @@
 Before a few blocks a light network says of every patch whether it is worth keeping, from the patch
 itself and from how it attended and was attended to in the blocks just before. The authors' code is
 not retrievable; what their text leaves open is an option here. Such predictors exist only where
-`asap-train` made them.
+`asap-eval train` made them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STATISTICS = 6
     Card(
         paper="SPOT-style predictor (ours), after SPOT, arXiv 2511.10488",
         licence="none retrievable",
-        training="trained: predictors by `asap-train` on a frozen backbone",
+        training="trained: predictors by `asap-eval train` on a frozen backbone",
         knob="k",
         knob_meaning="keep rate: int(n k^i) of n patches go on from the i-th place, 0 < k <= 1",
         fixed_count=True,

@@ -20,8 +20,9 @@ from asap_eval.models.pretrained import (
     open_folder,
     open_pretrained,
 )
+from asap_eval.models.spec import ModelSpec, find, model_specs
 from asap_eval.models.weights import WeightsInfo, tensors_sha256
-from asap_eval.models.zoo import ModelSpec, check_device, check_dtype, find, model_specs
+from asap_eval.models.zoo import check_device, check_dtype
 
 SEED = 0
 """Of the small models and of ``weights=random``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ class WeightsInfo:
         head_sha256: of the file of a zero-shot head, "" = none.
         left_out: what of the file is knowingly not loaded into the model, "" = nothing.
         commit: of the hub's repository, "" = not from a hub.
+        resampled: what of the file was brought to another image size, "" = nothing.
     """
 
     name: str
@@ -44,19 +46,83 @@ class WeightsInfo:
     head_sha256: str = ""
     left_out: str = ""
     commit: str = ""
+    resampled: str = ""
 
 
-def load_weights(model: nn.Module, path: Path, name: str) -> WeightsInfo:
+def load_weights(model: nn.Module, path: Path, name: str, *, resize: bool = False) -> WeightsInfo:
     """Fill a model from a file; every key and shape must fit, values take the model's dtype.
 
     Token predictors saved with a backbone are left out, and the result says so.
+
+    Args:
+        resize: whether position embeddings of another image size are resampled, as timm does.
     """
     state, entry = read_checkpoint(path)
     own = {key: value for key, value in state.items() if not key.startswith(PREDICTORS)}
-    fit(model, own, name)
     count = len(state) - len(own)
     left_out = f"{count} tensors of token predictors ({PREDICTORS}*)" if count else ""
-    return WeightsInfo(name, file_sha256(path), trained=True, entry=entry, left_out=left_out)
+    own, inside, rest = _unwrapped(own, model, name)
+    if rest:
+        left_out = f"{len(rest)} tensors beside {inside}* ({some_of(rest, _SHOWN, _MORE)})"
+    resampled = _resample(own, model) if resize else ""
+    fit(model, own, name)
+    return WeightsInfo(
+        name,
+        file_sha256(path),
+        trained=True,
+        entry=".".join(part for part in (entry, inside.rstrip(".")) if part),
+        left_out=left_out,
+        resampled=resampled,
+    )
+
+
+def _unwrapped(
+    state: dict[str, Tensor], model: nn.Module, name: str
+) -> tuple[dict[str, Tensor], str, list[str]]:
+    """The model's own tensors, what stood before their names, and the names of all others.
+
+    Training frameworks keep a model as an attribute of something larger (Lightning: ``model.`` or
+    whatever the module calls it), beside losses and averaged copies. An averaged copy wins, as in
+    timm.
+
+    Raises:
+        WeightsError: several copies that are not told apart.
+    """
+    wanted = set(model.state_dict())
+    if wanted & set(state):
+        return state, "", []
+    some = next(iter(wanted))
+    found = [key.removesuffix(some) for key in state if key.endswith(f".{some}")]
+    found = [before for before in found if all(f"{before}{key}" in state for key in wanted)]
+    averaged = [before for before in found if "ema" in before]
+    if not found:
+        return state, "", []
+    if len(found) > 1 and len(averaged) != 1:
+        raise WeightsError(
+            f"The weights {name} hold {len(found)} models of this kind ({', '.join(found)}): save "
+            "one of them alone, torch.save(model.state_dict(), file)."
+        )
+    before = averaged[0] if averaged else found[0]
+    own = {key.removeprefix(before): state[key] for key in state if key.startswith(before)}
+    return own, before, [key for key in state if not key.startswith(before)]
+
+
+def _resample(state: dict[str, Tensor], model: nn.Module) -> str:
+    """Bring position embeddings ``[1, N, D]`` to the model's grid; says what was done, or ""."""
+    from timm.layers import resample_abs_pos_embed
+
+    given, own = state.get("pos_embed"), getattr(model, "pos_embed", None)
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    if given is None or own is None or grid is None or given.shape == own.shape:
+        return ""
+    prefix = 0 if getattr(model, "no_embed_class", False) else int(model.num_prefix_tokens)  # type: ignore[arg-type]
+    side = math.isqrt(given.shape[1] - prefix)
+    if side * side != given.shape[1] - prefix or given.shape[2] != own.shape[2]:
+        return ""  # fitting says what is wrong
+    state["pos_embed"] = resample_abs_pos_embed(
+        given, list(grid), [side, side], num_prefix_tokens=prefix
+    )
+    return f"position embeddings from {side} x {side} to {grid[0]} x {grid[1]} patches"
 
 
 def fit(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
@@ -75,7 +141,7 @@ def fit(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
         if key in state and state[key].is_floating_point() != own[key].is_floating_point()
     ]
     if missing or unexpected or shapes or kinds:
-        raise misfit(name, missing, unexpected, shapes, kinds)
+        raise misfit(name, missing, unexpected, shapes, kinds, instead=_hint(model, state))
     model.load_state_dict(dict(state), strict=True)
 
 
@@ -85,11 +151,13 @@ def misfit(
     unexpected: Sequence[str],
     shapes: Sequence[str] = (),
     kinds: Sequence[str] = (),
+    instead: str = "",
 ) -> WeightsError:
     """The error for weights that leave a gap in a model or have no place in it.
 
     Args:
         missing, unexpected: keys. shapes, kinds: keys with both shapes, or types, in words.
+        instead: what to do, where it is known.
     """
     faults = {
         "missing": missing,
@@ -104,8 +172,29 @@ def misfit(
     ]
     return WeightsError(
         f"The weights {name} do not fit the model. Keys {'; '.join(found)}. "
-        "Check that `model=` names the architecture these weights were trained for."
+        + (instead or "Check that `model=` names the architecture these weights were trained for.")
     )
+
+
+def _hint(model: nn.Module, state: Mapping[str, Tensor]) -> str:
+    """What to do where only the number of classes, or the size of the images, is another."""
+    own = model.state_dict()
+    if set(own) != set(state):
+        return ""
+    other = {key for key in own if own[key].shape != state[key].shape}
+    heads = {f"{head}.{kind}" for head in ("head", "head_dist") for kind in ("weight", "bias")}
+    said = []
+    if other & heads and (rows := state.get("head.bias", state.get("head.weight"))) is not None:
+        said.append(f"model.num_classes={len(rows)}")
+    if "pos_embed" in other and state["pos_embed"].shape[2:] == own["pos_embed"].shape[2:]:
+        patches = state["pos_embed"].shape[1] - int(getattr(model, "num_prefix_tokens", 1))
+        sides = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+        side = math.isqrt(max(patches, 0))
+        if sides and side * side == patches:
+            said.append(f"model.img_size={side * sides[0]}")
+    if not said or other - heads - {"pos_embed"}:
+        return ""
+    return f"They were trained for another number of classes or size: add {' '.join(said)}."
 
 
 def tensors_sha256(model: nn.Module) -> str:

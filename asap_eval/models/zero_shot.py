@@ -73,7 +73,7 @@ def read_head(path: str | Path) -> TextHead:
     file = Path(path).expanduser()
     if not file.is_file():
         raise WeightsError(
-            f"model.head={path} does not exist. `asap-eval-head --out <file>` makes such a file."
+            f"model.head={path} does not exist. `asap-eval head --out <file>` makes such a file."
         )
     try:
         with safe_open(file, "pt") as archive:

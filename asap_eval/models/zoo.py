@@ -3,75 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from asap_eval.errors import BadValueError, UnknownNameError, WeightsError, unknown
-from asap_eval.hub.errors import address
 from asap_eval.models.class_names import class_names
 from asap_eval.models.published import published_file
+from asap_eval.models.spec import IMAGENET_CLASSES, OWN_SHAPE, PIXELS, Labels, ModelSpec, find
 from asap_eval.models.weights import WeightsInfo, load_weights, tensors_sha256
 from asap_eval.models.zero_shot import TextHead, attach, read_head
-from asap_eval.paths import conf_dir
-
-Labels = Literal["wnid", "folders", "none"]
-"""What class numbers mean: the 1000 ImageNet ids in order; the model's own names or, where nothing
-says them, the data's sorted class folders; or nothing (a model without a classifier)."""
-
-Family = Literal["image", "llava", "llava_next"]
-
-IMAGENET_CLASSES = 1000
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _RANDOM_SEED = 0
 _HUB_FILE = "model.safetensors"
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """One file of ``conf/model``.
-
-    Attributes:
-        name: what ``model=`` says. timm: timm's name with its pretrained tag. hf: Hugging Face's
-            repository of a CLIP model; neither = a model of this package.
-        labels: see `Labels`; ``auto`` = wnid for 1000 classes, folders where other classes have
-            names, else none.
-        classes: names of the classes in the order of their numbers, or a file with one a line; they
-            decide which class of the data is which, and ``labels`` is folders. None = as the
-            checkpoint or the head says, if it does.
-        description: one line for the list of models. source: where the weights come from.
-        kwargs: passed on to the model's constructor.
-        head: file of a zero-shot classifier for a CLIP tower (`asap_eval.models.zero_shot`).
-        family: ``image``, or a kind of vision-language model (``hf`` is then its repository).
-    """
-
-    name: str
-    timm: str | None = None
-    labels: str = "auto"
-    description: str = ""
-    source: str = ""
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    hf: str | None = None
-    head: str | None = None
-    family: str = "image"
-    classes: str | Sequence[str] | None = None
-
-    def __post_init__(self) -> None:
-        if self.family not in get_args(Family):
-            raise unknown("value of model.family", str(self.family), get_args(Family))
-        if self.labels not in ("auto", *get_args(Labels)):
-            raise unknown("value of model.labels", str(self.labels), ("auto", *get_args(Labels)))
-
-    @property
-    def vlm(self) -> bool:
-        """Whether this is a vision-language model (`asap_eval.models.vlm` loads those)."""
-        return self.family != "image"
 
 
 @dataclass
@@ -101,74 +50,13 @@ class LoadedModel:
     @property
     def params(self) -> dict[str, Any]:
         """What else than its name says which model this is, resolved, for a job."""
-        return {
-            "timm": self.timm,
-            "hf": self.spec.hf,
-            "head": self.spec.head,
-            "family": self.spec.family,
-            "labels": self.labels,
-            "classes": None if self.class_names is None else list(self.class_names),
-            "kwargs": dict(self.spec.kwargs),
-        }
+        names = None if self.class_names is None else list(self.class_names)
+        return {**self.spec.params, "timm": self.timm, "labels": self.labels, "classes": names}
 
     @property
     def wnid_labels(self) -> bool:
         """Whether the classes are the 1000 of ImageNet in the order of their WordNet ids."""
         return self.labels == "wnid"
-
-
-@lru_cache(maxsize=1)
-def model_specs() -> dict[str, ModelSpec]:
-    """Every model of ``conf/model`` by name."""
-    from omegaconf import OmegaConf
-
-    specs = {}
-    for file in sorted((conf_dir() / "model").glob("*.yaml")):
-        content = OmegaConf.to_container(OmegaConf.load(file), throw_on_missing=False)
-        spec = _spec(cast(Mapping[str, Any], content))
-        if spec.name != file.stem:
-            raise BadValueError(f"{file} declares name={spec.name}; it has to be {file.stem}.")
-        specs[spec.name] = spec
-    return specs
-
-
-def model_names() -> dict[str, str]:
-    """Name and one-line description of every model of ``conf/model``."""
-    return {name: spec.description for name, spec in model_specs().items()}
-
-
-def spec_from(config: Mapping[str, Any]) -> ModelSpec:
-    """The spec that a ``model`` config group means, after overrides.
-
-    With ``model.timm=`` overridden the name is timm's, with ``model.hf=`` the repository's, so that
-    no record carries a wrong one.
-    """
-    spec = _spec(config)
-    declared = model_specs().get(spec.name)
-    if declared is not None and spec.hf not in (None, declared.hf):
-        local = Path(str(spec.hf)).expanduser().is_dir()
-        return replace(spec, name=spec.hf, source=str(spec.hf) if local else address(str(spec.hf)))
-    if declared is None or declared.timm == spec.timm or spec.timm is None:
-        return spec
-    labels = "auto" if spec.labels == declared.labels else spec.labels
-    classes = None if spec.classes == declared.classes else spec.classes
-    return ModelSpec(
-        spec.timm,
-        spec.timm,
-        labels,
-        kwargs=spec.kwargs,
-        source="timm",
-        head=spec.head,
-        classes=classes,
-    )
-
-
-def _spec(config: Mapping[str, Any]) -> ModelSpec:
-    known = [option.name for option in fields(ModelSpec)]
-    for key in config:
-        if key not in known:
-            raise unknown("option of model", str(key), known)
-    return ModelSpec(**config)
 
 
 def load_model(
@@ -225,13 +113,13 @@ def load_model(
     _check_order(spec, head, names, labels)
     return LoadedModel(
         net,
-        _transform(net, spec.kwargs),
+        _transform(net, spec),
         0 if labels == "none" else count,
         spec.name,
         _full_name(net) if spec.timm else None,
         info,
         labels,
-        spec,
+        _without_defaults(spec, net),
         names if labels == "folders" else None,
     )
 
@@ -276,18 +164,6 @@ def check_dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
-def find(name: str) -> ModelSpec:
-    """The spec of a declared name, or of any name timm knows."""
-    import timm
-
-    specs = model_specs()
-    if name in specs:
-        return specs[name]
-    if timm.is_model(name.split(".")[0]):
-        return ModelSpec(name, name, source="timm")
-    raise unknown("model", name, specs)
-
-
 def _build(spec: ModelSpec) -> nn.Module:
     """The architecture in fp32 on the CPU, initialised from a fixed seed."""
     with torch.random.fork_rng(devices=[]):
@@ -298,10 +174,10 @@ def _build(spec: ModelSpec) -> nn.Module:
 
                 return ClipTower(**spec.kwargs)
             if spec.timm is None:
-                return _own(spec.name)[0](**spec.kwargs)
-            return _build_timm(spec.timm, spec.kwargs)
+                return _own(spec.name)[0](**spec.options)
+            return _build_timm(spec.timm, spec.options)
         except TypeError as error:
-            given = dict(spec.kwargs)
+            given = spec.options
             raise BadValueError(f"model.kwargs={given} do not fit {spec.name}: {error}.") from error
 
 
@@ -350,7 +226,7 @@ def _unknown_architecture(name: str) -> UnknownNameError:
 def _load_given(spec: ModelSpec, net: nn.Module, path: Path, name: str) -> WeightsInfo:
     """Weights of a file; of a whole CLIP model's, the tower's."""
     if spec.hf is None:
-        return load_weights(net, path, name)
+        return load_weights(net, path, name, resize=spec.img_size is not None)
     from asap_eval.models import clip_tower
 
     return clip_tower.load_file(cast(clip_tower.ClipTower, net), path, name)
@@ -380,7 +256,8 @@ def _load_published(spec: ModelSpec, net: nn.Module) -> WeightsInfo:
     file = config.get("hf_hub_filename") or _HUB_FILE
     what, instead = f"The weights of {_full_name(net)}", "give it as weights=<file>"
     found = published_file(str(repository), str(file), what, instead)
-    info = load_weights(net, found.path, f"hub:{repository}/{file}")
+    resize = spec.img_size is not None
+    info = load_weights(net, found.path, f"hub:{repository}/{file}", resize=resize)
     return replace(info, commit=found.commit)
 
 
@@ -427,11 +304,29 @@ def _check_order(
         )
 
 
-def _transform(net: nn.Module, kwargs: Mapping[str, Any]) -> Callable[[Any], Tensor]:
-    """timm's evaluation transform for these weights, at the size of the model."""
+def _without_defaults(spec: ModelSpec, net: nn.Module) -> ModelSpec:
+    """The spec without what would be so anyhow: equal runs are equal jobs."""
+    own = {**getattr(net, "pretrained_cfg", {})}
+    own["img_size"] = own.get("input_size", (0, 0))[1:]
+
+    def plain(value: Any) -> Any:
+        return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+    given = {name: plain(getattr(spec, name)) for name in (*OWN_SHAPE, *PIXELS)}
+    if isinstance(side := given["img_size"], int):
+        given["img_size"] = [side, side]
+    same = [name for name, value in given.items() if value == plain(own.get(name))]
+    dropped: dict[str, Any] = dict.fromkeys(same)
+    return replace(spec, **dropped)
+
+
+def _transform(net: nn.Module, spec: ModelSpec) -> Callable[[Any], Tensor]:
+    """timm's evaluation transform for these weights, at the size of the model, or as asked for."""
     from timm.data import create_transform, resolve_model_data_config
 
     config = resolve_model_data_config(net)
-    if (side := kwargs.get("img_size")) is not None:
+    if (side := spec.options.get("img_size")) is not None:
         config["input_size"] = (3, *([side] * 2 if isinstance(side, int) else side))
+    asked = {name: getattr(spec, name) for name in PIXELS}
+    config |= {name: value for name, value in asked.items() if value is not None}
     return cast(Callable[[Any], Tensor], create_transform(**config, is_training=False))

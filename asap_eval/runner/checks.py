@@ -31,7 +31,7 @@ def _check_place(job: Job, bench: AnyBench) -> None:
         raise UnsupportedModelError(
             f"Method '{job.method}' acts on what a tower hands to a language model, or inside it; "
             f"bench={job.bench} classifies images. Use bench=vlm with a vision-language model "
-            "(asap-eval-ls models), or another method."
+            "(asap-eval ls models), or another method."
         )
 
 

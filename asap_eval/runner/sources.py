@@ -14,7 +14,7 @@ from asap_eval.method import method_class
 from asap_eval.record import Job
 
 PACKAGE = "asap_eval"
-STORAGE = frozenset({"errors", "files", "hub", "paths", "record"})
+STORAGE = frozenset({"errors", "files", "hub", "paths", "record", "registry"})
 """Rooms that only name, store or refuse numbers: a change there leaves old records valid."""
 
 COMPILED = (".c", ".h")

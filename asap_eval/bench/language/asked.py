@@ -8,7 +8,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
-from asap_eval.data.questions.lmms import Judge
+from asap_eval.data.questions.asker import Asker
 from asap_eval.data.questions.question_set import Question, QuestionBatch
 from asap_eval.errors import AsapEvalError, DataError, message
 from asap_eval.models import LoadedVlm
@@ -25,7 +25,7 @@ class Ready(NamedTuple):
     id: str
 
 
-def ready_of(judge: Judge, question: Question) -> Ready:
+def ready_of(judge: Asker, question: Question) -> Ready:
     """Raises `DataError` where there is no usable picture."""
     if question.picture is None:
         raise DataError(str(question.error))

@@ -1,4 +1,4 @@
-"""``asap-report``: every report that records allow, a module for each."""
+"""``asap-eval report``: every report that records allow, a module for each."""
 
 from asap_eval.cli.report.command import main
 

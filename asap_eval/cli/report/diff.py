@@ -1,16 +1,19 @@
-"""``asap-report diff A B``: what moved from one folder of results to another.
+"""``asap-eval report diff before after``: what moved from one folder of results to another.
 
 Records are matched by their job, whatever version of the code ran it. Exit code 0: nothing moved
-beyond noise; 1: something did, or a job done in A failed in B; 2: nothing could be compared.
+beyond noise; 1: something did, or a job done before failed after; 2: nothing could be compared.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from asap_eval.cli.guard import USAGE
+from asap_eval.cli.words import command
 from asap_eval.errors import RecordError
 from asap_eval.record import read_records
 from asap_eval.report.diff.compare import compare, sheets
@@ -18,33 +21,46 @@ from asap_eval.report.diff.match import Kept
 from asap_eval.report.text import as_text, save, show
 
 
+@dataclass
+class Asked:
+    """Two folders, and how what moved is shown."""
+
+    before: Path  # folder of records: before
+    after: Path  # folder of records: after
+    format: Literal["rich", "markdown"] = "rich"  # rich | markdown
+    out: Path | None = None  # file to write instead of the terminal
+
+
 def main(argv: Sequence[str]) -> int:
     """Print or write the comparison; the exit codes are those of the module's first lines."""
-    args = _parser().parse_args(argv)
+    return command(argv, Asked, "report diff", str(__doc__), _compared, places=["before", "after"])
+
+
+def _compared(asked: Asked) -> int:
     try:
-        a, b = _read(args.a), _read(args.b)
+        a, b = _read(asked.before), _read(asked.after)
     except RecordError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return USAGE
     found = compare(a, b)
     for problem in found.problems:
         print(f"skipped: {problem}", file=sys.stderr)
-    made = sheets(found, str(args.a), str(args.b))
-    if args.out is not None:
+    made = sheets(found, str(asked.before), str(asked.after))
+    if asked.out is not None:
         try:
-            save(as_text(made, args.format), args.out)
+            save(as_text(made, asked.format), asked.out)
         except OSError as error:
-            print(f"{args.out} cannot be written: {error.strerror}.", file=sys.stderr)
-            return 2
+            print(f"{asked.out} cannot be written: {error.strerror}.", file=sys.stderr)
+            return USAGE
     else:
-        show(made, args.format)
+        show(made, asked.format)
     if not found.pairs.both:
         print(
-            f"error: {args.a} and {args.b} have no job in common: nothing to compare. Jobs match "
-            "by model, method, options, images, weights and precision.",
+            f"error: {asked.before} and {asked.after} have no job in common: nothing to compare. "
+            "Jobs match by model, method, options, images, weights and precision.",
             file=sys.stderr,
         )
-        return 2
+        return USAGE
     return int(found.worse)
 
 
@@ -57,16 +73,3 @@ def _read(folder: Path) -> list[Kept]:
     if not found:
         raise RecordError(f"No record in {folder}: run asap-eval with results={folder} first.")
     return found
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "asap-report diff",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("a", type=Path, metavar="A", help="folder of records: before")
-    parser.add_argument("b", type=Path, metavar="B", help="folder of records: after")
-    parser.add_argument("--format", choices=("rich", "markdown"), default="rich")
-    parser.add_argument("--out", type=Path, help="file to write instead of the terminal")
-    return parser

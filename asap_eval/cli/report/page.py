@@ -1,22 +1,14 @@
-"""``asap-report html``: one page from a folder of records, in one file that needs no network.
-
-    asap-report html results=results out=report.html
-    asap-report html results=results out=report.html maps=keep-maps clustering=times.json
-
-results     folder of records (results)
-out         the file (report.html)
-maps        folder of PNG files for the gallery
-clustering  files of benchmarks/clustering.py, by commas, for the claim on clustering
-"""
+"""``asap-eval report html``: records as one page, in one file that needs no network."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from asap_eval.errors import AsapEvalError, BadValueError, RecordError, unknown
+from asap_eval.cli.words import command
+from asap_eval.errors import AsapEvalError, BadValueError, RecordError
 from asap_eval.report.page.content import Map, content
 from asap_eval.report.page.html import html
 from asap_eval.report.paper.claims import read_timing
@@ -26,50 +18,32 @@ from asap_eval.report.text import save
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Asked:
-    """The keys of the command line."""
+    """What the page is made of."""
 
-    results: str = "results"
-    out: str = "report.html"
-    maps: str = ""
-    clustering: str = ""
+    results: Path = Path("results")  # folder of records
+    out: Path = Path("report.html")  # the file
+    maps: Path | None = None  # folder of PNG files for the gallery
+    clustering: list[Path] = field(default_factory=list)  # of benchmarks/clustering.py, for a claim
 
 
 def main(argv: Sequence[str]) -> int:
     """Write the page; 2 where the call is wrong, 1 where nothing can be made."""
-    if any(word in ("-h", "--help") for word in argv):
-        print(__doc__)
-        return 0
+    return command(argv, Asked, "report html", str(__doc__), _written)
+
+
+def _written(asked: Asked) -> None:
+    text = _page(asked)
     try:
-        asked = _asked(argv)
-        text = _page(asked)
-        save(text, Path(asked.out))
-    except AsapEvalError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, RecordError) else 2
+        save(text, asked.out)
     except OSError as error:
-        print(f"{asked.out} cannot be written: {error.strerror}.", file=sys.stderr)
-        return 1
+        raise AsapEvalError(f"{asked.out} cannot be written: {error.strerror}.") from error
     print(asked.out)
-    return 0
-
-
-def _asked(argv: Sequence[str]) -> Asked:
-    known = [field.name for field in fields(Asked)]
-    given = {}
-    for word in argv:
-        key, equals, value = word.partition("=")
-        if not equals or not value:
-            raise BadValueError(f"'{word}': give key=value, with a key of {', '.join(known)}.")
-        if key not in known:
-            raise unknown("key of asap-report html", key, known)
-        given[key] = value
-    return Asked(**given)
 
 
 def _page(asked: Asked) -> str:
-    folder = Path(asked.results)
+    folder = asked.results
     if not folder.is_dir():
         raise BadValueError(f"No folder {folder}: give the folder that results went to.")
     kept, problems = readable(folder)
@@ -77,10 +51,8 @@ def _page(asked: Asked) -> str:
         print(f"skipped: {problem}", file=sys.stderr)
     if not kept:
         raise RecordError(f"No record in {folder}: run asap-eval first.")
-    timing = [
-        row for name in asked.clustering.split(",") if name for row in read_timing(Path(name))
-    ]
-    maps = gallery(Path(asked.maps)) if asked.maps else []
+    timing = [row for path in asked.clustering for row in read_timing(path)]
+    maps = gallery(asked.maps) if asked.maps else []
     return html(
         content(kept, folder, timing=timing, maps=maps, problems=[str(p) for p in problems])
     )

@@ -1,11 +1,13 @@
-"""``asap-report table=1 … 11 | alpha``, ``all`` and ``audit``: the paper, and records beside it."""
+"""``asap-eval report table=1 … 11 | alpha``, ``all``, ``audit``: the paper beside records."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from asap_eval.cli.words import command
 from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError, unknown
 from asap_eval.paper import TABLES, paper_table
 from asap_eval.record import RunRecord
@@ -14,73 +16,51 @@ from asap_eval.report.readable import readable
 from asap_eval.report.sheet import Sheet
 from asap_eval.report.text import ENDINGS, FORMATS, as_text, save, show
 
-VERBS = ("all", "audit")
-"""First words that ask for every table, or for what of the paper does not recompute."""
-KEYS = ("table", "results", "format", "out", "model")
+ALL, AUDIT = "all", "audit"
+"""Every table, and what of the paper does not recompute."""
 
-ALL = "all"
+
+@dataclass
+class Asked:
+    """Which tables, beside which records."""
+
+    table: str  # 1 to 11 or alpha; all; audit: what of the paper does not recompute
+    results: Path = Path("results")  # folder of records
+    format: str = "rich"  # rich | markdown | latex | csv
+    out: Path | None = None  # file to write instead of the terminal; with all, a folder
+    model: str | None = None  # the rows of this model alone
 
 
 def main(words: Sequence[str]) -> int:
     """Print or write; 2 where the command line is wrong, 1 where a file cannot be written."""
+    about = "asap-eval report table=<n>: a table of the paper beside the records."
+    return command(words, Asked, "report", about, _shown)
+
+
+def _shown(asked: Asked) -> None:
+    for key, known in (("table", (*TABLES, ALL, AUDIT)), ("format", FORMATS)):
+        if (value := getattr(asked, key)) not in known:
+            raise unknown("table of the paper" if key == "table" else key, value, known)
     try:
-        given = parsed(words)
-        sheets = sheets_of(given)
-        _put(sheets, given)
-    except AsapEvalError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        _put(sheets_of(asked), asked)
     except OSError as error:
-        print(f"{error.filename} cannot be written: {error.strerror}.", file=sys.stderr)
-        return 1
-    return 0
+        raise AsapEvalError(f"{error.filename} cannot be written: {error.strerror}.") from error
 
 
-def parsed(words: Sequence[str]) -> dict[str, str]:
-    """The settings of a command line: ``table`` is a name, ``all`` or ``audit``.
-
-    Raises:
-        AsapEvalError: a word that is no setting, an unknown key or value.
-    """
-    given: dict[str, str] = {}
-    for at, word in enumerate(words):
-        key, sign, value = word.partition("=")
-        if at == 0 and word in VERBS:
-            key, sign, value = "table", "=", word
-        if not sign or not value:
-            raise BadValueError(
-                f"'{word}' is no key=value: give {', '.join(f'{k}=' for k in KEYS)} after "
-                "all, audit or table=."
-            )
-        if key not in KEYS:
-            raise unknown("key of asap-report", key, KEYS)
-        if key in given:
-            raise BadValueError(f"{key} is given twice: {given[key]} and {value}.")
-        given[key] = value
-    if "table" not in given:
-        raise BadValueError(f"Which table? Give table={'|'.join(TABLES)}, all or audit.")
-    if given["table"] not in (*TABLES, *VERBS):
-        raise unknown("table of the paper", given["table"], (*TABLES, *VERBS))
-    if (form := given.setdefault("format", "rich")) not in FORMATS:
-        raise unknown("format", form, FORMATS)
-    return given
-
-
-def sheets_of(given: Mapping[str, str]) -> list[Sheet]:
+def sheets_of(asked: Asked) -> list[Sheet]:
     """The sheets that a command line asks for.
 
     Raises:
         AsapEvalError: there is no folder of records, or an experiment file is wrong.
     """
-    if given["table"] == "audit":
+    if asked.table == AUDIT:
         from asap_eval.audit import audit  # it builds models; the tables do not
         from asap_eval.report.paper.audit import audit_sheet
 
         return [audit_sheet(audit())]
-    records = _records(Path(given.get("results", "results")))
-    model = given.get("model")
-    names = TABLES if given["table"] == ALL else (given["table"],)
-    return [table_sheet(paper_table(name), records, model) for name in names]
+    records = _records(asked.results)
+    names = TABLES if asked.table == ALL else (asked.table,)
+    return [table_sheet(paper_table(name), records, asked.model) for name in names]
 
 
 def _records(folder: Path) -> list[RunRecord]:
@@ -93,16 +73,16 @@ def _records(folder: Path) -> list[RunRecord]:
     return [record for _, record in found]
 
 
-def _put(sheets: Sequence[Sheet], given: Mapping[str, str]) -> None:
+def _put(sheets: Sequence[Sheet], asked: Asked) -> None:
     """On the terminal, into one file, or of several sheets into a folder: one file each."""
-    form, out = given["format"], given.get("out")
+    form, out = asked.format, asked.out
     if out is None:
         show(sheets, form)
         return
-    if given["table"] != ALL:
-        save(as_text(sheets, form), Path(out))
+    if asked.table != ALL:
+        save(as_text(sheets, form), out)
         return
-    if Path(out).is_file():
+    if out.is_file():
         raise BadValueError(f"out={out} is a file; all tables go into a folder: give one.")
     for sheet in sheets:
-        save(as_text([sheet], form), Path(out) / f"{sheet.name}.{ENDINGS[form]}")
+        save(as_text([sheet], form), out / f"{sheet.name}.{ENDINGS[form]}")

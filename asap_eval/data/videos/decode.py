@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from asap_eval.data.packages import needed
-from asap_eval.errors import DataError, reason_of, reraised
+from asap_eval.errors import DataError, message, reraised
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -76,7 +76,7 @@ def read_frames(path: Path, shares: Sequence[float]) -> list[Frame]:
         DataError: the file is missing, empty, has no video, is truncated or damaged.
     """
     av = needed("av", "Reading video", "'asap-eval[video]'")
-    with reraised(DataError, lambda error: getattr(error, "strerror", None) or reason_of(error)):
+    with reraised(DataError, lambda error: getattr(error, "strerror", None) or message(error)):
         if not path.is_file():
             raise DataError("the file is not there")
         if path.stat().st_size == 0:

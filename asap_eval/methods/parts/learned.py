@@ -82,7 +82,7 @@ class Learned(Reducer):
         if self.checkpoint is None:
             raise BadValueError(
                 f"{self.name}: its predictors have to be trained, random ones mean nothing. Give "
-                f"method.checkpoint=<file>; `asap-train method={self.name} model=<model> "
+                f"method.checkpoint=<file>; `asap-eval train method={self.name} model=<model> "
                 "data=<folder> out=<file>` makes one. method=random is the control without "
                 "predictors."
             )

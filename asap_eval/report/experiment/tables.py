@@ -253,7 +253,7 @@ def _commands(group: Group) -> list[tuple[str, ...]]:
 def _notes(about: About, group: Group) -> list[str]:
     notes = [about.asks] if about.asks else []
     notes += about.notes
-    notes.append("settings: every option not at its default (asap-eval-ls --options)")
+    notes.append("settings: every option not at its default (asap-eval ls --options)")
     found = [f for line in group.found for f in line]
     if note := images_note(found, images_of(about)):
         notes.append(note)

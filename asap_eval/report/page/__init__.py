@@ -1,4 +1,4 @@
-"""``asap-report html``: everything the records of a folder say, as one file that needs no network.
+"""``asap-eval report html``: all that the records of a folder say, as one file without network.
 
 ``content`` gathers what stands on the page, ``headline`` puts the findings into sentences, ``html``
 fills ``page.html.j2`` with it. Every text of a record is escaped by the template engine; the only

@@ -33,7 +33,7 @@ def audit_sheet(checks: list[Check]) -> Sheet:
         columns=HEADS,
         rows=tuple(lines),
         footnotes=tuple(map(_note, checks)),
-        commands=((THIS, "asap-report audit"),),
+        commands=((THIS, "asap-eval report audit"),),
     )
 
 

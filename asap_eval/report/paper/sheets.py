@@ -107,7 +107,7 @@ def paper_sheet(
         columns=_heads(table),
         rows=tuple(lines),
         footnotes=tuple(_notes(experiment, groups, heads)),
-        commands=((THIS, f"asap-report table={table.name}"),),
+        commands=((THIS, f"asap-eval report table={table.name}"),),
     )
     return _trimmed(table, sheet)
 

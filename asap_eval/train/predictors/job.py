@@ -1,15 +1,11 @@
-"""What a training was asked for: the keys of ``asap-train``."""
+"""What a training was asked for: the keys of ``asap-eval train``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from asap_eval.errors import BadValueError, unknown
+from asap_eval.errors import BadValueError
 from asap_eval.method import build_from, method_class, methods
 from asap_eval.methods.parts.learned import Learned
 
@@ -38,14 +34,13 @@ class TrainJob:
     workers: int = 0  # processes that load images
     force: bool = False  # replace what is there
     debug: bool = False  # show stack traces
-    options: dict[str, Any] = field(default_factory=dict)
-    """Of the method."""
+    options: dict[str, Any] = field(default_factory=dict)  # of the method
 
     def check(self) -> None:
         """Raise `BadValueError` or `UnknownNameError` for what cannot be trained."""
         for name in ("method", "model", "data", "out"):
             if not getattr(self, name):
-                raise BadValueError(f"{name} is missing. asap-train --help lists the keys.")
+                raise BadValueError(f"{name} is missing. asap-eval train --help lists the keys.")
         if not issubclass(method_class(self.method), Learned):
             able = [name for name, cls in methods().items() if issubclass(cls, Learned)]
             raise BadValueError(
@@ -73,31 +68,3 @@ class TrainJob:
         """What of it decides the result; the rest is how it is run."""
         how = ("out", "workers", "force", "debug")
         return {key.name: getattr(self, key.name) for key in fields(self) if key.name not in how}
-
-
-def parse(words: Sequence[str]) -> TrainJob:
-    """The job of a command line of ``key=value`` words.
-
-    Raises:
-        BadValueError: a word that is no ``key=value``, or a value of the wrong type.
-        UnknownNameError: no such key; near names are suggested.
-    """
-    known = {key.name: str(key.type) for key in fields(TrainJob) if key.name != "options"}
-    found = OmegaConf.structured(TrainJob)
-    for word in words:
-        key, given, _ = word.partition("=")
-        if not given:
-            raise BadValueError(f"'{word}' cannot be read: give key=value.")
-        head, _, option = key.partition(".")
-        if key not in known and not (head == "method" and option):
-            raise unknown("key", key, [*known, "method.<option>"])
-        try:
-            value = OmegaConf.to_container(OmegaConf.from_dotlist([word]))
-            value = cast("dict[str, Any]", value)[head]
-            if option:
-                found.options[option] = value[option]
-            else:
-                found[key] = value
-        except (OmegaConfBaseException, ValueError, KeyError, TypeError) as error:
-            raise BadValueError(f"{word}: {key} is of type {known.get(key, 'text')}.") from error
-    return cast(TrainJob, OmegaConf.to_object(found))

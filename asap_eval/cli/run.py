@@ -1,90 +1,120 @@
-"""Hydra's command line around the runner: one job, a sweep, or the rows of an experiment."""
+"""``asap-eval [run]``: one job, a sweep, or the rows of an experiment."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-import tempfile
-import traceback
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from unittest.mock import patch
+from typing import get_type_hints
 
-import hydra
-from hydra._internal.utils import get_args_parser  # the parser that hydra.main itself uses
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
-from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import OmegaConf
 
 from asap_eval.bench.bench import bench_class
+from asap_eval.cli.compose import composed, swept
 from asap_eval.cli.experiment import Row, check_files, rows_of, rows_of_methods
-from asap_eval.cli.groups import GROUPS, TIMM, register_choices
+from asap_eval.cli.groups import GROUPS, TIMM
+from asap_eval.cli.guard import FAILED, INTERRUPTED, guarded
+from asap_eval.cli.keys import Keys
+from asap_eval.cli.lists import with_brackets
 from asap_eval.cli.output import Result, show
 from asap_eval.cli.overrides import check, keys_of, names_a_run, opened, parsed, values_of
 from asap_eval.cli.planning import plan_of, training_plan_of
 from asap_eval.cli.settings import settings_of
 from asap_eval.cli.user_config import user_defaults
-from asap_eval.errors import AsapEvalError, BadValueError, UnknownNameError, UnreachableError
-from asap_eval.paths import conf_dir
+from asap_eval.cli.words import debugging, settings, switches_of, typed
+from asap_eval.errors import BadValueError, UnreachableError, unknown
 from asap_eval.runner import run
 from asap_eval.runner.progress import say
 from asap_eval.train.head.run import head_summary, train
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
-"""Exit codes."""
+
+@dataclass
+class Asked:
+    """What a command line says beside keys: how it is run, or what is shown instead."""
+
+    multirun: bool = False
+    cfg: str = ""
+    resolve: bool = False
+    config_dir: Path | None = None
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     """Run a command line; the exit code is 0 only if every job of it succeeded.
 
     Standard output gets the table and, as its last line, the path of the (last) record; everything
     else goes to standard error.
     """
-    given = list(sys.argv[1:] if argv is None else argv)
-    codes: list[int] = []
-    made: set[Path] = set()
-
-    def task(config: DictConfig) -> None:
-        codes.append(_guarded(lambda: _jobs(config, made), debug=config.debug is True))
-
-    register_choices()
-    with ExitStack() as stack:
-        code = _guarded(lambda: _complete(given, stack), debug="debug=true" in given)
-        if code:
-            return code
-        stack.enter_context(patch.object(sys, "argv", [sys.argv[0], *given]))
-        app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-        try:
-            app(task)()
-        except KeyboardInterrupt:
-            say("Interrupted. The same command goes on after the last batch that was written.")
-            return INTERRUPTED
-    return max(codes, default=0)
+    try:
+        return guarded(lambda: _run(argv), debug=debugging(argv))
+    except KeyboardInterrupt:
+        say("Interrupted. The same command goes on after the last batch that was written.")
+        return INTERRUPTED
 
 
-def _complete(given: list[str], stack: ExitStack) -> None:
-    """Check a command line and add what Hydra has to read besides.
+def _run(argv: Sequence[str]) -> int:
+    """All jobs of a command line, one after the other.
 
     Raises:
         AsapEvalError: a key, choice or option that does not exist, or a sweep without ``-m``.
     """
-    args = get_args_parser().parse_args(given)
-    known = [opened(text) for text in args.overrides]
-    given[:] = _replaced(given, args.overrides, known)
-    args.overrides = known
-    overrides = parsed(args.overrides)
-    extra = [Path(args.config_dir)] if args.config_dir else []
-    check(overrides, extra)
+    asked, words = _asked(argv)
+    extra = (asked.config_dir,) if asked.config_dir else ()
+    overrides = _complete(words, asked, extra)
+    if asked.cfg:
+        config = composed(overrides, extra).config
+        print(OmegaConf.to_yaml(config, resolve=asked.resolve), end="")
+        return 0
+    jobs = swept(overrides) if asked.multirun else [overrides]
+    codes, made = [], set[Path]()
+    for number, given in enumerate(jobs):
+        if asked.multirun:
+            say(f"Job {number}: {' '.join(given)}", style="bold")
+        step = partial(_jobs_of, given, extra, made)
+        codes.append(guarded(step, debug=debugging(given)))
+    return max(codes)
+
+
+def _asked(argv: Sequence[str]) -> tuple[Asked, list[str]]:
+    """What a command line says of itself, and its overrides.
+
+    Raises:
+        BadValueError: ``cfg`` shows nothing but ``job``, or a folder is not there.
+    """
+    known = [option.name for option in fields(Asked)]
+    asked, overrides = Asked(), []
+    for word in settings(argv, {*switches_of(Asked), *switches_of(Keys)}):
+        key, _, value = word.partition("=")
+        if key in known:
+            setattr(asked, key, typed(key, value, get_type_hints(Asked)[key]))
+        else:
+            overrides.append(word)
+    if asked.cfg not in ("", "job"):
+        raise unknown("value of cfg", asked.cfg, ["job"])
+    if asked.config_dir is not None and not asked.config_dir.is_dir():
+        raise BadValueError(f"config_dir={asked.config_dir}: there is no such folder.")
+    return asked, overrides
+
+
+def _complete(words: Sequence[str], asked: Asked, extra: Sequence[Path]) -> list[str]:
+    """The overrides of a command line, checked, with what has to be read besides.
+
+    Raises:
+        AsapEvalError: a key, choice or option that does not exist, or a sweep without ``-m``.
+    """
+    texts = [opened(text) for text in words]
+    given = parsed(texts)
+    check(given, extra)
+    bare = not asked.cfg and not names_a_run(given)
+    texts = [*user_defaults({one.key_or_group for one in given}, bare=bare), *texts]
+    texts = with_brackets(texts, multirun=asked.multirun)
+    overrides = parsed(texts)
     for override in overrides:
         if override.key_or_group == "experiment":
             check_files(values_of(override), extra)
     keys = {override.key_or_group for override in overrides}
-    runs = _runs(args)
-    bare = runs and not names_a_run(overrides)
-    added = user_defaults(keys, bare=bare) if runs else []
+    added = []
     if "model.timm" in keys and "model" not in keys:
         added.append(f"model={TIMM}")
     if bare:
@@ -93,18 +123,15 @@ def _complete(given: list[str], stack: ExitStack) -> None:
         raise BadValueError("experiment= names its methods: choose one with method=.")
     if keys & {"experiment", "methods"}:
         # Each row makes its own choices: their options are checked where the row is composed.
-        forced = [_forced(override) for override in overrides]
-        given[:] = _replaced(given, args.overrides, forced)
-        args.overrides = forced
-    if args.multirun:
-        # Hydra leaves a multirun.yaml there; the records say all that it says.
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        added += [] if "hydra.sweep.dir" in keys else [f"hydra.sweep.dir='{folder}'"]
-    elif sweeps := [o.input_line for o in overrides if o.is_sweep_override()]:
-        raise BadValueError(f"{sweeps[0]} names several values: add -m to run them all in turn.")
-    # All overrides have to stand together: the parser takes one group of them.
-    place = given.index(args.overrides[0]) if args.overrides else len(given)
-    given[place:place] = added
+        texts = [_forced(override) for override in overrides]
+    sweeps = [str(o.input_line) for o in overrides if o.is_sweep_override()]
+    if sweeps and not asked.multirun:
+        table = f", or give {sweeps[0].replace('method', 'methods', 1)} for one table of them"
+        raise BadValueError(
+            f"{sweeps[0]} names several values: add -m to run them all in turn"
+            f"{table if sweeps[0].startswith('method=') else ''}."
+        )
+    return [*added, *texts]
 
 
 def _forced(override: Override) -> str:
@@ -114,35 +141,25 @@ def _forced(override: Override) -> str:
     return f"++{text.lstrip('+')}" if dot and group in GROUPS else text
 
 
-def _replaced(given: list[str], old: Sequence[str], new: Sequence[str]) -> list[str]:
-    """The words of a command line with some of them rewritten."""
-    to = dict(zip(old, new, strict=True))
-    return [to.get(word, word) for word in given]
-
-
-def _runs(args: argparse.Namespace) -> bool:
-    """Whether anything is run; otherwise Hydra only shows something."""
-    shows = (args.help, args.hydra_help, args.cfg, args.info, args.shell_completion)
-    return not any(shows)
-
-
-def _jobs(config: DictConfig, made: set[Path]) -> int:
-    """Everything that one composed configuration asks for.
+def _jobs_of(given: Sequence[str], extra: Sequence[Path], made: set[Path]) -> int:
+    """Everything that the overrides of one job ask for.
 
     Args:
         made: records that this command has made; ``force=true`` makes none of them twice.
     """
-    context = HydraConfig.get()
-    given = list(context.overrides.task)
-    if context.mode == RunMode.MULTIRUN:
-        say(f"Job {context.job.num}: {' '.join(given)}", style="bold")
+    whole = composed(given, extra)
+    config = whole.config
     experiment = None
     if config.methods is not None:
-        rows = rows_of_methods(config, given)
+        rows = rows_of_methods(whole)
     elif config.rows is None:
-        rows = [Row(given, settings_of(config, context.runtime.choices, keys_of(given)))]
+        own = settings_of(config, whole.choices, keys_of(whole.overrides))
+        rows = [Row(whole.overrides, own)]
     else:
-        experiment, rows = rows_of(config, given)
+        experiment, rows = rows_of(whole)
+    for chosen in dict.fromkeys(row.settings.chosen for row in rows if row.settings):
+        if chosen:
+            say(f"auto: {chosen}")
     if config.stage == "train":
         return _train(rows)
     if config.plan is True:
@@ -152,7 +169,7 @@ def _jobs(config: DictConfig, made: set[Path]) -> int:
     for number, (row, result) in enumerate(zip(rows, results, strict=True), 1):
         if len(rows) > 1:
             say(f"[{number}/{len(rows)}] {' '.join(row.overrides)}", style="bold")
-        codes.append(_guarded(partial(_one, row, result, made), debug=config.debug is True))
+        codes.append(guarded(partial(_one, row, result, made), debug=config.debug is True))
     show(results, experiment)
     if len(rows) > 1 and any(codes):
         say(f"{sum(map(bool, codes))} of {len(rows)} rows failed; see above.", style="red")
@@ -229,22 +246,3 @@ def _plan(rows: Sequence[Row]) -> int:
         print("\n".join(lines))
         code = code if possible else FAILED
     return code
-
-
-def _guarded(step: Callable[[], object], *, debug: bool) -> int:
-    """Run a step; an error becomes one message and an exit code, with its trace if asked for.
-
-    A step that returns an int returns its exit code.
-    """
-    try:
-        code = step()
-    except Exception as error:
-        expected = isinstance(error, AsapEvalError)
-        text = str(error) if expected else f"unexpected {type(error).__name__}: {error}"
-        say(f"error: {text}", style="red")
-        if debug:
-            traceback.print_exception(error)
-        elif not expected:
-            say("debug=true shows where it happened.")
-        return USAGE if isinstance(error, (UnknownNameError, BadValueError)) else FAILED
-    return code if isinstance(code, int) else 0
