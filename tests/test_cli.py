@@ -202,7 +202,7 @@ def test_bad_input_is_refused_in_words(
 
 @pytest.mark.parametrize("name", ["model", "data"])
 def test_a_method_alone_asks_for_the_rest(command: Run, pictures: Path, name: str) -> None:
-    given = {"model": [f"data={pictures}"], "data": ["model=test_vit", "weights=random"]}[name]
+    given = {"model": [f"data={pictures}"], "data": [*TINY, "bench=saliency"]}[name]
     code, _, err = command("method=asap", *given)
     assert code == 2
     assert f"{name} is missing" in err
