@@ -42,7 +42,8 @@ def reduce(
             and no weight changed. Inside it attention runs fused, also in a model built with eager
             attention.
         method: name of a method (``asap-eval ls methods`` lists them).
-        k: the method's main knob; every method also has its own name for it.
+        k: the method's main knob; every method also has its own name for it. What is left out
+            is the method's default on any model; those measured for one are the command line's.
         seed: random choices depend on it and on each image's id (its pixels, where
             ``trace.name_images`` gave no ids), never on the batch.
         newline: in LLaVA-NeXT, newlines after rows that kept a token (``kept``), after all rows of

@@ -203,6 +203,9 @@ class Card:
         training: "training-free" or what has to be trained. knob: name of the option that ``k``
             sets. knob_meaning: its meaning and range. fixed_count: whether every image keeps the
             same number of tokens. deviations: every known difference from the authors' code.
+        widens: another option, and values of it to try in turn where the knob does not reach a
+            budget. ours: how ``option=value`` begins where it is no part of the published method;
+            tables say so.
     """
 
     paper: str
@@ -212,6 +215,8 @@ class Card:
     knob_meaning: str
     fixed_count: bool
     deviations: str = "none known"
+    widens: tuple[str, tuple[Any, ...]] | None = None
+    ours: tuple[str, ...] = ()
 
 
 class Reducer:
@@ -344,7 +349,7 @@ def method_class(name: str) -> type[Reducer]:
     return METHODS.get(name)
 
 
-def build(name: str, *, k: float | None = None, **params: Any) -> Reducer:
+def build(name: str, *, k: float | str | None = None, **params: Any) -> Reducer:
     """A method from its name, its knob ``k`` and its own options, each checked against its type."""
     cls = method_class(name)
     known = {option: hint for option, hint, _ in options(cls)}

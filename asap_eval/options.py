@@ -21,6 +21,12 @@ def options(cls: type[Any]) -> Iterator[tuple[str, Any, Any]]:
         yield option.name, hints[option.name], default
 
 
+def words(hint: Any) -> list[str]:
+    """The words that an option takes beside numbers: those of a `Literal` in a union."""
+    arms = [arm for arm in typing.get_args(hint) if typing.get_origin(arm) is Literal]
+    return [str(word) for arm in arms for word in typing.get_args(arm)]
+
+
 def checked(where: str, value: Any, hint: Any) -> Any:
     """The value as its declared type, or an error that says what the type allows."""
     choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
@@ -37,6 +43,8 @@ def checked(where: str, value: Any, hint: Any) -> Any:
                     return checked(where, value, arm)
                 except AsapEvalError:
                     continue
+        if isinstance(value, str) and (known := words(hint)):
+            raise unknown(f"value of {where}", value, [*known, "a number"])
         raise BadValueError(f"{where}={value!r} is not of type {hint}.")
     if typing.get_origin(hint) is list:
         if not isinstance(value, list):

@@ -12,6 +12,7 @@ import itertools
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,9 +21,9 @@ from torch import Tensor, nn
 class Options:
     """Every option of the method by the name that the method gives it."""
 
-    k: float = 8.0
+    k: float | str = 8.0
     m: int = 1
-    tau: float = 3.0
+    tau: float | str = 3.0
     alpha: float = 0.5
     order: str = "walk"
     chain: str = "full"
@@ -110,15 +111,27 @@ def asap(
             mass = patch_chain.sum(0)
         peak = float(mass.max())  # step 4
         out.peaks.append(peak)
-        if number != forced:
-            out.gap(peak / o.tau - 1)
-        if peak > o.tau or number == forced:
+        threshold = threshold_of(o.tau, mass.tolist(), out.peaks[:-1])
+        if number != forced and threshold > 0:
+            out.gap(peak / threshold - 1)
+        if peak > threshold or number == forced:
             out.fired = number
             x = decide(out, x, attention, chain, prefix, o, image_id, seed)
             out.reduced = x
     out.final = x
     out.logits = model.forward_head(model.norm(x[None]))[0]
     return out
+
+
+def threshold_of(tau: float | str, mass: list[float], peaks: list[float]) -> float:
+    """What the heaviest column is held against; ``jump`` and ``quantile`` are the project's own."""
+    if not isinstance(tau, str):
+        return tau
+    kind, text = tau.split(":")
+    if kind == "jump":
+        return float(text) * sum(peaks) / len(peaks) if peaks else math.inf
+    others = sorted(mass)[:-1]
+    return 2 * float(np.quantile(others, float(text))) if others else math.inf
 
 
 def run_block(block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,13 +180,17 @@ def decide(
     scaled = [min(max((v - low) / (high - low), 0.0), 1.0) if high > low else 0.0 for v in d]
 
     # Step 8: bins of equal width; the last one is closed.
-    last = math.ceil(o.k) - 1
-    bins = [min(math.floor(o.k * v), last) for v in scaled]
+    if isinstance(o.k, str):  # the project's own: two bins, parted by the distances themselves
+        last, edge = 1, parted(out, others, o.k)
+        bins = [int(edge is None or v > edge) for v in d]
+    else:
+        last = math.ceil(o.k) - 1
+        bins = [min(math.floor(o.k * v), last) for v in scaled]
+        for i in patches:
+            for border in range(1, last + 1):
+                if i != out.sink:
+                    out.gap(scaled[i] - border / o.k)
     bins[out.sink] = 0
-    for i in patches:
-        for border in range(1, last + 1):
-            if i != out.sink:
-                out.gap(scaled[i] - border / o.k)
     background = [i for i in patches if bins[i] < o.m or i == out.sink]
     foreground = [i for i in patches if i not in set(background)]
 
@@ -202,6 +219,29 @@ def decide(
     out.bins = torch.tensor(bins)
     out.background = torch.tensor([i in set(background) for i in patches])
     return torch.cat(pieces)  # step 10
+
+
+def parted(out: Outcome, distances: list[float], rule: str) -> float | None:
+    """The largest distance of the lower class, by Otsu's threshold or the largest gap; None where
+    nothing can be parted: every split between unequal neighbours is tried, the first best wins."""
+    v = sorted(distances)
+    found: list[tuple[float, float]] = []
+    for i in range(1, len(v)):
+        if v[i - 1] == v[i]:
+            continue
+        low, high = v[:i], v[i:]
+        score = v[i] - v[i - 1]
+        if rule == "otsu":
+            between = sum(low) / len(low) - sum(high) / len(high)
+            score = len(low) * len(high) * between**2 / len(v) ** 2
+        found.append((score, v[i - 1]))
+    if not found:
+        return None
+    ranked = sorted(found, key=lambda one: -one[0])
+    if len(ranked) > 1:
+        size = ranked[0][0] if rule == "otsu" else v[-1]
+        out.gap((ranked[0][0] - ranked[1][0]) / size)
+    return ranked[0][1]
 
 
 def anchor(

@@ -141,6 +141,13 @@ CASES = (
         },
         conserves=False,
     ),
+    Case("asap", {"tau": "jump:1e9", "k": "gap"}, effect="nothing"),
+    Case("asap", {"tau": "jump:1.1", "k": "otsu", "never": "block:4"}),
+    Case(
+        "asap",
+        {"tau": "quantile:0.9", "k": "gap", "never": "block:3", "reduce": "prune"},
+        conserves=False,
+    ),
     Case("tome", {"r": 0}, effect="nothing"),
     Case("tome", {"r": 5}),
     Case("tome", {"r": 4.0, "inflection": -1.0, "proportional": False}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -11,9 +12,9 @@ TINY = ("model=test_vit", "weights=random")
 """timm's tiny ViT with random weights: 160 px, 100 patches, 6 blocks."""
 
 
-def picture_folder(root: Path, each: int = 4) -> Path:
-    """``each`` pictures in each of three ImageNet classes; every picture is another one."""
-    for place, name in enumerate(CLASSES):
+def picture_folder(root: Path, each: int = 4, classes: Sequence[str] = CLASSES) -> Path:
+    """``each`` pictures in each class, by default three of ImageNet's; each is another one."""
+    for place, name in enumerate(classes):
         (root / name).mkdir(parents=True)
         for number in range(each):
             noise = Image.effect_noise((24, 24), 20 + 30 * number + 5 * place).convert("RGB")

@@ -27,6 +27,7 @@ import asap_eval
 from asap_eval.errors import AsapEvalError, UnsupportedModelError
 from asap_eval.kernels import walk
 from asap_eval.methods.asap import ASAP
+from asap_eval.methods.parts.adaptive import edge, jumps, outweighs
 from asap_eval.methods.parts.selection import even_ranks, largest_remainders
 from asap_eval.trace import Trace
 
@@ -110,6 +111,23 @@ GRID: dict[str, dict[str, Any]] = {
     "vispruner,ratio=0": {"stage2": "vispruner", "n": 23, "important_ratio": 0.0},
     "vispruner,ratio=1": {"stage2": "vispruner", "n": 22, "important_ratio": 1.0},
     "algorithm2,accumulate=false": {"stage2": "algorithm2", "n": 14, "accumulate": False},
+    "k=otsu": {"k": "otsu"},
+    "k=otsu,with_sink": {"k": "otsu", "normalise": "with_sink"},
+    "k=otsu,weighted,prune": {"k": "otsu", "distance": "weighted", "reduce": "prune"},
+    "k=otsu,n=9": {"k": "otsu", "n": 9},
+    "k=otsu,accumulate=false": {"k": "otsu", "accumulate": False},
+    "k=gap": {"k": "gap"},
+    "k=gap,algorithm2": {"k": "gap", "stage2": "algorithm2", "n": 21},
+    "tau=jump:1.2": {"tau": "jump:1.2"},
+    "tau=jump:1.4,patches": {"tau": "jump:1.4", "chain": "patches"},
+    "tau=jump:1.3,rollout": {"tau": "jump:1.3", "order": "rollout"},
+    "tau=jump:1.6,never=block:5": {"tau": "jump:1.6", "never": "block:5"},
+    "tau=quantile:0.5": {"tau": "quantile:0.5"},
+    "tau=quantile:0.93": {"tau": "quantile:0.93"},
+    "tau=quantile:0,patches": {"tau": "quantile:0", "chain": "patches", "alpha": 0.3},
+    "tau=quantile:1": {"tau": "quantile:1", "alpha": 0.9},
+    "jump,otsu": {"tau": "jump:1.25", "k": "otsu"},
+    "quantile,gap": {"tau": "quantile:0.75", "k": "gap"},
     "all at once": {
         "k": 4.7,
         "m": 2,
@@ -291,7 +309,10 @@ def test_two_rows_of_the_chain_suffice_to_fire(order: str) -> None:
     assert same == (order == "walk")  # the rollout has no such identity
 
 
-@pytest.mark.parametrize("case", ["defaults", "anchor=random", "algorithm2", "n=20", "vispruner"])
+@pytest.mark.parametrize(
+    "case",
+    ["defaults", "anchor=random", "algorithm2", "n=20", "vispruner", "jump,otsu", "quantile,gap"],
+)
 @pytest.mark.parametrize("size", [1, 7, COUNT])
 def test_batches_in_any_order_decide_alike(case: str, size: int) -> None:
     options = BASE | GRID[case]
@@ -328,6 +349,15 @@ def test_the_random_anchor_follows_seed_and_id_alone() -> None:
         {"alpha": 1.5},
         {"alpha": -0.1},
         {"tau": float("nan")},
+        {"tau": "high"},
+        {"tau": "jump:"},
+        {"tau": "jump:0.5"},
+        {"tau": "jump:inf"},
+        {"tau": "quantile:2"},
+        {"tau": "quantile:-0.1"},
+        {"tau": "quantile:nan"},
+        {"k": "otsuu"},
+        {"m": 2, "k": "otsu"},
         {"temperature": 0.0},
         {"never": "block:7"},
         {"never": "block:0"},
@@ -344,6 +374,58 @@ def test_values_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(AsapEvalError) as error:
         run(model(), pictures(), BASE | options)
     assert str(next(iter(options.values()))) in str(error.value)
+
+
+@pytest.mark.parametrize("rule", ["otsu", "gap"])
+def test_classes_of_distances_are_those_of_the_reference(rule: Any) -> None:
+    g = torch.Generator().manual_seed(0)
+    rows = torch.rand(40, 17, generator=g)
+    rows[::3] = (rows[::3] * 4).round()  # many ties, in values and in gaps
+    found = edge(rows, rule)[:, 0].tolist()
+    for row, value in zip(rows, found, strict=True):
+        assert value == asap_reference.parted(Outcome(), row.tolist(), rule)
+        assert value == edge(row[None], rule).item()
+
+
+def test_nothing_is_parted_where_distances_are_equal_or_one() -> None:
+    for values in (torch.full((2, 5), 0.3), torch.zeros(3, 1), torch.zeros(2, 0)):
+        for rule in ("otsu", "gap"):
+            assert edge(values, rule).tolist() == [[-torch.inf]] * len(values)  # type: ignore[arg-type]
+    assert edge(torch.tensor([[1.0, 1.0, 4.0]]), "otsu").item() == 1
+    assert edge(torch.tensor([[0.0, 1.0, 2.0]]), "gap").item() == 0  # of equal gaps the lowest
+
+
+def test_equal_distances_leave_the_sink_alone_in_the_background() -> None:
+    alike = torch.full((2, 4), 0.5).scatter_(1, torch.tensor([[1], [3]]), 0)
+    sink = torch.tensor([1, 3])
+    for k in ("otsu", "gap"):
+        bins = ASAP(k=k)._bins(alike, alike, sink)  # type: ignore[arg-type]
+        assert bins.tolist() == [[1, 0, 1, 1], [1, 1, 1, 0]]
+        assert ASAP(k=k)._bins(alike[:, :1], alike[:, :1], sink * 0).tolist() == [[0], [0]]  # type: ignore[arg-type]
+
+
+def test_jumps_need_a_block_before_and_outweighing_needs_others() -> None:
+    heaviest, nothing = torch.tensor([5.0, 1.0]), torch.zeros(2)
+    assert jumps(heaviest, nothing, 1, 1.1).tolist() == [False, False]
+    assert jumps(heaviest, torch.tensor([6.0, 2.0]), 3, 1.5).tolist() == [True, False]
+    assert jumps(torch.ones(1), torch.ones(1), 2, 1.0).tolist() == [False]  # equal is no jump
+    assert outweighs(torch.tensor([[9.0]]), 0.5).tolist() == [False]
+    assert outweighs(torch.tensor([[4.0, 9.0], [9.0, 9.0]]), 0.5).tolist() == [True, False]
+    mass = torch.tensor([[1.0, 2.0, 3.0, 8.0]])
+    assert outweighs(mass, 1.0).tolist() == [True]
+    assert outweighs(torch.tensor([[1.0, 2.0, 4.0, 8.0]]), 1.0).tolist() == [False]
+
+
+@pytest.mark.parametrize("kind", ["jump:1.3", "quantile:0.8"])
+def test_firing_alone_decides_as_in_a_batch(kind: str) -> None:
+    """Not one bit of a criterion depends on the other images."""
+    options = BASE | {"tau": kind, "k": "otsu"}
+    _, whole, _ = run(model(), pictures(), options)
+    for i in range(COUNT):
+        _, alone, _ = run(model(), pictures()[i : i + 1], options, IDS[i : i + 1])
+        assert torch.equal(alone.source[0], whole.source[i])
+        assert alone.fired[0] == whole.fired[i]
+        assert alone.method_macs[0] == whole.method_macs[i]
 
 
 def test_anchors_that_read_the_class_token_need_one() -> None:

@@ -13,8 +13,9 @@ from pictures import picture_folder
 from torch import nn
 
 from asap_eval.cli import main
-from asap_eval.cli.authors import ABOUT, entries, fill, known_models
+from asap_eval.cli.authors import ABOUT, KIND, fill
 from asap_eval.cli.compose import composed
+from asap_eval.cli.entries import entries, known_models
 from asap_eval.cli.ls import main as ls
 from asap_eval.cli.overrides import keys_of
 from asap_eval.cli.settings import settings_of
@@ -29,8 +30,8 @@ from asap_eval.record import Job, read_records
 
 ENTRIES = [
     pytest.param(model, method, entry, id=f"{model}-{method}")
-    for model in known_models()
-    for method, entry in entries(model).items()
+    for model in known_models(KIND)
+    for method, entry in entries(KIND, model).items()
 ]
 
 
@@ -63,7 +64,7 @@ def test_an_entry_fits(model: str, method: str, entry: dict[str, Any]) -> None:
 
 
 def test_both_codes_of_one_model_have_the_same_entries() -> None:
-    assert entries("clip_vit_l14_336") == entries("clip_vit_l14_336_hf")
+    assert entries(KIND, "clip_vit_l14_336") == entries(KIND, "clip_vit_l14_336_hf")
 
 
 def job(*overrides: str) -> Job:
@@ -139,8 +140,8 @@ def test_a_run_keeps_what_was_filled_in(
 def test_they_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert ls(["settings", "--format", "markdown"]) == 0
     out = capsys.readouterr().out
-    for model in known_models():
-        for method, entry in entries(model).items():
+    for model in known_models(KIND):
+        for method, entry in entries(KIND, model).items():
             assert f"| {model} | {method} |" in out
             assert entry["source"].replace("<", "&lt;") in out
     assert "tau unknown" in out

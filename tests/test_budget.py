@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -142,6 +143,31 @@ def test_an_unreachable_budget_leaves_a_failed_record(tmp_path: Path) -> None:
     assert states["none"] == ("done", None)
     assert states["random"][0] == "failed"
     assert "cannot be met" in str(states["random"][1])
+
+
+def test_where_the_knob_does_not_reach_another_option_that_does_is_named(tmp_path: Path) -> None:
+    """Random weights never pass tau = 90; with 1.2 they do, and that is measured."""
+    with pytest.raises(UnreachableError) as refused:
+        budget_run(tmp_path, method="asap", params={"tau": 90.0})
+    said = str(refused.value)
+    assert re.search(
+        r"with k from 1 to \d+ this method reaches .* On the same samples, k at both "
+        r"ends of its range, with method\.tau=(1\.2|1\.0) it reaches -\d+\.\d\d to .*: add "
+        r"method\.tau=\1\.$",
+        said,
+    ), said
+    named = float(said.rpartition("=")[2].rstrip("."))
+    record = budget_run(tmp_path, method="asap", params={"tau": named}).record
+    assert record.provenance.calibration is not None
+    low, high = record.provenance.calibration.range
+    assert f"it reaches {low:.2f} to {high:.2f} %" in said  # the same samples, the same ends
+
+
+def test_where_no_option_reaches_what_was_tried_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UnreachableError, match=r"Nor elsewhere: with method\.tau=1\.2 it reaches"):
+        budget_run(tmp_path, method="asap", target=-99.9, params={"tau": 1.0})
+    with pytest.raises(UnreachableError, match=r"other options\.$"):
+        budget_run(tmp_path, target=-99)
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,45 @@ def test_what_changes_no_number_makes_no_other_job(command: Run, pictures: Path)
     assert command(*TINY, f"data={pictures}", "limit=3", "batch_size=2")[1][-1] != first
 
 
+def test_auto_is_the_job_of_its_values(
+    command: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, first, err = command(*TINY, f"data={pictures}", "--limit", 3)
+    assert code == 0
+    assert err.startswith("auto: device=cpu dtype=float32 batch_size=32 workers=0\n")
+    given = ["device=cpu", "dtype=fp32", "batch-size=32", "--workers=0", "--plan=false"]
+    code, again, err = command(*TINY, f"data={pictures}", "limit=3", *given)
+    assert "auto:" not in err
+    assert (code, again[-1]) == (0, first[-1])
+    config = read_record(Path(first[-1])).provenance.config
+    assert (config["device"], config["dtype"], config["workers"]) == ("cpu", "float32", 0)
+
+
+def test_a_list_needs_no_brackets(command: Run, pictures: Path) -> None:
+    code, out, _ = command(*TINY, f"data={pictures}", "limit=2", "methods=random,stride", "k=0.5")
+    assert code == 0
+    assert [read_record(Path(p)).job.method for p in out[-2:]] == ["random", "stride"]
+
+
+def test_the_configuration_is_shown(command: Run, experiments: list[str]) -> None:
+    code, out, _ = command("--cfg", "job", *TINY, "k=2", "--resolve")
+    assert code == 0
+    assert "k: 2" in out
+    assert "results: results" in out
+    code, out, _ = command("-c", "job", *experiments, "experiment=both")
+    assert code == 0
+    assert "rows:" in out
+    assert not any("hydra" in line for line in out)
+
+
+def test_what_hydra_cannot_compose_is_said(command: Run) -> None:
+    code, _, err = command(*TINY, "data=x", "~method=nothing")
+    assert code != 0
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
 def test_failed_images_are_said_and_the_run_is_done(command: Run, pictures: Path) -> None:
     shutil.copytree(pictures, "data")
     Path("data", CLASSES[1], "000.png").write_bytes(b"no picture")
@@ -115,6 +154,19 @@ def test_a_tau_that_never_fires_is_said(command: Run, pictures: Path) -> None:
     record = read_record(Path(out[-1]))
     assert record.fired is not None
     assert (record.fired.never, record.fired.mean) == (6, None)
+
+
+def test_a_knob_may_be_a_word_that_is_said_to_be_ours(command: Run, pictures: Path) -> None:
+    given = [*TINY, f"data={pictures}", "method=asap", "method.tau=jump:1.01"]
+    code, out, _ = command(*given, "k=otsu")
+    assert code == 0
+    assert "k=otsu (ours)" in " ".join("\n".join(out).split())
+    record = read_record(Path(out[-1]))
+    assert (record.job.k, record.knob, record.job.params["k"]) == (None, None, "otsu")
+    assert record.options["tau"] == "jump:1.01"
+    again = command(*given, "method.k=otsu")
+    assert again[1][-1] == out[-1]
+    assert "Already done" in again[2]
 
 
 @pytest.mark.parametrize("name", ["llava_tiny", "llava15_7b"])
@@ -152,6 +204,15 @@ def test_a_budget_is_met_and_shown(command: Run, pictures: Path) -> None:
         (["method=asap", "method.taw=2"], ["'method.taw'", "method.tau", "method.anchor"], 2),
         (["method=asap", "method.anchor=mas"], ["asap.anchor", "mass", "cls_attention"], 2),
         (["method=asap", "method.tau=high"], ["asap.tau", "high"], 2),
+        (["method=asap", "method.tau=jump:"], ["jump:'", "greater than 1", "jump:1.3"], 2),
+        (["method=asap", "method.tau=jump:0.5"], ["jump:0.5", "greater than 1"], 2),
+        (["method=asap", "method.tau=quantile:2"], ["quantile:2", "from 0 to 1"], 2),
+        (["method=asap", "k=otsuu"], ["k='otsuu'", "a number", "otsu", "gap"], 2),
+        (["method=asap", "method.k=otsuu"], ["otsuu", "Did you mean otsu", "a number"], 2),
+        (["method=asap", "k=otsu", "method.k=gap"], ["k=otsu", "method.k=gap", "drop one"], 2),
+        (["method=asap", "k=otsu", "method.m=2"], ["m=2 with k=otsu"], 2),
+        (["method=asap", "k=otsu", "budget=macs", "target=-35"], ["k=otsu", "a number"], 2),
+        (["method=tome", "k=otsu"], ["k='otsu'", "a number"], 2),
         (["method=asap", "k=1"], ["k=1", "greater than 1"], 2),
         (["method=random", "k=1.5"], ["k=1.5", "(0, 1]"], 2),
         (["k=2"], ["'none' has no knob"], 2),

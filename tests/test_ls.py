@@ -34,7 +34,7 @@ def test_every_method_and_its_card_are_listed(capsys: pytest.CaptureFixture[str]
 def test_options_with_types_and_defaults() -> None:
     rows = {(row[0], row[1]): tuple(row[2:]) for row in texts(options_table())}
     assert rows["asap", "reduce"] == ("pool | prune", "pool")
-    assert rows["asap", "tau"] == ("float", "3.0")
+    assert rows["asap", "tau"] == ("float | str", "3.0")
     assert rows["asap", "n"] == ("int | none", "none")
 
 

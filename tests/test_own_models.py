@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+from pictures import picture_folder
 from PIL import Image
+from test_cli import Run
+from test_cli import command as command  # a fixture
 from timm.data import create_transform
 from timm.models import load_checkpoint
 from timm.models.vision_transformer import checkpoint_filter_fn
 
+from asap_eval.cli.groups import ANYTHING
 from asap_eval.errors import BadValueError, UnknownNameError, WeightsError
 from asap_eval.models import ModelSpec, load_model
 
@@ -68,7 +73,7 @@ def test_every_form_gives_the_same_model(
 ) -> None:
     torch.save(saved(form, trained), path := tmp_path / "own.pth")
     loaded = load_model(own(num_classes=10), weights=path)
-    assert loaded.classes == 0  # nothing says what they are called
+    assert (loaded.classes, loaded.labels) == (10, "folders")
     for key, value in loaded.model.state_dict().items():
         assert torch.equal(value, trained[key]), key
 
@@ -166,6 +171,42 @@ def test_bad_options_are_refused(
 ) -> None:
     with pytest.raises(error, match=said):
         load_model(own(**options), weights="random")
+
+
+def test_one_command_and_one_table(
+    trained: dict[str, torch.Tensor], tmp_path: Path, command: Run
+) -> None:
+    """Ten classes of one's own, in folders, and a model of timm's by its name."""
+    picture_folder(tmp_path / "own", 2, [f"kind {number}" for number in range(10)])
+    torch.save({"state_dict": trained}, tmp_path / "own.pth")
+    code, out, err = command(
+        f"model={NAME}.r160_in1k",
+        "model.num_classes=10",
+        "model.img_size=[96,96]",
+        "model.crop_pct=1.0",
+        f"weights={tmp_path / 'own.pth'}",
+        f"data={tmp_path / 'own'}",
+        "methods=[tome,random]",
+        "budget=macs",
+        "target=-10",
+        "budget.samples=4",
+    )
+    assert code == 0, err
+    table = "\n".join(out)
+    assert all(name in table for name in ("none", "tome", "random"))
+    assert table.count("20 samples") == 1
+    assert "taken in sorted order" in err
+
+
+def test_options_of_models_are_those_of_the_command_line() -> None:
+    own = {option.name for option in fields(ModelSpec)}
+    assert set(ANYTHING) == own - {"description", "source", "hf", "family"}
+
+
+def test_a_name_that_timm_nearly_has(command: Run) -> None:
+    code, _, err = command("model=vit_tiny_patch16_22", "data=example")
+    assert code == 2
+    assert "by timm's name, too: vit_tiny_patch16_224" in err
 
 
 def test_repositories_take_pictures_as_they_say() -> None:

@@ -8,30 +8,14 @@ and that are not known: they have to be given).
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final
 
-from omegaconf import OmegaConf
-
+from asap_eval.cli.entries import Kind, entries, known_models
 from asap_eval.errors import BadValueError, UnknownNameError
-from asap_eval.paths import conf_dir
 
-KIND = "authors"
+KIND: Final[Kind] = "authors"
 ABOUT = ("source", "unknown")
 """Keys of an entry that are no options of the method."""
-
-
-def entries(model: str) -> dict[str, dict[str, Any]]:
-    """Entries of a model by method; empty where there is no file for it."""
-    file = _folder() / f"{model}.yaml"
-    if not file.exists():
-        return {}
-    return cast("dict[str, dict[str, Any]]", OmegaConf.to_container(OmegaConf.load(file)))
-
-
-def known_models() -> list[str]:
-    """Models that have a file of entries."""
-    return sorted(file.stem for file in _folder().glob("*.yaml"))
 
 
 def fill(
@@ -68,16 +52,12 @@ def fill(
 
 
 def _entry(model: str, method: str) -> dict[str, Any]:
-    found = entries(model)
+    found = entries(KIND, model)
     if method in found:
         return found[method]
-    there = f"methods {', '.join(found)}" if found else f"models {', '.join(known_models())}"
+    there = f"methods {', '.join(found)}" if found else f"models {', '.join(known_models(KIND))}"
     raise UnknownNameError(
         f"settings={KIND} has no entry for method '{method}' on model '{model}'; "
         f"{'for this model' if found else 'in all'} there are the {there}. "
         "Leave settings out for the method's defaults."
     )
-
-
-def _folder() -> Path:
-    return conf_dir() / "settings" / KIND

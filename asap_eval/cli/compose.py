@@ -13,8 +13,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 
-from asap_eval.cli.groups import ANYTHING, TIMM, method_defaults
-from asap_eval.cli.overrides import parsed
+from asap_eval.cli.groups import ANYTHING, TIMM, choices, method_defaults
+from asap_eval.cli.overrides import opened, parsed, values_of
 from asap_eval.errors import AsapEvalError, BadValueError
 from asap_eval.paths import conf_dir
 from asap_eval.registry import METHODS
@@ -35,12 +35,16 @@ class Composed:
     extra: tuple[Path, ...] = ()
 
 
-def _register_choices() -> None:
-    """Every method, and timm's own models, as choices of config groups."""
+def _register_choices(overrides: Sequence[str], extra: Sequence[Path]) -> None:
+    """Every method, and models of timm that are asked for, as choices of config groups."""
     store = ConfigStore.instance()
     for name in METHODS.names():
         store.store(name, node=method_defaults(name), group="method", provider="asap_eval")
     store.store(TIMM, node=dict(ANYTHING), group="model", provider="asap_eval")
+    asked = [o for o in parsed(overrides) if o.key_or_group == "model"]
+    for name in {name for one in asked for name in values_of(one)} - {*choices("model", extra)}:
+        node = {**ANYTHING, "name": name, "timm": name}
+        store.store(name, node=node, group="model", provider="timm")
 
 
 def composed(overrides: Sequence[str], extra: Sequence[Path] = ()) -> Composed:
@@ -49,8 +53,9 @@ def composed(overrides: Sequence[str], extra: Sequence[Path] = ()) -> Composed:
     Raises:
         AsapEvalError: Hydra cannot compose it.
     """
-    _register_choices()
     own = [override for override in overrides if not override.startswith("hydra.")]
+    overrides = [opened(override) for override in overrides]
+    _register_choices(overrides, extra)
     try:
         with initialize_config_dir(str(conf_dir()), job_name="asap-eval", version_base="1.3"):
             given = [*overrides, *_searched(extra)]

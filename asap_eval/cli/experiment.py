@@ -87,6 +87,8 @@ def rows_of(made: Composed) -> tuple[Experiment, list[Row]]:
     user = {k: o for k, o in user.items() if not (k in swept and isinstance(o.value(), list))}
     entries = _of_method(_of_model(experiment, user), user)
     _check_options(entries, user)
+    # A file is whole: what it leaves out are the methods' own defaults, today and later.
+    user.setdefault("settings", parsed(["settings=none"])[0])
     return experiment, [_row(entry, user, made.extra) for entry in entries]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,30 @@ ANYTHING: dict[str, Any] = {
     "classes": None,
     "kwargs": {},
     "head": None,
+    "num_classes": None,
+    "img_size": None,
+    "mean": None,
+    "std": None,
+    "crop_pct": None,
+    "interpolation": None,
 }
+"""Options of every image model (`asap_eval.models.spec.ModelSpec`); a file of ``conf/model`` gives
+some of them."""
+
+
+def of_timm(name: str) -> bool:
+    """Whether timm has a model of this name, with or without the tag of its weights."""
+    import timm  # takes seconds: names of ``conf/model`` are looked up first
+
+    return bool(timm.is_model(name.partition(".")[0]))
+
+
+def near_of_timm(name: str) -> str:
+    """Names of timm's models that are nearly this one, in words."""
+    import timm
+
+    near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=2, cutoff=0.8)
+    return f": {' or '.join(near)}" if near else ""
 
 
 def method_defaults(name: str) -> dict[str, Any]:
@@ -62,9 +86,9 @@ def subkeys(group: str, chosen: Sequence[str], extra: Sequence[Path] = ()) -> li
     """Keys below a group: of the choices made, or of all where none is made here."""
     known: set[str] = set()
     for name in chosen or choices(group, extra):
-        if group == "model" and name == TIMM:
+        if group == "model":
             known.update(ANYTHING)
-        elif group == "method":
+        if group == "method":
             known.update(method_defaults(name))
         else:
             places = (root / group / f"{name}.yaml" for root in (conf_dir(), *extra))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from omegaconf import OmegaConf
 
-from asap_eval.cli.authors import ABOUT, entries, known_models
+from asap_eval.cli import authors, measured
+from asap_eval.cli.entries import Kind, entries, known_models
 from asap_eval.cli.groups import TIMM, choices
 from asap_eval.cli.index import Described, index
 from asap_eval.cli.words import command
@@ -29,7 +30,7 @@ def models_table() -> Sheet:
             spec = cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(file)))
             where = spec.get("timm") or spec.get("hf") or "this package"
             rows.append([name, spec.get("description") or DASH, where])
-    note = "Any other timm Vision Transformer: model.timm=<timm name>."
+    note = "Any other Vision Transformer of timm by its name: model=<timm name>."
     heads = ["model", "what", "architecture and weights (timm, Hugging Face)"]
     return sheet_of_text("Models", heads, rows, notes=[note])
 
@@ -105,16 +106,32 @@ def benchmarks_table() -> Sheet:
 
 
 def settings_table() -> Sheet:
-    """Every entry of ``settings=authors``."""
+    """Every entry of ``settings=measured``, which is the default, and of ``settings=authors``."""
     rows = []
-    for model in known_models():
-        for method, entry in entries(model).items():
-            given = [f"{option}={value}" for option, value in entry.items() if option not in ABOUT]
-            lost = [f"{option} unknown" for option in entry.get("unknown", ())]
-            rows.append([model, method, ", ".join(given + lost), entry["source"]])
+    for model, method, entry in _entries(measured.KIND):
+        source = f"{entry['result']} · {entry['images']} · {entry['command']}"
+        rows.append([model, method, measured.KIND, _values(entry, measured.ABOUT), source])
+    for model, method, entry in _entries(authors.KIND):
+        lost = [f"{option} unknown" for option in entry.get("unknown", ())]
+        said = ", ".join([_values(entry, authors.ABOUT), *lost])
+        rows.append([model, method, authors.KIND, said, entry["source"]])
     return sheet_of_text(
-        "Authors' settings", ["model", "method", "settings=authors", "source"], rows
+        "Settings",
+        ["model", "method", "settings=", "options", "source"],
+        rows,
+        notes=["measured is the default; the command line wins; settings=none takes neither."],
     )
+
+
+def _entries(kind: Kind) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for model in known_models(kind):
+        for method, entry in entries(kind, model).items():
+            yield model, method, entry
+
+
+def _values(entry: Mapping[str, Any], about: Collection[str]) -> str:
+    """Options of an entry, without what is said of it."""
+    return ", ".join(f"{option}={value}" for option, value in entry.items() if option not in about)
 
 
 TABLES: dict[str, Callable[[], Sheet]] = {
@@ -141,8 +158,8 @@ class Asked:
 TEXT = """\
 asap-eval ls: what there is to run, read from the code and the configuration itself.
 
-Lists: models, methods, benchmarks, the settings that methods' authors used, and hosts: which of
-timm's models run, and why not the others. Without a name, all lists but the last.
+Lists: models, methods, benchmarks, settings per model (measured here, or of methods' authors), and
+hosts: which of timm's models run, and why not the others. Without a name, all lists but the last.
 """
 
 

@@ -9,14 +9,19 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from asap_eval.cli.groups import GROUPS, choices, root_keys, subkeys
+from asap_eval.cli.groups import (
+    ANYTHING,
+    GROUPS,
+    choices,
+    near_of_timm,
+    of_timm,
+    root_keys,
+    subkeys,
+)
 from asap_eval.errors import BadValueError, UnknownNameError, unknown
 
 WHAT = ("model", "method", "methods", "bench", "data", "images", "experiment")
 """Keys that say what to run; without any of them the bundled example runs."""
-
-OPEN = ("model.kwargs.",)
-"""Blocks that hand their keys on, here to the constructor of a model."""
 
 
 def parsed(overrides: Sequence[str]) -> list[Override]:
@@ -55,9 +60,10 @@ def _bare(word: str) -> str:
 
 
 def opened(text: str) -> str:
-    """An override below a block whose keys are not ours (`OPEN`), as Hydra takes it: a new key."""
+    """An override of a model's option as Hydra takes it: a key that its file may lack."""
     plain = text.lstrip("+")
-    return f"++{plain}" if plain.startswith(OPEN) else text
+    group, _, option = plain.partition("=")[0].partition(".")
+    return f"++{plain}" if group == "model" and option.split(".")[0] in ANYTHING else text
 
 
 def keys_of(overrides: Sequence[str]) -> set[str]:
@@ -83,7 +89,7 @@ def check(overrides: Sequence[Override], extra: Sequence[Path] = ()) -> None:
     for group, names in chosen.items():
         offered = choices(group, extra)
         for name in names:
-            if name not in offered:
+            if name not in offered and not (group == "model" and of_timm(name)):
                 raise _unknown_choice(group, name, offered)
     for override in overrides:
         key = override.key_or_group
@@ -121,7 +127,7 @@ def _unknown_choice(group: str, name: str, offered: Sequence[str]) -> UnknownNam
         return UnknownNameError(f"budget={name} is a target: give budget=macs target={name}.")
     if group == "model":
         return UnknownNameError(
-            f"{error} Any other timm Vision Transformer: model.timm=<timm name>."
+            f"{error} Any Vision Transformer of timm by timm's name, too{near_of_timm(name)}."
         )
     return error
 

@@ -57,7 +57,7 @@ def plan_of(settings: Settings) -> tuple[list[str], bool]:
         f"  options: {options or 'none'}",
         *([f"  bench:   {measured}"] if measured else []),
         f"  data:    {ready.data_said or job.data}, {len(ready.samples)} samples ({job.sample})",
-        *(f"  note:    {note}" for note in ready.bench.notes(ready.samples)),
+        *(f"  note:    {note}" for note in (*settings.notes, *ready.bench.notes(ready.samples))),
         *([] if unfetched else [f"  weights: {found}"]),
         f"  forward: batch_size={job.batch_size} device={job.device} dtype={job.dtype} "
         f"seed={job.seed}{', then speed' if job.speed else ''}",

@@ -19,7 +19,7 @@ from asap_eval.cli.guard import FAILED, INTERRUPTED, guarded
 from asap_eval.cli.keys import Keys
 from asap_eval.cli.lists import with_brackets
 from asap_eval.cli.output import Result, show
-from asap_eval.cli.overrides import check, keys_of, names_a_run, opened, parsed, values_of
+from asap_eval.cli.overrides import check, keys_of, names_a_run, parsed, values_of
 from asap_eval.cli.planning import plan_of, training_plan_of
 from asap_eval.cli.settings import settings_of
 from asap_eval.cli.user_config import user_defaults
@@ -103,11 +103,10 @@ def _complete(words: Sequence[str], asked: Asked, extra: Sequence[Path]) -> list
     Raises:
         AsapEvalError: a key, choice or option that does not exist, or a sweep without ``-m``.
     """
-    texts = [opened(text) for text in words]
-    given = parsed(texts)
+    given = parsed(words)
     check(given, extra)
     bare = not asked.cfg and not names_a_run(given)
-    texts = [*user_defaults({one.key_or_group for one in given}, bare=bare), *texts]
+    texts = [*user_defaults({one.key_or_group for one in given}, bare=bare), *words]
     texts = with_brackets(texts, multirun=asked.multirun)
     overrides = parsed(texts)
     for override in overrides:
@@ -187,6 +186,8 @@ def _one(row: Row, result: Result, made: set[Path]) -> int:
         say(f"not run: {row.reason}", style="yellow")
         return 0
     settings = row.settings
+    for note in settings.notes:
+        say(f"note: {note}")
     try:
         outcome = run(
             settings.job,

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from asap_eval.bench.bench import bench_class
-from asap_eval.cli.authors import KIND, fill
+from asap_eval.cli import authors, measured
 from asap_eval.cli.groups import TIMM
 from asap_eval.cli.keys import Keys
 from asap_eval.cli.machine import fitted
@@ -21,7 +21,7 @@ from asap_eval.errors import BadValueError, unknown
 from asap_eval.experiment.file import FILE
 from asap_eval.method import method_class
 from asap_eval.models import ModelSpec, spec_from
-from asap_eval.options import checked, options
+from asap_eval.options import checked, options, words
 from asap_eval.record import Budget, Job
 from asap_eval.train.head.fit import Recipe
 
@@ -38,7 +38,7 @@ class Settings:
         imagenet: its folder, where data= is left out or names it.
         config: the resolved configuration, for the record. chosen: what of it the machine decides
             (`asap_eval.cli.machine`). recipe: how to train a head instead of measuring; None with
-            stage=eval.
+            stage=eval. notes: what was chosen for the user beside that, a line each.
     """
 
     job: Job
@@ -50,6 +50,7 @@ class Settings:
     imagenet: str | None = None
     chosen: str = ""
     recipe: Recipe | None = None
+    notes: tuple[str, ...] = ()
 
 
 def settings_of(
@@ -64,26 +65,40 @@ def settings_of(
     Raises:
         AsapEvalError: a value of the wrong type, or nothing chosen that has to be.
     """
-    keys = typed_keys(config)
     plain = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
+    name = choice.get("method") or "none"
+    word = _word(plain["k"], name)
+    keys = typed_keys(
+        config if word is None else cast(DictConfig, OmegaConf.merge(config, {"k": None}))
+    )
     if not choice.get("model"):
         raise BadValueError(
             "model is missing: name one (asap-eval ls models), for instance model=deit_tiny. "
             "Without model, method, bench, data and experiment the bundled example runs."
         )
     spec = _model(plain["model"])
-    name, bench = choice.get("method") or "none", choice.get("bench") or "imagenet"
+    bench = choice.get("bench") or "imagenet"
     knob = method_class(name).card.knob
     params = {
         option: value
         for option, value in (plain["method"] or {}).items()
         if option != knob or value is not None
     }
+    if word is not None and knob is not None and params.setdefault(knob, word) != word:
+        raise BadValueError(
+            f"k={word} and method.{knob}={params[knob]} both set the knob: drop one."
+        )
     budget = _budget(plain["budget"], keys.target)
-    if (plain["settings"] or {}).get("kind") == KIND:
-        found, options = fill(spec.name, name, given, budget=budget is not None)
+    notes: tuple[str, ...] = ()
+    kind = (plain["settings"] or {}).get("kind")
+    if kind == authors.KIND:
+        found, options = authors.fill(spec.name, name, given, budget=budget is not None)
         keys.k = keys.k if found is None else float(found)
         params.update(options)
+    elif kind == measured.KIND and (taken := measured.taken(spec.name, name, given)).options:
+        params.update(taken.options)
+        notes = (measured.note(spec.name, name, taken),)
+        plain["settings"].update(took=taken.options, file=taken.file)
     on = fitted(keys, spec, bench)
     plain.update(dataclasses.asdict(on))
     _one_of("sample", keys.sample, Job)
@@ -91,15 +106,7 @@ def settings_of(
     return Settings(
         job=Job(
             model=spec.name,
-            model_params={
-                "timm": spec.timm,
-                "hf": spec.hf,
-                "head": spec.head,
-                "family": spec.family,
-                "labels": spec.labels,
-                "classes": spec.classes,
-                "kwargs": dict(spec.kwargs),
-            },
+            model_params=spec.params,
             method=name,
             k=keys.k,
             params=params,
@@ -126,6 +133,7 @@ def settings_of(
         config={key: value for key, value in plain.items() if key not in FILE},
         chosen=on.said(keys),
         recipe=_recipe(keys.stage, plain["train"] or {}),
+        notes=notes,
     )
 
 
@@ -137,11 +145,29 @@ def typed_keys(config: DictConfig) -> Keys:
             found[key.name] = config[key.name]
         except OmegaConfBaseException as error:
             kind = str(key.type).removesuffix(" | None")
-            words = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+            said = {"int": "a whole number", "float": "a number", "bool": "true or false"}
             raise BadValueError(
-                f"{key.name}={config[key.name]!r}: give {words.get(kind, 'text')}."
+                f"{key.name}={config[key.name]!r}: give {said.get(kind, 'text')}."
             ) from error
     return cast(Keys, OmegaConf.to_object(found))
+
+
+def _word(k: Any, method: str) -> str | None:
+    """``k`` as a word that the method's knob takes beside numbers; None where it is none.
+
+    Raises:
+        BadValueError: another word.
+    """
+    cls = method_class(method)
+    hint = next((hint for name, hint, _ in options(cls) if name == cls.card.knob), None)
+    known = words(hint)
+    if not isinstance(k, str) or not known or k in known:
+        return k if k in known else None
+    try:
+        float(k)
+    except ValueError:
+        raise BadValueError(f"k='{k}': give a number, or one of {', '.join(known)}.") from None
+    return None
 
 
 def _model(config: Mapping[str, Any]) -> ModelSpec:

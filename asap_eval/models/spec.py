@@ -37,7 +37,7 @@ class ModelSpec:
         name: what ``model=`` says. timm: timm's name with its pretrained tag. hf: Hugging Face's
             repository of a CLIP model; neither = a model of this package.
         labels: see `Labels`; ``auto`` = wnid for 1000 classes, folders where other classes have
-            names, else none.
+            names or their number is asked for, else none.
         classes: names of the classes in the order of their numbers, or a file with one a line; they
             decide which class of the data is which, and ``labels`` is folders. None = as the
             checkpoint or the head says, if it does.

@@ -273,7 +273,8 @@ def _labels(spec: ModelSpec, classes: int, *, named: bool) -> Labels:
     if spec.classes is not None and spec.labels != "none":
         return "folders"
     if spec.labels == "auto":
-        return "wnid" if classes == IMAGENET_CLASSES else "folders" if named else "none"
+        asked = named or spec.num_classes is not None
+        return "wnid" if classes == IMAGENET_CLASSES else "folders" if asked else "none"
     if spec.labels == "wnid" and classes != IMAGENET_CLASSES:
         raise BadValueError(
             f"model '{spec.name}' has {classes} classes, so its labels cannot be the "

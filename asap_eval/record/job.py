@@ -48,7 +48,8 @@ class Job:
         model: our name of the model, or a timm name. model_params: its other options, resolved.
         weights: checkpoint as it was given, None = the model's own.
         method: registered name. k: the method's knob; None where it has none or a budget finds it.
-        params: every other option of the method, defaults filled in.
+        params: every other option of the method, defaults filled in; the knob too where it is no
+            number: a schedule, or a word such as ASAP's ``otsu``.
         bench: benchmark. bench_params: its options, defaults filled in.
         data: where the samples are, as it was given. limit: number of samples, None = all.
         sample: ``first`` n in order, or n ``spread`` evenly over it.

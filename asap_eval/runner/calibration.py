@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 from asap_eval.bench.bench import AnyBench
 from asap_eval.bench.first_samples import FirstSamples
-from asap_eval.errors import BudgetError
+from asap_eval.errors import BudgetError, UnreachableError
+from asap_eval.method import Reducer
 from asap_eval.record import Calibration, Job, ids_digest
 from asap_eval.record.journal import Row
 from asap_eval.runner.knob_search import search, whole_knob
 from asap_eval.runner.prepare import Prepared
 from asap_eval.runner.progress import bar, say, warn
+from asap_eval.runner.widen import advice
 from asap_eval.statistics import mean_interval
 
 UNITS = {"macs": "%", "tokens": "tokens"}
@@ -40,20 +42,24 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
     )
     with bar(f"budget {job.method}", None) as advance:
 
-        def quantity(knob: float) -> float:
-            values = _spent(ready, batches, knob)
+        def quantity(reducer: Reducer) -> float:
+            values = _spent(ready, batches, reducer)
             advance(1)
             return sum(values) / len(values)
 
-        found = search(
-            quantity,
-            ready.reducer.knob_range(ready.batch()),
-            job.budget.target,
-            whole=whole_knob(ready.reducer),
-            values=ready.reducer.knob_values(ready.batch()),
-            name=name,
-            unit=unit,
-        )
+        try:
+            found = search(
+                lambda knob: quantity(ready.with_knob(knob)),
+                ready.reducer.knob_range(ready.batch()),
+                job.budget.target,
+                whole=whole_knob(ready.reducer),
+                values=ready.reducer.knob_values(ready.batch()),
+                name=name,
+                unit=unit,
+            )
+        except UnreachableError as error:
+            wider = advice(job, ready.batch(), quantity, unit)
+            raise UnreachableError(f"{error} {wider}".rstrip()) from error
     say(f"Found {name}={found.knob:.6g}: {found.reached:.2f} {what}.")
     if found.note:
         warn(found.note)
@@ -80,11 +86,11 @@ def evaluated(
     calibration.evaluated_ci95 = None if bounds is None else list(bounds)
 
 
-def _spent(ready: Prepared, batches: Sequence[object], knob: float) -> list[float]:
-    """What the budget counts of every calibration image at one knob."""
+def _spent(ready: Prepared, batches: Sequence[object], reducer: Reducer) -> list[float]:
+    """What the budget counts of every calibration image under a method."""
     job = ready.job
     assert job.budget is not None
-    rows = ready.bench.calibrating(ready.loaded, ready.with_knob(knob), batches, seed=job.seed)
+    rows = ready.bench.calibrating(ready.loaded, reducer, batches, seed=job.seed)
     first, whole = FirstSamples(), []
     with contextlib.closing(rows):
         for batch in rows:

@@ -52,8 +52,10 @@ def _check_budget(job: Job, bench: AnyBench) -> None:
     knob = cls.card.knob
     if knob is None:
         raise BudgetError(f"budget={job.budget.kind}: method '{job.method}' has no knob to turn.")
-    if job.params.get(knob) is not None:
+    if (given := job.params.get(knob)) is not None:
+        wide = cls.card.widens[0] if isinstance(given, str) and cls.card.widens else None
+        why = " (a budget searches a number; without one method.{wide}= sets the work)"
         raise BadValueError(
-            f"method.{knob}={job.params[knob]} and budget={job.budget.kind} both set the knob of "
-            f"'{job.method}': leave one of them out."
+            f"method.{knob}={given} and budget={job.budget.kind} both set the knob of "
+            f"'{job.method}': leave one of them out{why.format(wide=wide) if wide else ''}."
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from asap_eval.errors import UnreachableError
-from asap_eval.method import Reducer
+from asap_eval.method import Batch, Reducer
 from asap_eval.options import options
 
 TOLERANCE = 0.05
@@ -103,6 +103,13 @@ def search(
             f"the method's steps are too coarse: {sides} {unit}; the target was {target:g} {unit}"
         )
     return Found(knob_at(best), seen[best], reach[0], reach[1], len(seen), note)
+
+
+def ends(reducer: Reducer, batch: Batch) -> tuple[float, float]:
+    """The least and the greatest value of the knob that a search tries."""
+    values = reducer.knob_values(batch)
+    low, high = reducer.knob_range(batch) if values is None else (values[0], values[-1])
+    return (round(low), round(high)) if whole_knob(reducer) else (low, high)
 
 
 def whole_knob(reducer: Reducer) -> bool:

@@ -73,10 +73,13 @@ def over_seeds(rows: Sequence[Row]) -> Row:
 def asked(entry: Entry, blank: Row) -> Row:
     """What a row that did not run was to be."""
     given = {key: value for key, value in entry.overrides.items() if key.startswith("method.")}
+    k = entry.overrides.get("k")
+    if isinstance(k, str):  # a word, an option like any other
+        given, k = {"method.k": k, **given}, None
     return {
         **blank,
         "method": entry.method,
-        "k": entry.overrides.get("k"),
+        "k": k,
         "options": json.dumps({key.partition(".")[2]: value for key, value in given.items()}),
         "seed": 0,
         "budget": entry.overrides.get("budget"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from asap_eval.method import methods
 from asap_eval.report.sheet import DASH, Cell, Head, Kind, Line, Sheet
 
 Row = dict[Hashable, Any]
@@ -56,11 +57,18 @@ def numbers(row: Row, form: str, *names: str) -> str:
 
 
 def settings(row: Row) -> str:
-    """The knob, every option that is not at its default, and the seed where it is not 0."""
+    """The knob, every option that is not at its default, and the seed where it is not 0; what is
+    no part of the published method is said to be ours."""
     parts = [f"k={row['k']:.4g}"] if present(row["k"]) else []
-    parts += [f"{name}={_short(value)}" for name, value in json.loads(row["options"]).items()]
+    given = json.loads(row["options"]).items()
+    parts += [_marked(row["method"], f"{name}={_short(value)}") for name, value in given]
     parts += [f"seed={row['seed']}"] if row["seed"] else []
     return " ".join(parts) or DASH
+
+
+def _marked(method: str, setting: str) -> str:
+    cls = methods().get(method)
+    return f"{setting} (ours)" if cls and setting.startswith(cls.card.ours) else setting
 
 
 def _short(value: Any) -> Any:

@@ -55,7 +55,9 @@ def _apart(group: Group, option: str, *, budget: bool) -> list[list[Line]]:
     parts: dict[str, list[Line]] = {}
     for line in group.lines:
         job, row = line.record.job, line.row
-        fits = option in job.params and present(row["top1"]) and (job.budget is not None) == budget
+        # A criterion of ours in place of a number has no place on an axis.
+        fits = isinstance(job.params.get(option), (int, float)) and present(row["top1"])
+        fits = fits and (job.budget is not None) == budget
         if fits and (budget or present(row["k"])):
             others = {name: value for name, value in job.params.items() if name != option}
             same = [job.method, others, str(row["budget"]), str(row["target"])]
