@@ -13,6 +13,7 @@ class Keys:
     stage: str = "eval"
     k: float | None = None
     data: str | None = None
+    labels: str | None = None
     images: str | None = None
     methods: Any = None
     tasks: Any = None

@@ -22,6 +22,7 @@ from asap_eval.cli.output import Result, show
 from asap_eval.cli.overrides import check, keys_of, names_a_run, parsed, values_of
 from asap_eval.cli.planning import plan_of, training_plan_of
 from asap_eval.cli.settings import settings_of
+from asap_eval.cli.user_config import user_defaults
 from asap_eval.cli.words import debugging, settings, switches_of, typed
 from asap_eval.errors import BadValueError, UnreachableError, unknown
 from asap_eval.runner import run
@@ -102,8 +103,11 @@ def _complete(words: Sequence[str], asked: Asked, extra: Sequence[Path]) -> list
     Raises:
         AsapEvalError: a key, choice or option that does not exist, or a sweep without ``-m``.
     """
-    check(parsed(words), extra)
-    texts = with_brackets(words, multirun=asked.multirun)
+    given = parsed(words)
+    check(given, extra)
+    bare = not asked.cfg and not names_a_run(given)
+    texts = [*user_defaults({one.key_or_group for one in given}, bare=bare), *words]
+    texts = with_brackets(texts, multirun=asked.multirun)
     overrides = parsed(texts)
     for override in overrides:
         if override.key_or_group == "experiment":
@@ -112,7 +116,7 @@ def _complete(words: Sequence[str], asked: Asked, extra: Sequence[Path]) -> list
     added = []
     if "model.timm" in keys and "model" not in keys:
         added.append(f"model={TIMM}")
-    if not asked.cfg and not names_a_run(overrides):
+    if bare:
         added.append("experiment=example")
     if {"experiment", "methods"} <= keys:
         raise BadValueError("experiment= names its methods: choose one with method=.")
@@ -195,6 +199,7 @@ def _one(row: Row, result: Result, made: set[Path]) -> int:
             made=made,
             workers=settings.workers,
             cache=settings.cache,
+            imagenet=settings.imagenet,
             config=settings.config,
             overrides=row.overrides,
         )

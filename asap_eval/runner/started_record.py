@@ -41,6 +41,7 @@ def started_record(
             method=ready.reducer.origin(),
             data={
                 "source": job.data,
+                "name": ready.data_name,
                 "ids_digest": ready.samples.digest,
                 "content": ready.content,
                 "n": len(ready.samples),
