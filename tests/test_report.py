@@ -126,7 +126,7 @@ def test_all_columns_stand_in_a_wide_table() -> None:
 def test_no_word_breaks_on_a_terminal() -> None:
     long = "a_schedule_of_more_than_thirty-two_characters"
     table = sheet_of_text("t", ["what", "where"], [[f"speed-up of {long}", "here " * 20]])
-    beside = sheet_of_text("t", ["what"], [[f"of {long}"]], numbers=["speed-up"])
+    beside = sheet_of_text("t", ["what"], [[f"of {long}", "1"]], numbers=["speed-up"])
     for sheet in (table, beside):
         for wide in (True, False):
             lines = printed(sheet, wide=wide)
