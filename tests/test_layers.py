@@ -19,7 +19,7 @@ LAYERS = [
     {"paths"},
     {"files"},
     {"hub", "kernels", "registry"},
-    {"token_map", "transfer"},
+    {"token_map", "transfer", "plugins"},
     {
         "checkpoint",
         "tokens",

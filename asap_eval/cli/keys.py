@@ -17,6 +17,7 @@ class Keys:
     images: str | None = None
     methods: Any = None
     tasks: Any = None
+    plugins: Any = None
     weights: str | None = None
     limit: int | None = None
     sample: str = "first"

@@ -165,7 +165,8 @@ class Provenance:
     duration_s: float | None = None
     """Seconds that the process which ended the run worked on it."""
     method: dict[str, Any] = field(default_factory=dict)
-    """Files the method runs from: their hash, and what they say of their training; {} = none."""
+    """Files the method runs from: their hash, and what they say of their training. Of a method of
+    others ``package`` and ``version``, or ``file`` and its ``sha256``. {} = none of both."""
     failures: list[dict[str, str]] = field(default_factory=list)
     """``id`` and ``message`` of every failed sample."""
     calibration: Calibration | None = None
