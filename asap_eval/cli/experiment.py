@@ -19,9 +19,11 @@ from asap_eval.errors import BadValueError, UnknownNameError, unknown
 from asap_eval.experiment import Entry, Experiment, load, parse
 from asap_eval.experiment.file import FILE
 from asap_eval.experiment.rows import entries_of
+from asap_eval.method import method_class
 from asap_eval.paths import conf_dir
+from asap_eval.runner.progress import say
 
-DEFAULTS = {"method": "none", "bench": "imagenet", "budget": "none"}
+DEFAULTS = {"method": "none", "bench": "imagenet", "budget": "none", "paths": "default"}
 """What a row takes that names none, as ``conf/config.yaml`` has it."""
 
 
@@ -95,7 +97,7 @@ def rows_of(made: Composed) -> tuple[Experiment, list[Row]]:
 def rows_of_methods(made: Composed) -> list[Row]:
     """The same command line with each method of ``methods=[...]``, in its order.
 
-    An option of a method is for those that have it.
+    An option of a method is for those that have it, and so is ``k``.
 
     Raises:
         AsapEvalError: no list of methods, a method beside it, or an option that none of them has.
@@ -110,7 +112,16 @@ def rows_of_methods(made: Composed) -> list[Row]:
     del user["methods"]
     entries = entries_of([{"method": str(name)} for name in names], {})
     _check_options(entries, user, f"methods={config.methods}")
-    return [replace(_row(entry, user, made.extra), entry=None) for entry in entries]
+    without = [e.method for e in entries if "k" in user and not method_class(e.method).card.knob]
+    if len(without) == len(entries):
+        without = []  # k is an error then, which each row tells
+    if without:
+        say(f"Methods without a knob, which k leaves alone: {', '.join(without)}.")
+    no_k = {key: override for key, override in user.items() if key != "k"}
+    return [
+        replace(_row(e, no_k if e.method in without else user, made.extra), entry=None)
+        for e in entries
+    ]
 
 
 def _of_model(experiment: Experiment, user: Mapping[str, Override]) -> list[Entry]:
@@ -155,7 +166,7 @@ def _fits(key: str, entry: Entry, user: Mapping[str, Override]) -> bool:
 
 
 def _row(entry: Entry, user: Mapping[str, Override], extra: Sequence[Path]) -> Row:
-    merged = {key: opened(f"{key}={_text(value)}") for key, value in entry.overrides.items()}
+    merged = {key: opened(f"{key}={written(value)}") for key, value in entry.overrides.items()}
     for key, override in user.items():
         # A swept key has its values from the command line already.
         if key not in entry.swept and _fits(key, entry, user):
@@ -173,16 +184,16 @@ def _values(override: Override) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _text(value: Any) -> str:
+def written(value: Any) -> str:
     """A YAML value as Hydra's grammar writes it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (int, float)):
         return str(value)
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_text(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{written(item)}" for key, item in value.items()) + "}"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + ",".join(map(_text, value)) + "]"
+        return "[" + ",".join(map(written, value)) + "]"
     if re.fullmatch(r"[A-Za-z_./][\w./:@-]*", str(value)) and str(value) not in (
         "null",
         "true",

@@ -13,6 +13,7 @@ class Keys:
     stage: str = "eval"
     k: float | None = None
     data: str | None = None
+    labels: str | None = None
     images: str | None = None
     methods: Any = None
     tasks: Any = None
@@ -29,6 +30,8 @@ class Keys:
     macs_convention: str = "full"
     results: str = "results"
     workers: str = "auto"
+    cache: str = "auto"
+    wide: bool = False
     force: bool = False
     debug: bool = False
     plan: bool = False

@@ -22,6 +22,7 @@ from asap_eval.cli.output import Result, show
 from asap_eval.cli.overrides import check, each_of, keys_of, names_a_run, parsed, values_of
 from asap_eval.cli.planning import plan_of, training_plan_of
 from asap_eval.cli.settings import settings_of
+from asap_eval.cli.user_config import user_defaults
 from asap_eval.cli.words import debugging, settings, switches_of, typed
 from asap_eval.errors import BadValueError, UnreachableError, unknown
 from asap_eval.plugins import load
@@ -103,9 +104,12 @@ def _complete(words: Sequence[str], asked: Asked, extra: Sequence[Path]) -> list
     Raises:
         AsapEvalError: a key, choice or option that does not exist, or a sweep without ``-m``.
     """
-    _load_plugins(parsed(words))
-    check(parsed(words), extra)
-    texts = with_brackets(words, multirun=asked.multirun)
+    given = parsed(words)
+    _load_plugins(given)
+    check(given, extra)
+    bare = not asked.cfg and not names_a_run(given)
+    texts = [*user_defaults({one.key_or_group for one in given}, bare=bare), *words]
+    texts = with_brackets(texts, multirun=asked.multirun)
     overrides = parsed(texts)
     for override in overrides:
         if override.key_or_group == "experiment":
@@ -114,7 +118,7 @@ def _complete(words: Sequence[str], asked: Asked, extra: Sequence[Path]) -> list
     added = []
     if "model.timm" in keys and "model" not in keys:
         added.append(f"model={TIMM}")
-    if not asked.cfg and not names_a_run(overrides):
+    if bare:
         added.append("experiment=example")
     if {"experiment", "methods"} <= keys:
         raise BadValueError("experiment= names its methods: choose one with method=.")
@@ -168,13 +172,16 @@ def _jobs_of(given: Sequence[str], extra: Sequence[Path], made: set[Path]) -> in
         return _train(rows)
     if config.plan is True:
         return _plan(rows)
-    results = [Result(row.entry, row.model, reason=row.reason) for row in rows]
+    results = [
+        Result(row.entry, row.model, row.settings.job if row.settings else None, reason=row.reason)
+        for row in rows
+    ]
     codes = []
     for number, (row, result) in enumerate(zip(rows, results, strict=True), 1):
         if len(rows) > 1:
             say(f"[{number}/{len(rows)}] {' '.join(row.overrides)}", style="bold")
         codes.append(guarded(partial(_one, row, result, made), debug=config.debug is True))
-    show(results, experiment)
+    show(results, experiment, wide=config.wide is True)
     if len(rows) > 1 and any(codes):
         say(f"{sum(map(bool, codes))} of {len(rows)} rows failed; see above.", style="red")
     return max(codes)
@@ -200,6 +207,8 @@ def _one(row: Row, result: Result, made: set[Path]) -> int:
             force=settings.force,
             made=made,
             workers=settings.workers,
+            cache=settings.cache,
+            imagenet=settings.imagenet,
             config=settings.config,
             overrides=row.overrides,
         )

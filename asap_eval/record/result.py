@@ -157,9 +157,9 @@ class Provenance:
     weights: dict[str, Any]
     """``name``, ``sha256``, ``trained`` (False = random: not comparable)."""
     data: dict[str, Any]
-    """``source``, ``ids_digest`` (sha256 over ids and labels), ``content`` (hash of what is stored
-    under them: pixels), ``n``; ``commits`` of the hub's data sets by their names ({} = none);
-    ``notes``, what a reader has to know of the samples, a line each."""
+    """``source``, its short ``name``, ``ids_digest`` (sha256 over ids and labels), ``content``
+    (hash of what is stored under them: pixels), ``n``; ``commits`` of the hub's data sets by their
+    names ({} = none); ``notes``, what a reader has to know of the samples, a line each."""
     started: str
     """Time of the first start, UTC."""
     duration_s: float | None = None

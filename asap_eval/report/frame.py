@@ -12,14 +12,16 @@ from typing import Any, cast
 
 import pandas as pd
 
+from asap_eval.data.named import short_name
 from asap_eval.method import Reducer, methods
 from asap_eval.options import options
-from asap_eval.record import RunRecord
+from asap_eval.record import Job, RunRecord
 
 FIELDS = {
     "model": "job.model",
     "bench": "job.bench",
     "data": "job.data",
+    "data_name": "provenance.data.name",
     "n": "provenance.data.n",
     "ids_digest": "provenance.data.ids_digest",
     "content": "provenance.data.content",
@@ -143,11 +145,33 @@ def _row(record: RunRecord) -> dict[str, Any]:
     return {
         **row,
         **_params(record),
+        "data_name": row["data_name"] or short_name(record.job.data),
         "k": record.knob,
         "tasks": None if record.tasks is None else json.dumps(record.tasks),
         "analysis": None if record.analysis is None else json.dumps(record.analysis),
         "options": json.dumps(changed, sort_keys=True),
         "data_notes": " ".join(record.provenance.data.get("notes", ())),
+    }
+
+
+def row_without_record(job: Job, why: str) -> dict[Hashable, Any]:
+    """A row of the frame for a job that failed before there was a record."""
+    asked = {column: path[1:] for column, path in PATHS.items() if path[0] == "job"}
+    return {
+        **dict.fromkeys(PATHS),
+        **{column: _at(job, path) for column, path in asked.items()},
+        "model_params": json.dumps(job.model_params, sort_keys=True),
+        "bench_params": json.dumps(job.bench_params, sort_keys=True),
+        "k": job.k,
+        "tasks": None,
+        "analysis": None,
+        "options": json.dumps(changed_options(job.method, job.params), sort_keys=True),
+        "data_notes": "",
+        "random_top1": None,
+        "below_random": False,
+        "status": "failed",
+        "error": why,
+        "command": "",
     }
 
 

@@ -104,8 +104,20 @@ def _content(path: Path) -> bytes:
 def _imports(name: str, path: Path, own: Collection[Own]) -> set[str]:
     """What a module imports of this package, or of others' where ``own`` could hold it; a name may
     turn out not to be a module."""
+    names = _named(name, path)
+    ours = {n for n in names if _is_ours(n) and n != PACKAGE}
+    if _is_ours(name):
+        return ours
+    # Importing a module runs the packages around it.
+    others = {n for n in (*names, name) if not _is_ours(n) and any(one.may_hold(n) for one in own)}
+    return ours | others | {n[:at] for n in others for at in range(len(n)) if n[at] == "."}
+
+
+@cache
+def _named(name: str, path: Path) -> frozenset[str]:
+    """All that a module imports, by name; parsed once for the rows of a table."""
     if path.suffix != ".py":
-        return set()
+        return frozenset()
     names: set[str] = set()
     for node in ast.walk(ast.parse(_content(path))):
         if isinstance(node, ast.Import):
@@ -113,12 +125,7 @@ def _imports(name: str, path: Path, own: Collection[Own]) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and (base := _absolute(node, name, path)):
             names.add(base)
             names.update(f"{base}.{alias.name}" for alias in node.names)
-    ours = {n for n in names if _is_ours(n) and n != PACKAGE}
-    if _is_ours(name):
-        return ours
-    # Importing a module runs the packages around it.
-    others = {n for n in (*names, name) if not _is_ours(n) and any(one.may_hold(n) for one in own)}
-    return ours | others | {n[:at] for n in others for at in range(len(n)) if n[at] == "."}
+    return frozenset(names)
 
 
 def _absolute(node: ast.ImportFrom, name: str, path: Path) -> str:

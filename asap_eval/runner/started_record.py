@@ -42,6 +42,7 @@ def started_record(
             method={**plugins.origin(type(ready.reducer)), **ready.reducer.origin()},
             data={
                 "source": job.data,
+                "name": ready.data_name,
                 "ids_digest": ready.samples.digest,
                 "content": ready.content,
                 "n": len(ready.samples),
