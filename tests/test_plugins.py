@@ -36,6 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with the page's method, to be in; what is loaded there is gone afterwards."""
     (tmp_path / "my_method.py").write_text(METHOD)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")  # no cell is broken
     monkeypatch.setattr(METHODS, "classes", METHODS.all())
     monkeypatch.setattr(sys, "path", [*sys.path])
     modules = {*sys.modules}
