@@ -36,6 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with the page's method, to be in; what is loaded there is gone afterwards."""
     (tmp_path / "my_method.py").write_text(METHOD)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")  # no cell is broken
     monkeypatch.setattr(METHODS, "classes", METHODS.all())
     monkeypatch.setattr(sys, "path", [*sys.path])
     modules = {*sys.modules}
@@ -139,7 +140,9 @@ def test_a_file_can_be_repaired(folder: Path) -> None:
 INSTALLED = r"""
 import sys
 from asap_eval.cli import main
-assert main(["ls", "methods"]) == 0
+from asap_eval.cli.ls import methods_of_others
+from asap_eval.report.text import show
+show([methods_of_others()], "markdown")
 assert "torch" not in sys.modules and "their_package" not in sys.modules
 assert main(["ls", "methods", "plugins=their_package"]) == 0
 from asap_eval import plugins
