@@ -353,7 +353,7 @@ def experiments(pictures: Path, tmp_path: Path) -> list[str]:
 
 
 def test_an_experiment_prints_one_table_of_all_rows(command: Run, experiments: list[str]) -> None:
-    code, out, err = command(*experiments, "experiment=both", "limit=3")
+    code, out, err = command(*experiments, "experiment=both", "limit=3", "wide=true")
     assert code == 0, err
     records = [read_record(Path(line)) for line in out[-3:]]
     assert [record.job.method for record in records] == ["none", "random", "stride"]
@@ -471,6 +471,41 @@ def test_a_failed_row_does_not_stop_the_others(command: Run, experiments: list[s
     assert "'none' has no knob" in err
     assert "1 of 3 rows failed" in err
     assert len([line for line in out if line.endswith(".json")]) == 2
+
+
+def test_a_failed_row_stays_in_the_table(
+    command: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = command(
+        *TINY, f"data={pictures}", "methods=[none,tome,random]", "k=2", "limit=4"
+    )
+    assert code == 2
+    assert "Methods without a knob, which k leaves alone: none." in err
+    assert "1 of 3 rows failed" in err
+    rows = [line.split() for line in out if line.startswith((" none", " tome", " random"))]
+    assert [row[0] for row in rows] == ["none", "tome", "random"]
+    assert rows[2][2:] == ["failed"] * 3
+    assert any(line.startswith("  random k=2 failed: ") for line in out)
+    assert all(len(line) <= 80 for line in out if line.startswith(" "))
+
+
+def test_k_for_methods_of_which_none_has_a_knob_is_refused(command: Run, pictures: Path) -> None:
+    code, _, err = command(*TINY, f"data={pictures}", "methods=[none]", "k=2")
+    assert code == 2
+    assert "'none' has no knob" in err
+
+
+def test_wide_shows_every_column(command: Run, pictures: Path) -> None:
+    words = (*TINY, f"data={pictures}", "method=tome", "k=2", "limit=4", "results=r")
+    _, out, _ = command(*words)
+    assert "kept:" not in "\n".join(out)
+    assert out[-2] == "  wide=true shows every column and note."
+    _, wide, _ = command(*words, "wide=true")
+    assert "kept:" in "\n".join(wide)
+    assert "wide=true" not in "\n".join(wide)
+    assert wide[-1] == out[-1]
+    assert "kept:" in "\n".join(command("report", "r", "wide=true")[1])
 
 
 def test_an_experiment_file_is_its_rows(command: Run, experiments: list[str]) -> None:

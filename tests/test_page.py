@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from browser import ABSENT, browser, complaints, look, opened, requests
 from PIL import Image
-from records import baseline, make, put
+from records import AT_35, baseline, make, put
 
 from asap_eval import record as rec
 from asap_eval.cli.report import main
+from asap_eval.report.page.findings import findings
 from asap_eval.report.page.html import order, slug
+from asap_eval.report.page.paper import paper_sections
 from asap_eval.report.sheet import Cell
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ HOSTILE = (
     "' onmouseover='alert(2)' javascript:alert(3) {{ 7*7 }} &amp; https://example.org/a.png"
 )
 OVERVIEW = "#records-1 table"
-"""The table of all records; it stands behind a fold."""
+"""The table of all records, which the page opens with."""
 needs_browser = pytest.mark.skipif(ABSENT is not None, reason=str(ABSENT))
 
 
@@ -84,7 +86,6 @@ def shown(chromium: Chrome, page: Path) -> Chrome:
     requests(chromium)
     look(chromium, width=1280)
     opened(chromium, page)
-    js(chromium, "document.querySelector(arguments[0]).closest('details').open = true", OVERVIEW)
     return chromium
 
 
@@ -128,9 +129,15 @@ def button(driver: Chrome, head: str) -> Any:
 @needs_browser
 def test_everything_is_there(shown: Chrome) -> None:
     titles = js(shown, "return [...document.querySelectorAll('h2')].map((h) => h.innerText)")
-    assert titles[:3] == ["What was found", "Pictures", "Against the paper"]
-    assert titles[-4:] == ["The paper's other tables", "All records", "Keep-maps", "Provenance"]
-    said = js(shown, "return document.querySelector('.said').textContent")
+    assert titles == [
+        *("What stands out", "Your records", "Pictures", "Keep-maps"),
+        *("Against the paper", "The paper against itself", "Provenance"),
+    ]
+    said = js(
+        shown, "return [...document.querySelectorAll('.said')].map((e) => e.textContent).join()"
+    )
+    assert "ppt loses most (deit_tiny, imagenet, 500 images): 9.50 % top-1, -69.70 points" in said
+    assert "1 of 6 rows failed (deit_tiny, imagenet, 500 images): stride." in said
     assert (
         "Table 1 on deit_tiny, 500 images, 2 rows with a published figure: "
         "1 reproduced (tome), 1 differs (ppt)." in said
@@ -355,6 +362,41 @@ def test_text_has_contrast(shown: Chrome, dark: bool) -> None:
 
 
 # Without a browser
+
+
+def test_only_what_the_records_support_stands_out() -> None:
+    """Best, level, worst, below random, failed; nothing of rows without an interval."""
+
+    def row(method: str, top1: float, low: float, high: float) -> rec.RunRecord:
+        paired = rec.Paired(top1 - 79.2, [low, high], 0.1)
+        return make(method, budget=AT_35, top1=top1, paired=paired, reduction_pct=-35.0)
+
+    level, worse = row("tome", 78.2, -2.5, 0.5), row("evit", 74.2, -7.0, -3.0)
+    random, below = row("random", 72.2, -9.0, -5.0), row("ppt", 60.2, -23.0, -15.0)
+    close = row("mass", 71.2, -10.0, -6.0)
+    said = findings([baseline(), level, worse, random, below, close])
+    assert [each.tone for each in said] == ["best", "level", "worst", "worst"]
+    assert said[0].text == (
+        "tome has the best accuracy at the least work (deit_tiny, imagenet, 500 images): 78.20 % "
+        "top-1, -1.00 points [-2.50, +0.50], -35.0 % MACs. Its interval lies above all of 4 "
+        "others there."
+    )
+    assert "1 of 5 rows cannot be told from the unpruned model" in said[1].text
+    assert "Least work: tome: 78.20 % top-1, -1.00 points [-2.50, +0.50]" in said[1].text
+    assert "ppt loses most" in said[2].text
+    assert said[3].text.endswith("): ppt."), "mass lies below random within its interval"
+    assert findings([baseline(), make("tome", paired=None)]) == []
+
+
+def test_no_paper_where_no_record_is_of_its_experiments() -> None:
+    """Own models, random weights and the unpruned model alone say nothing of the paper."""
+    rows = records()[:4]
+    own = [replace(r, job=replace(r.job, model="digits_vit")) for r in rows]
+    weights = {**rows[0].provenance.weights, "trained": False}
+    random = [replace(r, provenance=replace(r.provenance, weights=weights)) for r in rows]
+    for none in (own, random, rows[:1]):
+        assert paper_sections(none, ()) == ()
+    assert [each.name for each in paper_sections(rows, ())] == ["paper", "audit"]
 
 
 def test_same_records_same_bytes(page: Path, tmp_path: Path) -> None:

@@ -17,11 +17,13 @@ from safetensors.torch import save_file
 
 from asap_eval import record as rec
 from asap_eval.cli.report import main
+from asap_eval.method import methods
 from asap_eval.record import RunRecord, read_records
 from asap_eval.report.pictures.figure import Figure
 from asap_eval.report.pictures.kinds import PICTURES, figures
+from asap_eval.report.pictures.looks import GREY, LOOKS, is_control, look_of
 from asap_eval.report.pictures.published import published
-from asap_eval.report.pictures.trade import Point, front
+from asap_eval.report.pictures.trade import Point, by_macs, front, untold
 
 BLOCKS, PATCHES = 3, 4
 
@@ -217,6 +219,46 @@ def test_the_front_is_what_nothing_beats() -> None:
     assert front([at(-p.x, p.y) for p in points], 1) == [
         at(-p.x, p.y) for p in (cheap, middle, best)
     ]
+
+
+def test_no_front_is_drawn_through_noise() -> None:
+    def at(x: float, y: float, half: float, method: str = "tome") -> Point:
+        return Point(method, x, y, None, (y - half, y + half))
+
+    whole = Point("none", 1.0, 80.0, None, None)
+    sure = [at(0.5, 60, 2), at(0.7, 70, 2), whole]
+    assert untold(sure, -1) == ""
+    assert untold([*sure, at(0.7, 69, 2, "evit")], -1) == "tome and evit cannot be told apart"
+    assert untold([at(0.5, 79, 2), whole], -1) == "none and tome cannot be told apart"
+    unknown = Point("ppt", 0.6, 65.0, None, None)
+    assert untold([*sure, unknown], -1) == "ppt and tome cannot be told apart"
+    assert untold([at(0.5, 80, 0), whole], -1) == "one setting beats all others"
+
+
+def test_one_budget_is_a_dot_plot(tmp_path: Path) -> None:
+    """Rows from the smallest loss to the largest; a curve where the work differs."""
+    far = rec.Paired(-20.0, [-25.0, -15.0], 0.0)
+    put(tmp_path, baseline(), make("tome", key="t"), make("random", key="r", paired=far))
+    (figure,) = by_macs(read_records(tmp_path)[0])
+    assert figure.alt == (
+        "Dot plot of 2 settings, change of top-1 in points: tome -9.20 [-11.60, -6.80]; "
+        "random -20.00 [-25.00, -15.00]."
+    )
+    put(tmp_path, make("evit", key="e", reduction_pct=-40.0))
+    (figure,) = by_macs(read_records(tmp_path)[0])
+    assert figure.alt.startswith("Scatter plot of 4 settings")
+
+
+def test_a_method_has_one_look_and_needs_no_colour() -> None:
+    """No two of the package share marker and fill; ``D`` stays with published figures."""
+    own = {n for n, c in methods().items() if c.__module__.startswith("asap_eval.methods.")}
+    assert own == LOOKS.keys()
+    marks = [(marker, fill) for _, marker, fill in LOOKS.values()]
+    assert len(set(marks)) == len(marks)
+    assert not any(marker == "D" for marker, _ in marks)
+    assert look_of("a_plugin") == look_of("a_plugin")
+    greys = {look_of(name).colour for name in LOOKS if is_control(name)}
+    assert greys == {GREY}
 
 
 def test_command_writes_both_formats_and_says_what_is_missing(

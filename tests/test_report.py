@@ -19,7 +19,8 @@ from asap_eval.cli.report import main
 from asap_eval.cli.report.tables import render
 from asap_eval.methods.parts.predictors import TRAINED
 from asap_eval.report.layouts.overview import BELOW, overview
-from asap_eval.report.sheet import DASH, sheet_of_text
+from asap_eval.report.sheet import DASH, Sheet, sheet_of_text
+from asap_eval.report.text import show
 from asap_eval.report.text.markdown import markdown
 from asap_eval.report.text.terminal import print_rich
 
@@ -81,6 +82,89 @@ def test_numbers_do_not_wrap_on_a_narrow_terminal(width: int) -> None:
     for head, cell in zip(table.columns, texts(table)[1], strict=True):
         assert head.kind != "number" or any(cell in line for line in lines)
     assert sum(line.startswith("  asap ") for line in lines) == {80: 4, 100: 3, 160: 1}[width]
+
+
+def printed(table: Sheet, width: int = 80, *, wide: bool = False) -> list[str]:
+    """Lines of a terminal of some width."""
+    text = io.StringIO()
+    print_rich(table, Console(file=text, width=width), wide=wide)
+    return [line.rstrip() for line in text.getvalue().splitlines()]
+
+
+def test_a_table_of_few_columns_fits_eighty_characters() -> None:
+    speed = {"speedup": {"median": 1.2, "p10": 1.18, "p90": 1.23}, "share_of_ideal": 0.931}
+    params = {"anchor": "random", "reduce": "prune", "tau": 1.7}
+    (table,) = overview([make("zero_tprune", params=params, speed=speed), baseline()])
+    lines = printed(table)
+    assert max(map(len, lines)) <= 80
+    head = next(line for line in lines if line.startswith(" method"))
+    assert head.split("  ")[0].strip() == "method"
+    for name in ("settings", "top-1 %", "Δ [95 %]", "MACs %", "speed-up"):
+        assert name in head
+    (row,) = [line for line in lines if line.startswith(" zero_tprune")]
+    assert "…" in row
+    for cell in ("70.00", "-9.20 [-11.60, -6.80]", "-12.6", "1.200"):
+        assert cell in row
+    assert not any(word in "\n".join(lines) for word in ("GMACs", "kept", "McNemar"))
+
+
+@pytest.mark.parametrize("width", [100, 140, 240])
+def test_settings_stand_whole_where_there_is_room(width: int) -> None:
+    settings = "anchor=random reduce=prune"
+    (table,) = overview([make(params={"anchor": "random", "reduce": "prune"}), baseline()])
+    assert any(settings in line for line in printed(table, width))
+
+
+def test_all_columns_stand_in_a_wide_table() -> None:
+    (table,) = overview([make(params={"anchor": "random", "reduce": "prune"}), baseline()])
+    shown = "\n".join(printed(table, wide=True))
+    for head in table.columns:
+        assert all(word in shown for word in head.full.split())
+    assert "…" not in shown
+
+
+def test_no_word_breaks_on_a_terminal() -> None:
+    long = "a_schedule_of_more_than_thirty-two_characters"
+    table = sheet_of_text("t", ["what", "where"], [[f"speed-up of {long}", "here " * 20]])
+    beside = sheet_of_text("t", ["what"], [[f"of {long}"]], numbers=["speed-up"])
+    for sheet in (table, beside):
+        for wide in (True, False):
+            lines = printed(sheet, wide=wide)
+            assert any(long in line for line in lines)
+            assert max(map(len, lines)) <= 80
+    note = sheet_of_text("t", ["a"], [["b"]], notes=["word " * 30])
+    assert {word for line in printed(note)[5:] for word in line.split()} == {"word"}
+
+
+@pytest.mark.parametrize(("columns", "width"), [("80", 80), ("140", 140), ("", 100), ("0", 100)])
+def test_a_redirected_table_is_as_wide_as_columns_says(
+    columns: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    show([sheet_of_text("t", ["a"], [["word " * 100]])])
+    lines = capsys.readouterr().out.splitlines()
+    assert width - 5 < max(map(len, lines)) <= width
+
+
+def test_a_table_says_how_to_see_its_other_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    sheets = overview([make(), baseline()])
+    show(sheets)
+    assert capsys.readouterr().out.splitlines()[-1] == "  wide=true shows every column and note."
+    show(sheets, wide=True)
+    show([sheet_of_text("t", ["a"], [["b"]])])
+    assert "wide=true" not in capsys.readouterr().out
+
+
+def test_a_row_without_a_record_stays_in_the_table() -> None:
+    job = rec.Job("deit_tiny", "random", "imagenet", k=2.0)
+    why = "k=2 is a share: give a value in (0, 1]. Any advice."
+    (table,) = overview([make(), baseline()], lost=[(job, why)])
+    assert [row[0] for row in texts(table)] == ["none", "asap", "random (failed)"]
+    assert f"random k=2 failed: {why}" in table.notes()
+    lines = printed(table)
+    (row,) = [line.split() for line in lines if line.startswith(" random")]
+    assert row == ["random", "k=2", "failed", "failed", "failed"]
+    assert "  random k=2 failed: k=2 is a share: give a value in (0, 1]" in lines
 
 
 def test_groups_are_apart_and_the_baseline_is_first() -> None:

@@ -104,4 +104,4 @@ def _choices(kind: str) -> list[str]:
     return [] if " | " not in kind else [arm for arm in kind.split(" | ") if arm not in TYPES]
 
 
-TYPES = ("none", "int", "float", "str", "list", "dict", "Path")
+TYPES = ("none", "int", "float", "str", "bool", "list", "dict", "Path")

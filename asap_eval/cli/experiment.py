@@ -19,7 +19,9 @@ from asap_eval.errors import BadValueError, UnknownNameError, unknown
 from asap_eval.experiment import Entry, Experiment, load, parse
 from asap_eval.experiment.file import FILE
 from asap_eval.experiment.rows import entries_of
+from asap_eval.method import method_class
 from asap_eval.paths import conf_dir
+from asap_eval.runner.progress import say
 
 DEFAULTS = {"method": "none", "bench": "imagenet", "budget": "none"}
 """What a row takes that names none, as ``conf/config.yaml`` has it."""
@@ -95,7 +97,7 @@ def rows_of(made: Composed) -> tuple[Experiment, list[Row]]:
 def rows_of_methods(made: Composed) -> list[Row]:
     """The same command line with each method of ``methods=[...]``, in its order.
 
-    An option of a method is for those that have it.
+    An option of a method is for those that have it, and so is ``k``.
 
     Raises:
         AsapEvalError: no list of methods, a method beside it, or an option that none of them has.
@@ -110,7 +112,16 @@ def rows_of_methods(made: Composed) -> list[Row]:
     del user["methods"]
     entries = entries_of([{"method": str(name)} for name in names], {})
     _check_options(entries, user, f"methods={config.methods}")
-    return [replace(_row(entry, user, made.extra), entry=None) for entry in entries]
+    without = [e.method for e in entries if "k" in user and not method_class(e.method).card.knob]
+    if len(without) == len(entries):
+        without = []  # k is an error then, which each row tells
+    if without:
+        say(f"Methods without a knob, which k leaves alone: {', '.join(without)}.")
+    no_k = {key: override for key, override in user.items() if key != "k"}
+    return [
+        replace(_row(e, no_k if e.method in without else user, made.extra), entry=None)
+        for e in entries
+    ]
 
 
 def _of_model(experiment: Experiment, user: Mapping[str, Override]) -> list[Entry]:

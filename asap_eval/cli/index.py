@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import types
 import typing
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -76,12 +77,13 @@ def index() -> Index:
     """The index of the present sources, from the cache where it is there."""
     path = cache_folder() / f"index-{_digest()}.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
     except (OSError, ValueError):
-        made = _read()
+        text = json.dumps(asdict(_read()))
         with suppress(OSError):
-            _keep(made, path)
-        return made
+            _keep(text, path)
+        content = json.loads(text)  # tuples are lists then, as in every later call
     return Index(**{kind: _entries(found) for kind, found in content.items()})
 
 
@@ -92,12 +94,12 @@ def _entries(found: dict[str, Any]) -> dict[str, Described]:
     }
 
 
-def _keep(made: Index, path: Path) -> None:
+def _keep(text: str, path: Path) -> None:
     from asap_eval.report.text import save
 
     for old in path.parent.glob("index-*.json"):
         old.unlink(missing_ok=True)
-    save(json.dumps(asdict(made)), path)
+    save(text, path)
 
 
 def _digest() -> str:
@@ -151,6 +153,6 @@ def type_name(hint: Any) -> str:
     arms = typing.get_args(hint)
     if typing.get_origin(hint) is typing.Literal:
         return " | ".join(map(str, arms))
-    if arms and type(None) in arms:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " | ".join("none" if arm is type(None) else type_name(arm) for arm in arms)
     return str(getattr(hint, "__name__", hint))

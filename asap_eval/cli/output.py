@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from asap_eval.errors import RecordError
 from asap_eval.experiment import Entry, Experiment
-from asap_eval.record import RunRecord, read_record, record_stem
+from asap_eval.record import Job, RunRecord, read_record, record_stem
 from asap_eval.report import text
 from asap_eval.report.experiment.match import Found
 from asap_eval.report.experiment.tables import experiment_tables
@@ -25,28 +25,36 @@ class Result:
     """What became of a job: its outcome, or the reason why there is none.
 
     Attributes:
-        entry, model: the job's row of an experiment, and what it was to run on.
+        entry, model: the job's row of an experiment, and what it was to run on. job: as it was
+            asked for; None where the row cannot run.
     """
 
     entry: Entry | None = None
     model: str | None = None
+    job: Job | None = None
     outcome: Outcome | None = None
     reason: str | None = None
 
 
-def show(results: Sequence[Result], experiment: Experiment | None = None) -> None:
-    """The table of some runs and the unpruned ones they compare with; last, the records' paths."""
+def show(
+    results: Sequence[Result], experiment: Experiment | None = None, *, wide: bool = False
+) -> None:
+    """The table of some runs and the unpruned ones they compare with; last, the records' paths.
+
+    Args:
+        wide: with all columns.
+    """
     outcomes = [result.outcome for result in results if result.outcome]
     records = {outcome.record.key: outcome.record for outcome in outcomes}
     for outcome in outcomes:
         if (baseline := _baseline(outcome)) is not None:
             records.setdefault(baseline.key, baseline)
     if experiment is None:
-        sheets = overview(list(records.values()))
+        lost = [(r.job, r.reason) for r in results if r.job and r.reason and not r.outcome]
+        sheets = overview(list(records.values()), lost=lost)
     else:
         sheets = experiment_tables(experiment, _found(results), list(records.values()))
-    for sheet in sheets:
-        text.show([sheet])
+    text.show(sheets, wide=wide)
     sys.stdout.flush()
     _draw(outcomes)
     for outcome in outcomes:

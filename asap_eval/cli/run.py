@@ -159,13 +159,16 @@ def _jobs_of(given: Sequence[str], extra: Sequence[Path], made: set[Path]) -> in
         return _train(rows)
     if config.plan is True:
         return _plan(rows)
-    results = [Result(row.entry, row.model, reason=row.reason) for row in rows]
+    results = [
+        Result(row.entry, row.model, row.settings.job if row.settings else None, reason=row.reason)
+        for row in rows
+    ]
     codes = []
     for number, (row, result) in enumerate(zip(rows, results, strict=True), 1):
         if len(rows) > 1:
             say(f"[{number}/{len(rows)}] {' '.join(row.overrides)}", style="bold")
         codes.append(guarded(partial(_one, row, result, made), debug=config.debug is True))
-    show(results, experiment)
+    show(results, experiment, wide=config.wide is True)
     if len(rows) > 1 and any(codes):
         say(f"{sum(map(bool, codes))} of {len(rows)} rows failed; see above.", style="red")
     return max(codes)

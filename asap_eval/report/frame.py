@@ -14,7 +14,7 @@ import pandas as pd
 
 from asap_eval.method import Reducer, methods
 from asap_eval.options import options
-from asap_eval.record import RunRecord
+from asap_eval.record import Job, RunRecord
 
 FIELDS = {
     "model": "job.model",
@@ -148,6 +148,27 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "analysis": None if record.analysis is None else json.dumps(record.analysis),
         "options": json.dumps(changed, sort_keys=True),
         "data_notes": " ".join(record.provenance.data.get("notes", ())),
+    }
+
+
+def row_without_record(job: Job, why: str) -> dict[Hashable, Any]:
+    """A row of the frame for a job that failed before there was a record."""
+    asked = {column: path[1:] for column, path in PATHS.items() if path[0] == "job"}
+    return {
+        **dict.fromkeys(PATHS),
+        **{column: _at(job, path) for column, path in asked.items()},
+        "model_params": json.dumps(job.model_params, sort_keys=True),
+        "bench_params": json.dumps(job.bench_params, sort_keys=True),
+        "k": job.k,
+        "tasks": None,
+        "analysis": None,
+        "options": json.dumps(changed_options(job.method, job.params), sort_keys=True),
+        "data_notes": "",
+        "random_top1": None,
+        "below_random": False,
+        "status": "failed",
+        "error": why,
+        "command": "",
     }
 
 

@@ -34,12 +34,17 @@ class Head:
     Attributes:
         name: what stands in it, without the unit. unit: such as ``%``; empty = none.
         kind: of its cells. group: a head over neighbouring columns of the same group; empty = none.
+        wide: only for a table that has all columns. brief: what stands in it elsewhere on a
+            terminal; empty = the same. shortens: there its cells may end in an ellipsis.
     """
 
     name: str
     unit: str = ""
     kind: Kind = "number"
     group: str = ""
+    wide: bool = False
+    brief: str = ""
+    shortens: bool = False
 
     @property
     def text(self) -> str:
@@ -59,11 +64,13 @@ class Cell:
     Attributes:
         text: as shown. value: the number behind it, unrounded; None where it is words or nothing.
         note: what a reader has to know of this cell alone (why it is empty, or not comparable).
+        brief: what a table of few columns shows; empty = the same.
     """
 
     text: str = DASH
     value: float | None = None
     note: str = ""
+    brief: str = ""
 
 
 EMPTY = Cell()
@@ -101,6 +108,7 @@ class Sheet:
         footnotes: lines below it. caption: what it asks, or is about; may be empty.
         commands: names and commands of what is behind the table as a whole.
         name: short and unique in its report, for anchors and labels (``table1-deit_tiny``).
+        short_notes: the footnotes of a table of few columns; None = the same.
     """
 
     title: str
@@ -111,6 +119,7 @@ class Sheet:
     commands: tuple[tuple[str, str], ...] = ()
     name: str = ""
     holds: Holds = "figures"
+    short_notes: tuple[str, ...] | None = None
 
     def sections(self) -> Iterator[tuple[str, list[Line]]]:
         """Rows by the section they stand in, in order; one that comes again is a new block."""
@@ -126,6 +135,30 @@ class Sheet:
             if cell.note
         ]
         return [*self.footnotes, *own]
+
+    def noted(self, *below: str, above: Sequence[str] = ()) -> Sheet:
+        """The same sheet with further footnotes."""
+        short = None if self.short_notes is None else (*above, *self.short_notes, *below)
+        return replace(self, footnotes=(*above, *self.footnotes, *below), short_notes=short)
+
+    def brief(self) -> Sheet:
+        """The same sheet for a terminal: fewer columns, shorter heads, cells and notes."""
+        fewer = self.only({at for at, head in enumerate(self.columns) if not head.wide})
+        return replace(
+            fewer,
+            columns=tuple(
+                replace(head, name=head.brief or head.name, brief="") for head in fewer.columns
+            ),
+            rows=tuple(
+                replace(
+                    line,
+                    cells=tuple(replace(c, text=c.brief or c.text, brief="") for c in line.cells),
+                )
+                for line in fewer.rows
+            ),
+            footnotes=self.footnotes if self.short_notes is None else self.short_notes,
+            short_notes=None,
+        ).without_empty_columns()
 
     def without_empty_columns(self) -> Sheet:
         """The same sheet less the columns in which every cell is a dash."""
@@ -152,27 +185,28 @@ class Sheet:
 
 def sheet_of_text(
     title: str,
-    words: Sequence[str],
-    rows: Iterable[Sequence[str]],
+    words: Sequence[str | Head],
+    rows: Iterable[Sequence[str | Cell]],
     *,
-    numbers: Sequence[str] = (),
+    numbers: Sequence[str | Head] = (),
     notes: Iterable[str] = (),
     commands: Iterable[tuple[str, str]] = (),
 ) -> Sheet:
     """A sheet of ready text.
 
     Args:
-        words, numbers: heads of the columns in their order; one named ``verdict`` is of verdicts.
-        rows: their cells. notes, commands: of the sheet.
+        words, numbers: heads of the columns in their order, or what stands in them; one named
+            ``verdict`` is of verdicts.
+        rows: their cells, or the text of them. notes, commands: of the sheet.
     """
     kinds: dict[str, Kind] = {"verdict": "verdict"}
     return Sheet(
         title=title,
         columns=(
-            *(Head(name, kind=kinds.get(name, "text")) for name in words),
-            *(Head(name) for name in numbers),
+            *(h if isinstance(h, Head) else Head(h, kind=kinds.get(h, "text")) for h in words),
+            *(h if isinstance(h, Head) else Head(h) for h in numbers),
         ),
-        rows=tuple(Line(tuple(map(Cell, row))) for row in rows),
+        rows=tuple(Line(tuple(c if isinstance(c, Cell) else Cell(c) for c in row)) for row in rows),
         footnotes=tuple(notes),
         commands=tuple(commands),
         holds="composed" if numbers else "sentences",

@@ -14,6 +14,7 @@ class Asked:
     results: Path = Path("results")  # folder of records
     table: str = ""  # a table of the paper beside the records: 1 to 11, alpha, all
     format: Literal["rich", "markdown", "csv"] = "rich"  # rich | markdown | csv (unrounded)
+    wide: bool = False  # every column on a terminal, not those alone that fit 80 characters
     claims: bool = False  # a verdict on each claim of the ASAP paper that these records decide
     clustering: list[Path] = field(default_factory=list)  # with claims: of benchmarks/clustering.py
     experiment: str | None = None  # its table, published beside measured: of conf/ or a file

@@ -41,7 +41,7 @@ def show(asked: Asked) -> None:
     timing = [row for path in asked.clustering for row in read_timing(path)]
     own = claims(records, timing) if asked.claims else []
     if asked.format == "rich" and asked.out is None:
-        shown(own or sheets_of(records, experiment))
+        shown(own or sheets_of(records, experiment), wide=asked.wide)
         return
     text = as_text(own, asked.format) if own else render(records, asked.format, experiment)
     if asked.out is None:

@@ -29,6 +29,10 @@ def _published(row: Row) -> str:
     return number(row["published_acc"], "{:.2f}")
 
 
+def _published_change(row: Row) -> str:
+    return number(row["published_change"], "{:+.2f}")
+
+
 def _speed(row: Row) -> str:
     parts = [
         number(row["published_throughput"], "{:+.2f} %"),
@@ -43,32 +47,49 @@ def _work(row: Row) -> str:
     return number(row["published_macs"], "{:+.2f} %")
 
 
+VERDICT = Column(
+    "verdict",
+    lambda row: text(row["verdict"]),
+    "verdict",
+    brief=Column("verdict", lambda row: text(row["verdict"]).partition(":")[0]),
+)
+"""Why a row did not run stands below a table of few columns."""
+
 PUBLISHED = {
-    "settings": [Column("verdict", lambda row: text(row["verdict"]), "verdict")],
+    "settings": [VERDICT],
     "Δ [95 %]": [
-        Column("published Δ", _published),
-        Column("measured − published", lambda row: number(row["difference"], "{:+.2f}")),
+        Column(
+            "published Δ",
+            _published,
+            brief=Column("published Δ", _published_change),
+            measured=False,
+        ),
+        Column("measured − published", lambda row: number(row["difference"], "{:+.2f}"), wide=True),
     ],
     "MACs %: all (model)": [
         Column(
             "MACs % as the paper counts",
             lambda row: numbers(row, "{:+.2f} ({:+.2f})", "paper_pct", "paper_model_pct"),
+            wide=True,
         ),
-        Column("published MACs", _work),
+        Column("published MACs", _work, wide=True),
     ],
-    "share of ideal": [Column("published throughput", _speed)],
+    "share of ideal": [Column("published throughput", _speed, wide=True)],
 }
 """Columns by the head of the one they follow."""
 
-SETTINGS_OF_SEEDS = Column("settings", _settings, "text")
+SETTINGS_OF_SEEDS = Column("settings", _settings, "text", shortens=True)
+ROW_OF_PAPER = Column("row of the paper", lambda row: text(row["published_row"]), "text", wide=True)
 
-OWN = {"settings": SETTINGS_OF_SEEDS, "top-1 %": Column("top-1 %", _top1)}
+TOP1 = Column("top-1 %", _top1, brief=Column("top-1 %", lambda row: number(row["top1"], "{:.2f}")))
+
+OWN = {"settings": SETTINGS_OF_SEEDS, "top-1 %": TOP1}
 """Columns that know of several seeds, in place of the overview's."""
 
 
 def experiment_layout(layout: Sequence[Column]) -> list[Column]:
     """A layout of accuracies for an experiment's rows in order: measured beside published."""
-    columns = [Column("row of the paper", lambda row: text(row["published_row"]), "text")]
+    columns = [ROW_OF_PAPER]
     for column in layout:
         columns += [OWN.get(column.head, column), *PUBLISHED.get(column.head, [])]
     return columns

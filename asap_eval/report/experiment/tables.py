@@ -18,7 +18,7 @@ from asap_eval.report.experiment.task_table import changes, scores
 from asap_eval.report.experiment.tasks import task_columns, tasks_of
 from asap_eval.report.experiment.verdict import NOT_COMPARABLE
 from asap_eval.report.frame import CONTROL, FIELDS, comparable, frame
-from asap_eval.report.layouts.columns import BELOW, Row, laid_out, present
+from asap_eval.report.layouts.columns import BELOW, Row, laid_out, name_of, present
 from asap_eval.report.layouts.overview import (
     COMPARED,
     LAYOUTS,
@@ -91,13 +91,13 @@ def _own_tables(found: Sequence[Found], about: About) -> list[Sheet]:
     tables = overview(list(records.values()), beside)
     if tables and beside:
         title = ": ".join(part for part in (about.paper, about.title) if part)
-        notes = (*([about.asks] if about.asks else []), *about.notes, *tables[0].footnotes)
-        tables[0] = replace(tables[0], title=f"{title} · {tables[0].title}", footnotes=notes)
+        notes = (*([about.asks] if about.asks else []), *about.notes)
+        tables[0] = replace(tables[0], title=f"{title} · {tables[0].title}").noted(above=notes)
     ran = {id(f.entry) for f in found if f.record is not None}
     missing = [f for f in found if id(f.entry) not in ran]
     why = [f"{f.entry.describe()}: {f.verdict}" for f in missing]
     if tables and why:
-        tables[0] = replace(tables[0], footnotes=(*tables[0].footnotes, *why))
+        tables[0] = tables[0].noted(*why)
     elif why:
         tables = [sheet_of_text("no record", ["row"], [[line] for line in why])]
     return tables
@@ -228,7 +228,14 @@ def _table(about: About, group: Group) -> list[Sheet]:
     layout = experiment_layout(layout_of(benches[0] if benches else ""))
     notes = _notes(about, group)
     return [
-        laid_out(_title(about, group), layout, group.lines, notes=notes, commands=_commands(group))
+        laid_out(
+            _title(about, group),
+            layout,
+            group.lines,
+            notes=notes,
+            short_notes=[*notes, *_not_run(group)],
+            commands=_commands(group),
+        )
     ]
 
 
@@ -236,8 +243,18 @@ def _task_tables(about: About, group: Group) -> list[Sheet]:
     """Scores, and below them the changes from the unpruned model where they were measured."""
     title, notes = _title(about, group), _notes(about, group)
     first = scores(title, group.tasks, group.lines, notes, _commands(group))
+    first = replace(first, short_notes=(*first.footnotes, *_not_run(group)))
     second = changes(title, group.tasks, group.lines)
     return [first] if second is None else [first, second]
+
+
+def _not_run(group: Group) -> list[str]:
+    """Why rows have no figures, a line each, for tables whose verdict is a word."""
+    return [
+        f"{name_of(line)} {line['verdict']}"
+        for line in group.lines
+        if line["seeds"] == 0 and present(line["verdict"])
+    ]
 
 
 def _title(about: About, group: Group) -> str:

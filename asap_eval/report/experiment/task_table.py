@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from asap_eval.report.experiment.columns import SETTINGS_OF_SEEDS
+from asap_eval.report.experiment.columns import ROW_OF_PAPER, SETTINGS_OF_SEEDS, VERDICT
 from asap_eval.report.experiment.tasks import FULL, contradiction
 from asap_eval.report.experiment.verdict import CANNOT_TELL, DIFFERS, REPRODUCED, TELLING, word_of
 from asap_eval.report.layouts.columns import (
@@ -16,7 +16,6 @@ from asap_eval.report.layouts.columns import (
     number,
     numbers,
     present,
-    text,
 )
 from asap_eval.report.sheet import DASH, Sheet
 
@@ -24,10 +23,10 @@ SIGNS = {REPRODUCED: "=", DIFFERS: "≠", CANNOT_TELL: "?"}
 """What stands behind a change that agrees with the published one, does not, or cannot tell."""
 
 LEFT = [
-    Column("row of the paper", lambda row: text(row["published_row"]), "text"),
+    ROW_OF_PAPER,
     METHOD,
     SETTINGS_OF_SEEDS,
-    Column("verdict", lambda row: text(row["verdict"]), "verdict"),
+    VERDICT,
 ]
 
 
@@ -46,7 +45,7 @@ def scores(
     columns = [
         *LEFT,
         Column("tokens to the language model", _tokens),
-        *(Column(task, _score(task)) for task in tasks),
+        *(Column(task, _score(task), wide=True) for task in tasks),
         Column("Avg", _beside("avg", "published_avg", "{:.2f}", "({:.1f})")),
         Column("Rel %", _beside("rel", "published_rel", "{:.2f}", "({:.1f})")),
         CHANGE,

@@ -35,7 +35,7 @@ ACCURACY = [
             row, "{:+.2f} [{:+.2f}, {:+.2f}]", "delta_top1", "delta_low", "delta_high"
         ),
     ),
-    Column("McNemar p", _p),
+    Column("McNemar p", _p, wide=True),
     GMACS,
     CHANGE,
     KEPT,
@@ -45,13 +45,15 @@ ACCURACY = [
         lambda row: numbers(
             row, "{:.1f} / {:.1f} / {:.1f}", "fused_img_s", "matched_img_s", "method_img_s"
         ),
+        wide=True,
     ),
     Column(
         "speed-up [p10, p90]",
         lambda row: numbers(
             row, "{:.3f} [{:.3f}, {:.3f}]", "speedup", "speedup_p10", "speedup_p90"
         ),
+        brief=Column("speed-up", lambda row: number(row["speedup"], "{:.3f}")),
     ),
-    Column("share of ideal", lambda row: number(row["share_of_ideal"], "{:.3f}")),
+    Column("share of ideal", lambda row: number(row["share_of_ideal"], "{:.3f}"), wide=True),
     BUDGET,
 ]

@@ -23,11 +23,21 @@ LONG = 8
 
 @dataclass(frozen=True)
 class Column:
-    """A head, with its unit, and how a row of the frame fills the cell."""
+    """A head, with its unit, and how a row of the frame fills the cell.
+
+    Attributes:
+        wide: for tables of all columns alone. brief: what stands in its place in the others.
+        measured: empty where a row failed or did not run, which those others say in its cell.
+        shortens: those others may cut its cells where a terminal lacks room.
+    """
 
     head: str
     cell: Callable[[Row], str]
     kind: Kind = "number"
+    wide: bool = False
+    brief: Column | None = None
+    measured: bool = True
+    shortens: bool = False
 
 
 def present(value: Any) -> bool:
@@ -43,6 +53,11 @@ def number(value: Any, form: str) -> str:
 def text(value: Any) -> str:
     """Text, or a dash."""
     return str(value) if present(value) else DASH
+
+
+def first_sentence(why: str) -> str:
+    """Of an error, without its full stop; the rest is advice."""
+    return why.split(". ")[0].rstrip(".")
 
 
 def part(row: Row, name: str) -> dict[str, Any]:
@@ -96,6 +111,11 @@ def _samples(row: Row) -> str:
     return number(row["n"], "{:.0f}") + lost
 
 
+def _lost_samples(row: Row) -> str:
+    """How many there are stands in the title; a table of few columns says where some failed."""
+    return _samples(row) if present(row["failed"]) and row["failed"] else DASH
+
+
 def _fired(row: Row) -> str:
     if row["method"] == "none" or not present(row["fired_never"]):
         return DASH
@@ -112,15 +132,23 @@ def _budget(row: Row) -> str:
     return f"{row['budget']} {row['target']:g}" + ("" if reached == DASH else reached) + unit
 
 
-METHOD = Column("method", _method, "text")
-SETTINGS = Column("settings", settings, "text")
-SAMPLES = Column("n", _samples)
+def _name(row: Row) -> str:
+    """The method alone: its cells say that it failed, and a state of its own stays."""
+    return _method(row if row["status"] == "running" else {**row, "status": "done"})
+
+
+METHOD = Column("method", _method, "text", brief=Column("method", _name))
+SETTINGS = Column("settings", settings, "text", shortens=True)
+SAMPLES = Column("n", _samples, brief=Column("n", _lost_samples), measured=False)
 GMACS = Column(
-    "GMACs: model + own", lambda row: numbers(row, "{:.3f} + {:.3f}", "mean_g", "method_g")
+    "GMACs: model + own",
+    lambda row: numbers(row, "{:.3f} + {:.3f}", "mean_g", "method_g"),
+    wide=True,
 )
 CHANGE = Column(
     "MACs %: all (model)",
     lambda row: numbers(row, "{:+.1f} ({:+.1f})", "reduction_pct", "reduction_model_pct"),
+    brief=Column("MACs %", lambda row: number(row["reduction_pct"], "{:+.1f}")),
 )
 KEPT = Column(
     "kept: min / median / mean / max",
@@ -132,9 +160,10 @@ KEPT = Column(
         "kept_mean",
         "kept_max",
     ),
+    wide=True,
 )
-FIRED = Column("fired at block (never)", _fired)
-BUDGET = Column("budget: target → reached [95 %]", _budget)
+FIRED = Column("fired at block (never)", _fired, wide=True)
+BUDGET = Column("budget: target → reached [95 %]", _budget, wide=True)
 
 
 def laid_out(
@@ -143,22 +172,45 @@ def laid_out(
     rows: Sequence[Row],
     *,
     notes: Iterable[str] = (),
+    short_notes: Iterable[str] | None = None,
     commands: Sequence[tuple[str, ...]] = (),
 ) -> Sheet:
     """Rows of the frame in a layout; columns that none of them fills are left out.
 
     Args:
+        short_notes: those of a table of few columns; None = the same.
         commands: behind each row; empty = behind none.
     """
     return Sheet(
         title=title,
-        columns=tuple(Head(column.head, kind=column.kind) for column in layout),
+        columns=tuple(_head(column) for column in layout),
         rows=tuple(
-            Line(
-                tuple(Cell(column.cell(row)) for column in layout), commands=made, name=name_of(row)
-            )
+            Line(tuple(_cell(column, row) for column in layout), commands=made, name=name_of(row))
             for row, made in zip(rows, commands or [()] * len(rows), strict=True)
         ),
         footnotes=tuple(notes),
+        short_notes=None if short_notes is None else tuple(short_notes),
         holds="composed",
     ).without_empty_columns()
+
+
+def _head(column: Column) -> Head:
+    brief = column.brief.head if column.brief else ""
+    return Head(
+        column.head, kind=column.kind, wide=column.wide, brief=brief, shortens=column.shortens
+    )
+
+
+def _cell(column: Column, row: Row) -> Cell:
+    whole = column.cell(row)
+    brief = column.brief.cell(row) if column.brief else whole
+    if brief == DASH and column.kind == "number" and column.measured:
+        brief = _without_figures(row) or DASH
+    return Cell(whole, brief="" if brief == whole else brief)
+
+
+def _without_figures(row: Row) -> str:
+    """What became of a row that has no record, or a failed one; empty of all others."""
+    if row["status"] == "failed":
+        return "failed"
+    return text(row["verdict"]).partition(":")[0] if row.get("seeds") == 0 else ""

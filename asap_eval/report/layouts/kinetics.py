@@ -16,15 +16,16 @@ def _rates(head: str, form: str, field: str) -> Column:
     def cell(row: Row) -> str:
         return numbers(row, " / ".join([form] * 3), *(field.format(name) for name in CONTENDERS))
 
-    return Column(f"{head}: {' / '.join(CONTENDERS)}", cell)
+    return Column(f"{head}: {' / '.join(CONTENDERS)}", cell, wide=True)
 
 
 AFTER = {
-    "top-1 %": [Column("top-5 %", lambda row: number(row["top5"], "{:.2f}"))],
+    "top-1 %": [Column("top-5 %", lambda row: number(row["top5"], "{:.2f}"), wide=True)],
     "GMACs: model + own": [
         Column(
             "GMACs per video: model + own",
             lambda row: numbers(row, "{:.2f} + {:.2f}", "video_g", "video_method_g"),
+            wide=True,
         )
     ],
 }
@@ -40,7 +41,7 @@ SPEED = [
     _rates("frames/s encoded", "{:.1f}", "{}_img_s"),
     _rates("videos/s encoded", "{:.2f}", "{}_videos_s"),
     _rates("videos/s decoded and encoded", "{:.2f}", "{}_decoded_s"),
-    Column("frames/s decoded", lambda row: number(row["decode_frames_s"], "{:.1f}")),
+    Column("frames/s decoded", lambda row: number(row["decode_frames_s"], "{:.1f}"), wide=True),
 ]
 
 KINETICS: list[Column] = []

@@ -24,7 +24,11 @@ from asap_eval.report.sheet import DASH
 def _published(form: str, name: str) -> Column:
     """A figure of the paper; only an experiment's rows have one."""
     unit = {"tokens": "tokens", "tflops": "T", "memory_gb": "GB"}.get(name, name.replace("_", " "))
-    return Column(f"published {unit}", lambda row: number(row.get(f"published_{name}"), form))
+    return Column(
+        f"published {unit}",
+        lambda row: number(row.get(f"published_{name}"), form),
+        wide=True,
+    )
 
 
 def _both(phase: str) -> Column:
@@ -64,18 +68,19 @@ def _comparable(row: Row) -> str:
 
 
 LATENCY = [
-    Column("row of the paper", lambda row: row.get("published_row") or DASH, "text"),
+    Column("row of the paper", lambda row: row.get("published_row") or DASH, "text", wide=True),
     METHOD,
-    replace(SETTINGS, kind="number"),  # the two columns before it name a row
+    replace(SETTINGS, kind="number", measured=False),  # the two columns before it name a row
     SAMPLES,
-    Column("verdict", _comparable, "verdict"),
+    Column("verdict", _comparable, "verdict", wide=True),
     Column(
         "tokens handed to the language model (mean over its layers)",
         lambda row: numbers(row, "{:.1f} ({:.1f})", "handed_to_llm", "llm_layer_mean"),
+        brief=Column("tokens", lambda row: number(row["handed_to_llm"], "{:.1f}")),
     ),
     _published("{:g}", "tokens"),
     FIRED,
-    _both("encode"),
+    replace(_both("encode"), wide=True),
     _both("prefill"),
     _published("{:g}", "prefill_ms"),
     Column(
@@ -83,8 +88,9 @@ LATENCY = [
         lambda row: numbers(
             row, "{:.3f} [{:.3f}, {:.3f}]", "speedup", "speedup_p10", "speedup_p90"
         ),
+        brief=Column("prefill speed-up", lambda row: number(row["speedup"], "{:.3f}")),
     ),
-    Column("share of ideal", lambda row: number(row["share_of_ideal"], "{:.3f}")),
+    Column("share of ideal", lambda row: number(row["share_of_ideal"], "{:.3f}"), wide=True),
     _both("answer"),
     _published("{:g}", "answer_ms"),
     Column(
@@ -96,12 +102,13 @@ LATENCY = [
             "answer_speedup_p10",
             "answer_speedup_p90",
         ),
+        brief=Column("answer speed-up", lambda row: number(row["answer_speedup"], "{:.3f}")),
     ),
-    Column("tokens generated", _new_tokens),
+    Column("tokens generated", _new_tokens, wide=True),
     GMACS,
     CHANGE,
-    Column("operations T, of them the method's", _operations),
+    Column("operations T, of them the method's", _operations, wide=True),
     _published("{:g}", "tflops"),
-    Column("GB: weights + peak of the answer, unpruned / method", _memory),
+    Column("GB: weights + peak of the answer, unpruned / method", _memory, wide=True),
     _published("{:g}", "memory_gb"),
 ]

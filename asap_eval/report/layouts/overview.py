@@ -9,13 +9,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from asap_eval.record import RunRecord
-from asap_eval.report.frame import GROUP, frame
+from asap_eval.record import Job, RunRecord
+from asap_eval.report.frame import GROUP, frame, row_without_record
 from asap_eval.report.layouts.accuracy import ACCURACY
 from asap_eval.report.layouts.columns import (
     BELOW,
     Column,
     Row,
+    first_sentence,
     laid_out,
     name_of,
     number,
@@ -52,21 +53,31 @@ MORE: dict[str, Callable[[str, list[Row]], list[Sheet]]] = {
 """What a benchmark shows below its table, from the title and the rows of that."""
 
 
-def overview(records: Sequence[RunRecord], beside: Mapping[str, Row] | None = None) -> list[Sheet]:
+def overview(
+    records: Sequence[RunRecord],
+    beside: Mapping[str, Row] | None = None,
+    lost: Sequence[tuple[Job, str]] = (),
+) -> list[Sheet]:
     """A table for each model, benchmark, data, weights and precision; empty columns left out.
 
     Args:
         beside: further columns of a row by its record's key, such as published figures; rows with a
             ``place`` stand in that order.
+        lost: jobs of the same command that left no record, and why: a row each in the first table
+            of their model and benchmark.
     """
     if not records:
         return []
     groups = frame(records).groupby(GROUP, dropna=False, sort=False)
     more = beside or {}
     tables = []
+    left = [row_without_record(job, why) for job, why in lost]
     for _, group in groups:
         rows = [row | more.get(row["key"], {}) for row in group.to_dict("records")]
-        tables += _tables(sorted(rows, key=lambda row: row.get("place", -1)))
+        rows = sorted(rows, key=lambda row: row.get("place", -1))
+        here = [row for row in left if all(row[n] == rows[0][n] for n in ("model", "bench"))]
+        left = [row for row in left if row not in here]
+        tables += _tables(rows + here)
     return tables
 
 
@@ -78,6 +89,7 @@ def _tables(rows: list[Row]) -> list[Sheet]:
         layout_of(bench),
         rows,
         notes=_notes(rows),
+        short_notes=_notes(rows, short=True),
         commands=[(row["command"],) for row in rows],
     )
     return [first, *more]
@@ -100,7 +112,8 @@ def title_of(first: Row) -> str:
     return title + "".join(f" · {name}={value}" for name, value in texts.items())
 
 
-def _notes(rows: list[Row]) -> list[str]:
+def _notes(rows: list[Row], *, short: bool = False) -> list[str]:
+    """Lines below a table; in short an error is its first sentence."""
     notes = []
     if any(present(row["trained"]) and not row["trained"] for row in rows):
         notes.append("random weights, not comparable")
@@ -108,7 +121,8 @@ def _notes(rows: list[Row]) -> list[str]:
         notes.append(f"{BELOW} below random patches at the same budget")
     for row in rows:
         if row["status"] == "failed":
-            notes.append(f"{name_of(row)} failed: {text(row['error'])}")
+            why = text(row["error"])
+            notes.append(f"{name_of(row)} failed: {first_sentence(why) if short else why}")
     return notes + data_notes(rows) + _seeds(rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from asap_eval.report.layouts.columns import (
@@ -20,7 +21,7 @@ from asap_eval.report.layouts.columns import (
     numbers,
     part,
 )
-from asap_eval.report.sheet import DASH, Sheet, sheet_of_text
+from asap_eval.report.sheet import DASH, Cell, Head, Sheet, sheet_of_text
 
 _KEPT = ("kept_min", "kept_median", "kept_mean", "kept_max")
 PARTS = ("tower", "projector", "prefill", "decode", "method")
@@ -28,6 +29,10 @@ PARTS = ("tower", "projector", "prefill", "decode", "method")
 
 def _of_analysis(row: Row, name: str, form: str) -> str:
     return number(part(row, "analysis").get(name), form)
+
+
+def _handed(row: Row) -> str:
+    return number(row["handed_to_llm"], "{:.1f}")
 
 
 def _rel(row: Row) -> str:
@@ -42,14 +47,19 @@ VLM = [
     SETTINGS,
     SAMPLES,
     Column("Avg %", lambda row: _of_analysis(row, "avg", "{:.2f}")),
-    Column("Rel % (mean of ratios)", _rel),
-    Column("tokens handed to the LLM", lambda row: number(row["handed_to_llm"], "{:.1f}")),
-    Column("mean over its layers", lambda row: number(row["llm_layer_mean"], "{:.1f}")),
+    Column(
+        "Rel % (mean of ratios)",
+        _rel,
+        brief=Column("Rel %", lambda row: _of_analysis(row, "rel", "{:.1f}")),
+    ),
+    Column("tokens handed to the LLM", _handed, brief=Column("tokens", _handed)),
+    Column("mean over its layers", lambda row: number(row["llm_layer_mean"], "{:.1f}"), wide=True),
     GMACS,
     CHANGE,
     Column(
         "kept of a crop: min / median / mean / max",
         lambda row: numbers(row, "{:.0f} / {:g} / {:.1f} / {:.0f}", *_KEPT),
+        wide=True,
     ),
     FIRED,
     BUDGET,
@@ -65,26 +75,28 @@ def task_tables(title: str, rows: list[Row]) -> list[Sheet]:
 
 def _tasks(title: str, row: Row) -> Sheet:
     tasks, found = part(row, "tasks"), part(row, "analysis")
-    lines = [_line(name, block) for name, block in tasks.items()]
+    lines: list[list[str | Cell]] = [[*_line(name, block)] for name, block in tasks.items()]
     average, before = found["avg"], found.get("avg_baseline")
     change = None if before is None else average - before
     both = [number(before, "{:.2f}"), f"{average:.2f}", number(change, "{:+.2f}")]
     lines.append(["Avg", DASH, "mean of the tasks, MME over 2000, %", *both, DASH, DASH])
     if "rel" in found:
-        for label, key in (
-            ("Avg in % of none's, both rounded first", "rel"),
-            ("mean of the tasks' ratios, %", "rel_of_ratios"),
+        for label, short, key in (
+            ("Avg in % of none's, both rounded first", "Rel %", "rel"),
+            ("mean of the tasks' ratios, %", "mean of ratios %", "rel_of_ratios"),
         ):
             value = number(found[key], "{:.1f}")
-            lines.append(["Rel", DASH, label, DASH, value, DASH, DASH, DASH])
+            cell = Cell("Rel", brief=short)
+            lines.append([cell, DASH, label, DASH, value, DASH, DASH, DASH])
     name = name_of(row)
-    return sheet_of_text(
+    sheet = sheet_of_text(
         f"{title.split(' · ')[0]} · {name}",
-        ["task", "split", "metric"],
+        ["task", Head("split", kind="text", wide=True), Head("metric", kind="text", wide=True)],
         lines,
-        numbers=["unpruned", row["method"], "Δ [95 %]", "McNemar p", "n"],
+        numbers=["unpruned", row["method"], "Δ [95 %]", Head("McNemar p", wide=True), "n"],
         notes=[f"{name}: {block['scorer']}" for name, block in tasks.items()],
-    ).without_empty_columns()
+    )
+    return replace(sheet, short_notes=()).without_empty_columns()
 
 
 def _line(name: str, block: Mapping[str, Any]) -> list[str]:
@@ -106,7 +118,7 @@ def _work(title: str, rows: list[Row]) -> Sheet:
     parts = {name_of(row): part(row, "analysis")["macs_by_part_g"] for row in rows}
     return sheet_of_text(
         f"{title.split(' · ')[0]} · GMACs per question",
-        ["method"],
+        [Head("method", kind="text", shortens=True)],
         [[name, *(f"{found[kind]:.3f}" for kind in PARTS)] for name, found in parts.items()],
         numbers=["tower", "projector", "prefill", "decoding", "method's own"],
         notes=["decoding depends on how long the answers are; the tables above leave it out"],

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from asap_eval.report.layouts.columns import SAMPLES, Column, Row, number, part, present
-from asap_eval.report.sheet import DASH, Sheet, sheet_of_text
+from asap_eval.report.sheet import DASH, Head, Sheet, sheet_of_text
 
 READINGS = ("cls", "heaviest")
 """Of the sink; a model without a class token has the second alone."""
@@ -62,23 +62,24 @@ WALK = [
     Column("heaviest patch: first → last block", _peaks),
     Column("fired at block (never)", _fired),
     Column("rho there: median (5 %)", _rho),
-    Column("sink at the border there %: cls / heaviest / ring", _border),
-    Column("steps in which the sink gets lighter %: cls / heaviest", _falls),
+    Column("sink at the border there %: cls / heaviest / ring", _border, wide=True),
+    Column("steps in which the sink gets lighter %: cls / heaviest", _falls, wide=True),
     Column(
         "steps in which distances shrink %",
         lambda row: _percent(part(row, "analysis").get("distances", {}).get("shrinks_all")),
+        wide=True,
     ),
 ]
 
 BLOCKS = (
     "heaviest patch",
-    "heaviest column",
+    Head("heaviest column", wide=True),
     "distance to the sink",
     "effective rank",
     "rho",
-    "border %: cls",
+    Head("border %: cls", wide=True),
     "border %: heaviest",
-    "falls %: cls",
+    Head("falls %: cls", wide=True),
     "falls %: heaviest",
 )
 

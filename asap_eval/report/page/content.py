@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asap_eval.audit import audit
-from asap_eval.experiment import Experiment, experiments, load
-from asap_eval.paper import TABLES, paper_table
 from asap_eval.record import RunRecord
-from asap_eval.report.experiment.match import Found, on_models
-from asap_eval.report.experiment.tables import experiment_frame, experiment_tables
 from asap_eval.report.layouts.overview import overview
-from asap_eval.report.page.headline import UNITS, Sentence, of_claims, of_saliency, of_table
+from asap_eval.report.page.findings import findings
+from asap_eval.report.page.headline import UNITS, Sentence, of_saliency
+from asap_eval.report.page.paper import paper_sections
 from asap_eval.report.page.provenance import Source, source_of
-from asap_eval.report.paper.audit import audit_sheet
-from asap_eval.report.paper.claims import EVIDENCE, claims, verdicts
-from asap_eval.report.paper.sheets import table_sheet
+from asap_eval.report.page.section import Section, named
 from asap_eval.report.pictures.figure import Figure
 from asap_eval.report.pictures.keepmaps import KEEP_MAPS
 from asap_eval.report.pictures.kinds import drawn
-from asap_eval.report.sheet import Sheet
 
 Kept = tuple[Path, RunRecord]
+OWN = "One table for what may be compared."
+OPEN = 3
+"""Tables of the records above the fold, so that the pictures are not far below."""
 
 
 @dataclass(frozen=True)
@@ -42,33 +39,24 @@ class Map:
 
 
 @dataclass(frozen=True)
-class Section:
-    """Tables under one heading, open at once or behind a fold."""
-
-    name: str
-    title: str
-    lead: str
-    sheets: tuple[Sheet, ...]
-    folded: bool = False
-
-
-@dataclass(frozen=True)
 class Page:
     """Everything on the page, in order.
 
     Attributes:
         facts: benchmark with model, and how many samples. run: name and text of when and on what.
-        said: the headline. sections: tables.
-        pictures: of the records. maps: the gallery. sources: of every record. problems: files that
-            are no whole record.
+        said: what stands out. own: the tables of all records.
+        pictures: of the records. maps: the gallery.
+        paper: what stands beside the paper; empty where no record is a row of its experiments.
+        sources: of every record. problems: files that are no whole record.
     """
 
     facts: tuple[tuple[str, str], ...]
     run: tuple[tuple[str, str], ...]
     said: tuple[Sentence, ...]
-    sections: tuple[Section, ...]
+    own: Section
     pictures: tuple[Figure, ...]
     maps: tuple[Map, ...]
+    paper: tuple[Section, ...]
     sources: tuple[Source, ...]
     problems: tuple[str, ...]
 
@@ -89,91 +77,20 @@ def content(
     """
     records = [record for _, record in kept]
     done = [record for record in records if record.status == "done"]
-    said: list[Sentence] = []
-    tables = {paper_table(name).experiment: paper_table(name) for name in TABLES}
-    paper = [table_sheet(table, records) for table in tables.values()]
-    ours: list[Sheet] = []
-    for name in _experiments():
-        for experiment, found in on_models(load(name), records):
-            if name not in tables:
-                sheets = _sheets(name, experiment, found, records)
-                (paper if experiment.about.paper else ours).extend(sheets)
-            if experiment.compares:
-                lines = experiment_frame(experiment, found, records).to_dict("records")
-                said += of_table(experiment.about.paper or name, lines)
-    models = sorted({record.job.model for record in records})
-    for model in models:
-        said += of_claims(model, verdicts(model, records, timing))
-    said += of_saliency(done)
-    judged = _named("claims", claims(records, timing))
-    ran = [sheet for sheet in paper if any(line.commands for line in sheet.rows)]
-    left = [sheet for sheet in paper if sheet not in ran]
-    every = _named("records", overview(records))
-    sections = (
-        Section(
-            "paper", "Against the paper", "Published figures beside measured ones.", tuple(ran)
-        ),
-        Section(
-            "claims",
-            "Claims about the walk",
-            "What the paper says of its random walk over attention, one verdict each.",
-            tuple(judged),
-        ),
-        Section(
-            "ours",
-            "Our own questions",
-            "What the paper does not ask, on the same images.",
-            tuple(ours),
-        ),
-        Section(
-            "audit",
-            "The paper against itself",
-            "Every derived figure recomputed, every figure printed twice compared.",
-            (audit_sheet(audit()),),
-            True,
-        ),
-        Section(
-            "open",
-            "The paper's other tables",
-            "Nothing of these was run here: published figures alone.",
-            tuple(left),
-            True,
-        ),
-        Section(
-            "records", "All records", "One table for what may be compared.", tuple(every), True
-        ),
-    )
+    tables = tuple(named("records", overview(records)))
     made, undrawn = drawn(kept)
     kept_maps = made.pop(KEEP_MAPS, [])
     return Page(
         facts=_data(records),
         run=_run(records),
-        said=tuple(said),
-        sections=tuple(section for section in sections if section.sheets),
+        said=(*findings(records), *of_saliency(done)),
+        own=Section("records", "Your records", OWN, tables, shown=OPEN),
         pictures=tuple(figure for found in made.values() for figure in found),
         maps=(*(Map(f.title, f.png, f.caption, f.alt) for f in kept_maps), *maps),
+        paper=paper_sections(records, timing),
         sources=tuple(source_of(record, path.relative_to(folder)) for path, record in kept),
         problems=(*problems, *undrawn),
     )
-
-
-def _experiments() -> list[str]:
-    """Those with tables of their own."""
-    return [name for name in experiments() if name not in (EVIDENCE, "example")]
-
-
-def _sheets(
-    name: str, experiment: Experiment, found: Sequence[Found], records: Sequence[RunRecord]
-) -> list[Sheet]:
-    here = [
-        r for r in records if any(f.record and f.record.job.model == r.job.model for f in found)
-    ]
-    return _named(name, experiment_tables(experiment, found, here))
-
-
-def _named(name: str, sheets: Sequence[Sheet]) -> list[Sheet]:
-    """Sheets with a name of their own on the page."""
-    return [replace(sheet, name=f"{name}-{at}") for at, sheet in enumerate(sheets, 1)]
 
 
 def _run(records: Sequence[RunRecord]) -> tuple[tuple[str, str], ...]:

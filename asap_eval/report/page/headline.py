@@ -1,4 +1,4 @@
-"""The findings at the top of the page: sentences made from verdicts and figures."""
+"""What the records say of the paper: sentences made from verdicts and figures."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from asap_eval.report.frame import frame
 from asap_eval.report.layouts.columns import Row, name_of, present
 from asap_eval.report.paper.claims import Verdict
 
-Tone = Literal["agrees", "differs", "mixed", "open"]
-"""Of a sentence about the paper: for its mark, which never stands without the words."""
+Tone = Literal["agrees", "differs", "mixed", "open", "best", "level", "worst", "failed"]
+"""Of a sentence, the first four about the paper: for its mark, which never stands without words."""
 TONES: dict[str, Tone] = {REPRODUCED: "agrees", DIFFERS: "differs"}
 """Of rows with one verdict that tells; rows that cannot tell say nothing."""
 
@@ -28,7 +28,7 @@ class Sentence:
     """One finding.
 
     Attributes:
-        tone: how it stands to the paper. text: the finding. details: its parts, one a line.
+        tone: what kind of finding. text: the finding. details: its parts, one a line.
     """
 
     tone: Tone
@@ -53,24 +53,8 @@ def of_table(paper: str, lines: Sequence[Row]) -> list[Sentence]:
         ordered = sorted(
             judged, key=lambda line: (JUDGED.index(word_of(line["verdict"])), -abs(_gap(line)))
         )
-        text = f"{where}, {_count(len(judged), 'row')} with a published figure: {_apart(judged)}."
+        text = f"{where}, {count(len(judged), 'row')} with a published figure: {_apart(judged)}."
         said.append(Sentence(tone, text, tuple(map(_against, ordered))))
-    below = [line for line in lines if line["below_random"]]
-    if below:
-        names = tuple(
-            f"{name_of(line)}: {line['top1']:.2f} % against {_random(line)}" for line in below
-        )
-        first, methods = below[0], dict.fromkeys(str(line["method"]) for line in below)
-        unit = UNITS.get(str(first["bench"]), "images")
-        said.append(
-            Sentence(
-                "differs" if any(present(line["published_change"]) for line in below) else "open",
-                f"Below random patches at the same work ({paper}, {first['model']}, "
-                f"{first['n']:.0f} {unit}): {', '.join(methods)}, "
-                f"{_count(len(below), 'row')}.",
-                names,
-            )
-        )
     return said
 
 
@@ -135,9 +119,6 @@ def _against(line: Row) -> str:
     )
 
 
-def _random(line: Row) -> str:
-    return f"{line['random_top1']:.2f} %" if present(line["random_top1"]) else "random's"
-
-
-def _count(n: int, noun: str) -> str:
+def count(n: int, noun: str) -> str:
+    """A number with its noun."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

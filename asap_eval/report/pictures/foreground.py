@@ -7,19 +7,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
 
 from asap_eval.report.layouts.columns import present
-from asap_eval.report.pictures.figure import MARKERS, Figure, Found, Picture, finished, styled
-from asap_eval.report.pictures.groups import Group, groups
+from asap_eval.report.pictures.figure import Figure, Found, Picture, finished, styled
+from asap_eval.report.pictures.groups import Group, Line, groups
+from asap_eval.report.pictures.looks import look_of
 
 INCH = 0.3
+SIDES = (("foreground_recall", "o", "0.2"), ("background_removal", "s", "white"))
+"""Of the left panel: a share of the analysis, its marker and fill."""
+SAID = {"foreground_recall": "foreground kept", "background_removal": "background not kept"}
 KINDS = {
     "heaviest_on_foreground": "heaviest column of C",
     "cls_on_foreground": "largest entry of C's class row",
 }
 LOOKS: tuple[dict[str, Any], ...] = (
     {"color": "black", "ls": "-", "marker": "o", "mfc": "white"},
-    {"color": "#0072b2", "ls": "--", "marker": "s", "mfc": "0.75"},
+    {"color": "0.45", "ls": "--", "marker": "s", "mfc": "0.75"},
 )
 
 
@@ -28,47 +33,34 @@ def foreground(records: Sequence[Found]) -> list[Figure]:
     found = []
     for group in groups([pair for pair in records if pair[1].job.bench == "saliency"]):
         rows = [
-            (line.label, json.loads(line.row["analysis"]))
+            (line, json.loads(line.row["analysis"]))
             for line in group.lines
             if present(line.row["analysis"])
         ]
-        methods = [(label, a) for label, a in rows if a["keep_rate"] < 1]
+        methods = [(line, a) for line, a in rows if a["keep_rate"] < 1]
         if methods:
             found.append(_recall(group, methods))
         found += [_sinks(group, analysis) for _, analysis in rows if "blocks" in analysis]
     return found
 
 
-def _recall(group: Group, rows: Sequence[tuple[str, dict[str, Any]]]) -> Figure:
+def _recall(group: Group, rows: Sequence[tuple[Line, dict[str, Any]]]) -> Figure:
     rows = sorted(rows, key=lambda pair: pair[1]["youden_j"])
     places = range(len(rows))
     with styled():
         canvas = Canvas(figsize=(9.0, 1.7 + INCH * len(rows)), layout="constrained")
         canvas.suptitle(f"What of the foreground is kept · {group.title}", fontsize=9)
         left, right = canvas.subplots(1, 2, sharey=True)
-        for at, (name, what, chance) in enumerate(
-            (
-                ("foreground_recall", "foreground kept", "keep_rate"),
-                ("background_removal", "background not kept", None),
-            )
-        ):
-            _bars(left, rows, name, marker=MARKERS[at], grey=str(0.75 * at + 0.2), label=what)
-            if chance:
-                left.plot(
-                    [a[chance] for _, a in rows],
-                    places,
-                    "k|",
-                    ms=11,
-                    mew=1.5,
-                    label="all patches kept: what random patches keep of either",
-                )
-        _bars(right, rows, "youden_j", marker="o", grey="0.2", label=None)
+        for name, marker, fill in SIDES:
+            _bars(left, rows, name, marker=marker, fill=fill)
+        left.plot([a["keep_rate"] for _, a in rows], places, "k|", ms=11, mew=1.5)
+        _bars(right, rows, "youden_j")
         right.axvline(0, color="0.3", lw=1, ls="--")
-        left.set_yticks(places, [label for label, _ in rows])
+        left.set_yticks(places, [line.label for line, _ in rows])
         left.set_xlim(0, 1)
         left.set_xlabel("share of the patches of that side (bars: 95 %)")
         right.set_xlabel("J = foreground kept + background not kept - 1\n(0: chance; bars: 95 %)")
-        canvas.legend(loc="outside lower center", ncols=3)
+        canvas.legend(handles=_legend(), loc="outside lower center", ncols=3)
         best, worst = rows[-1], rows[0]
         return finished(
             canvas,
@@ -78,27 +70,40 @@ def _recall(group: Group, rows: Sequence[tuple[str, dict[str, Any]]]) -> Figure:
             "and of the background's that it does not; the stroke is its share of all patches, "
             "which random patches would keep of the foreground too. Right: J, 0 = chance. "
             f"{group.title}.",
-            alt=f"Dots with intervals for {len(rows)} methods. J is highest for {best[0]} "
-            f"({best[1]['youden_j']:+.2f}) and lowest for {worst[0]} "
+            alt=f"Dots with intervals for {len(rows)} methods. J is highest for {best[0].label} "
+            f"({best[1]['youden_j']:+.2f}) and lowest for {worst[0].label} "
             f"({worst[1]['youden_j']:+.2f}).",
         )
 
 
 def _bars(
     axes: Any,
-    rows: Sequence[tuple[str, dict[str, Any]]],
+    rows: Sequence[tuple[Line, dict[str, Any]]],
     name: str,
     *,
-    marker: str,
-    grey: str,
-    label: str | None,
+    marker: str | None = None,
+    fill: str | None = None,
 ) -> None:
-    """A mean with its interval for each line."""
-    x = [a[name] for _, a in rows]
-    sides = [[abs(a[name] - a[f"{name}_ci95"][side]) for _, a in rows] for side in (0, 1)]
-    axes.errorbar(
-        x, range(len(rows)), xerr=sides, fmt=marker, color="black", mfc=grey, capsize=2, label=label
-    )
+    """A mean with its interval for each line, in its method's colour.
+
+    Args:
+        marker, fill: None = the method's own.
+    """
+    for at, (line, analysis) in enumerate(rows):
+        look = look_of(line.record.job.method)
+        axes.plot(analysis[f"{name}_ci95"], [at, at], color=look.colour, lw=1.2)
+        own = {"marker": marker or look.marker, "markerfacecolor": fill or look.fill}
+        axes.plot(analysis[name], at, ms=6, **{**look.mark, **own})
+
+
+def _legend() -> list[Line2D]:
+    """Of the left side: there a mark says which share, and only the colour is the method's."""
+    marks = [
+        Line2D([], [], ls="", marker=marker, mec="black", mfc=fill, label=SAID[name])
+        for name, marker, fill in SIDES
+    ]
+    random = "all patches kept: what random patches keep of either"
+    return [*marks, Line2D([], [], ls="", marker="|", color="black", ms=11, mew=1.5, label=random)]
 
 
 def _sinks(group: Group, analysis: dict[str, Any]) -> Figure:

@@ -12,20 +12,14 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 
 from asap_eval.report.layouts.columns import present
-from asap_eval.report.pictures.figure import (
-    COLOURS,
-    DASHES,
-    MARKERS,
-    Figure,
-    Found,
-    Picture,
-    finished,
-    styled,
-)
+from asap_eval.report.pictures.figure import DASHES, Figure, Found, Picture, finished, styled
 from asap_eval.report.pictures.groups import Group, Line, groups
+from asap_eval.report.pictures.looks import look_of
 
 LEAST = 3
 """Values of alpha that make a line."""
+SHADES = ("white", "0.55", "0.8", "0.3")
+"""Fills of the marks of one method's lines; its colour and marker are the same in all of them."""
 
 
 def heat_maps(records: Sequence[Found]) -> list[Figure]:
@@ -147,11 +141,12 @@ def _alphas(group: Group, series: Sequence[Sequence[Line]]) -> Figure:
         for at, lines in enumerate(series):
             x = [float(line.record.job.params["alpha"]) for line in lines]
             rows = [line.row for line in lines]
+            method = look_of(lines[0].record.job.method)
             look: dict[str, Any] = {
-                "color": COLOURS[at % len(COLOURS)],
+                "color": method.colour,
                 "ls": DASHES[at % len(DASHES)],
-                "marker": MARKERS[at % len(MARKERS)],
-                "mfc": "white",
+                "marker": method.marker,
+                "mfc": SHADES[at % len(SHADES)],
             }
             y = np.array([float(row["delta_top1"]) for row in rows])
             bars = np.array([(row["delta_low"], row["delta_high"]) for row in rows], dtype=float)

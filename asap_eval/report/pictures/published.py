@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
@@ -14,11 +15,21 @@ from asap_eval.report.experiment.tables import groups_of
 from asap_eval.report.experiment.verdict import JUDGED, word_of
 from asap_eval.report.layouts.columns import Row, name_of, present
 from asap_eval.report.pictures.figure import Figure, Found, Picture, finished, styled
+from asap_eval.report.pictures.looks import look_of
 
 LEAST = 2
 """Rows with a verdict that make a picture."""
 INCHES = 0.34
 """Height of a line."""
+PUBLISHED_MARK: dict[str, Any] = {
+    "ls": "",
+    "marker": "D",
+    "ms": 8,
+    "mew": 1.3,
+    "markerfacecolor": "none",
+    "markeredgecolor": "black",
+}
+"""No method has this mark."""
 
 
 def published(records: Sequence[Found]) -> list[Figure]:
@@ -77,23 +88,18 @@ def _figure(experiment: Experiment, lines: Sequence[Row]) -> Figure:
 
 
 def _line(axes: Axes, row: Row, at: int) -> None:
-    plot = axes.plot
-    judged = _is_judged(row)
-    plot([row["delta_low"], row["delta_high"]], [at, at], color="black", lw=1.2, zorder=2)
-    plot(row["delta_top1"], at, "o" if judged else "s", ms=6, zorder=3,
-         markerfacecolor="black" if judged else "0.75", markeredgecolor="black")  # fmt: skip
-    if judged:
-        plot(row["published_change"], at, "D", ms=7, zorder=4, mew=1.3,
-             markerfacecolor="none", markeredgecolor="#d55e00")  # fmt: skip
+    look = look_of(str(row["method"]))
+    axes.plot([row["delta_low"], row["delta_high"]], [at, at], color=look.colour, lw=1.4, zorder=2)
+    axes.plot(row["delta_top1"], at, ms=7, zorder=3, **look.mark)
+    if _is_judged(row):
+        axes.plot(row["published_change"], at, zorder=4, **PUBLISHED_MARK)
 
 
 def _legend() -> list[Line2D]:
     return [
-        Line2D([], [], color="black", marker="o", ms=6, lw=1.2, label="measured"),
-        Line2D([], [], color="black", marker="s", ms=6, lw=1.2, markerfacecolor="0.75",
-               label="measured, nothing published"),
-        Line2D([], [], ls="", marker="D", ms=7, mew=1.3, markerfacecolor="none",
-               markeredgecolor="#d55e00", label="published"),
+        Line2D([], [], color="0.35", marker="o", ms=6, lw=1.4, markerfacecolor="white",
+               label="measured (colour and mark: its method's)"),
+        Line2D([], [], label="published", **PUBLISHED_MARK),
     ]  # fmt: skip
 
 

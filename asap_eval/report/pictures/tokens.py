@@ -11,6 +11,7 @@ from asap_eval.errors import RecordError
 from asap_eval.report.layouts.columns import Row, number, present
 from asap_eval.report.pictures.figure import Figure, Found, Picture, finished, styled
 from asap_eval.report.pictures.groups import Group, Line, beside, groups
+from asap_eval.report.pictures.looks import look_of
 
 INCH = 0.24
 """Height of a line of the picture."""
@@ -64,22 +65,25 @@ def _figure(group: Group, target: str, parts: Sequence[tuple[Line, list[int]]]) 
         canvas.suptitle(
             f"Tokens left after the last block · {group.title} · {target}{unit}", fontsize=9
         )
-        axes.boxplot(
+        boxes = axes.boxplot(
             [counts for _, counts in parts][::-1],
             orientation="horizontal",
             whis=(0, 100),
             widths=0.6,
             patch_artist=True,
-            boxprops={"facecolor": "0.85", "edgecolor": "black"},
+            boxprops={"facecolor": "0.92"},
             medianprops={"color": "black", "lw": 2},
             showmeans=True,
-            meanprops={"marker": "D", "mfc": "white", "mec": "black", "ms": 4},
         )
+        for box, mean, (line, _) in zip(boxes["boxes"], boxes["means"], parts[::-1], strict=True):
+            look = look_of(line.record.job.method)
+            box.set(edgecolor=look.colour, linewidth=1.6)
+            mean.set(markersize=5, **look.mark)
         names = [f"{line.label}  {_change(line.row)}" for line, _ in parts][::-1]
         axes.set_yticks(range(1, len(parts) + 1), names, fontsize=7.5)
         axes.set_ylim(0.3, len(parts) + 0.7)
         axes.set_xlim(left=0)
-        axes.set_xlabel("patch and pooled tokens of an image (line: median, diamond: mean)")
+        axes.set_xlabel("patch and pooled tokens of an image (line: median, mark: mean)")
         spread = [(max(c) - min(c), line.label, min(c), max(c)) for line, c in parts]
         widest = max(spread)
         return finished(

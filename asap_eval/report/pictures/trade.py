@@ -1,4 +1,7 @@
-"""Accuracy against what it costs: MACs, or throughput; controls apart, Pareto front marked."""
+"""Accuracy against what it costs: MACs, or throughput; a Pareto front where intervals show one.
+
+Settings of one amount of work have nothing to be drawn against: `dots` sets them side by side.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
-from asap_eval.method import methods
+from asap_eval.report.frame import SAME_WORK
 from asap_eval.report.layouts.columns import Row, present
-from asap_eval.report.pictures.figure import (
-    COLOURS,
-    MARKERS,
-    Figure,
-    Found,
-    Picture,
-    finished,
-    styled,
-)
+from asap_eval.report.pictures.dots import dots, one_budget
+from asap_eval.report.pictures.figure import Figure, Found, Picture, finished, styled
 from asap_eval.report.pictures.groups import Group, Line, groups
+from asap_eval.report.pictures.looks import is_control, look_of
 
-CONTROL = "control"
-"""``Card.paper`` of the methods that a row has to beat."""
+FRONT: dict[str, Any] = {"color": "black", "lw": 1, "ls": (0, (4, 2))}
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,9 @@ Cost = Callable[[Row], "tuple[float, tuple[float, float] | None] | None"]
 def by_macs(records: Sequence[Found]) -> list[Figure]:
     """One figure for each group with an unpruned model and at least two other lines."""
     return [
-        _figure(
+        dots(group, "accuracy-macs")
+        if one_budget(group)
+        else _figure(
             group,
             points,
             name="accuracy-macs",
@@ -119,21 +117,46 @@ def front(points: Sequence[Point], sign: int) -> list[Point]:
     return best
 
 
+def untold(points: Sequence[Point], sign: int) -> str:
+    """Why no front is drawn; empty where each point of it is above whatever costs no more.
+
+    Above means by the whole 95 % intervals; costs within `SAME_WORK` percent are the same.
+    """
+    best = front(points, sign)
+    if len(best) < 2:
+        return "one setting beats all others"
+    for point in best:
+        for other in points:
+            cheaper = sign * other.x >= sign * point.x - SAME_WORK / 100 * point.x
+            if other is not point and cheaper and not _above(point, other):
+                return f"{point.method} and {other.method} cannot be told apart"
+    return ""
+
+
+def _above(point: Point, other: Point) -> bool:
+    """Whether the intervals leave no doubt; without one only the unpruned model is sure."""
+    low, high = _ends(point), _ends(other)
+    return low is not None and high is not None and low[0] > high[1]
+
+
+def _ends(point: Point) -> tuple[float, float] | None:
+    return (point.y, point.y) if point.method == "none" else point.y_bar
+
+
 def _figure(
     group: Group, points: Sequence[Point], *, name: str, title: str, x: str, sign: int
 ) -> Figure:
     whole = next(point for point in points if point.method == "none")
-    best = front(points, sign)
+    best, why = front(points, sign), untold(points, sign)
     with styled():
-        canvas = Canvas(figsize=(7.5, 5.2), layout="constrained")
+        canvas = Canvas(figsize=(7.5, 5.4), layout="constrained")
         axes = canvas.add_subplot()
         axes.set_title(f"{title} · {group.title}")
-        handles = [_drawn(axes, name, same, at) for at, (name, same) in enumerate(_by(points))]
-        axes.plot(
-            [p.x for p in best], [p.y for p in best], color="black", lw=1, ls=(0, (4, 2)), zorder=1
-        )
+        handles = [_drawn(axes, name, same) for name, same in _by(points)]
+        if not why:
+            axes.plot([p.x for p in best], [p.y for p in best], zorder=1, **FRONT)
+            handles.append(Line2D([], [], label="Pareto front", **FRONT))
         axes.axhline(whole.y, color="0.5", lw=0.8, ls=":")
-        handles.append(Line2D([], [], color="black", lw=1, ls=(0, (4, 2)), label="Pareto front"))
         handles.append(Line2D([], [], color="0.5", lw=0.8, ls=":", label="unpruned"))
         axes.set_xlabel(x)
         axes.set_ylabel("top-1 in % (bars: 95 % interval of the paired difference)")
@@ -146,15 +169,20 @@ def _figure(
             top.set_xlabel("change of the MACs in %")
         canvas.legend(handles=handles, loc="outside lower center", ncols=4)
         on = ", ".join(dict.fromkeys(p.method for p in best if p.method != "none"))
+        line = (
+            f"No Pareto front is drawn: {why}."
+            if why
+            else "The dashed line joins what no other setting beats, by whole 95 % intervals."
+        )
+        beats = f"No Pareto front: {why}." if why else f"On the Pareto front beside it: {on}."
         return finished(
             canvas,
             f"{name}.{group.name}",
             title=f"{title}: {group.title}",
             caption=f"{title} on {group.title}. Each mark is one setting of a method, the mean "
-            "over its seeds; grey marks are controls. The dashed line joins what no other setting "
-            "beats.",
+            f"over its seeds; grey marks are controls. {line}",
             alt=f"Scatter plot of {len(points)} settings of {len(_by(points))} methods. Unpruned: "
-            f"{whole.y:.2f} % top-1. On the Pareto front beside it: {on or 'nothing'}.",
+            f"{whole.y:.2f} % top-1. {beats}",
         )
 
 
@@ -170,36 +198,25 @@ def _percent(whole: float) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
 
 def _by(points: Sequence[Point]) -> list[tuple[str, list[Point]]]:
     """Points of each method; controls last."""
-    names = sorted({p.method for p in points}, key=lambda name: (_is_control(name), name))
+    names = sorted({p.method for p in points}, key=lambda name: (is_control(name), name))
     return [(name, [p for p in points if p.method == name]) for name in names]
 
 
-def _is_control(name: str) -> bool:
-    known = methods().get(name)
-    return known is not None and known.card.paper == CONTROL
-
-
-def _drawn(axes: Axes, name: str, points: Sequence[Point], at: int) -> Line2D:
+def _drawn(axes: Axes, name: str, points: Sequence[Point]) -> Line2D:
     """One method's marks; returns its entry of the legend."""
-    colour = "black" if _is_control(name) else COLOURS[at % len(COLOURS)]
-    marker = MARKERS[at % len(MARKERS)]
+    look = look_of(name)
     size, thin = (7.0, 0.9) if len(points) <= 6 else (4.5, 0.4)
-    fill: dict[str, Any] = {
-        "markerfacecolor": "0.75" if _is_control(name) else "white",
-        "markeredgecolor": colour,
-    }
+    bar: dict[str, Any] = {"color": look.colour, "lw": thin, "alpha": 0.7, "zorder": 2}
     for point in points:
         if point.y_bar:
-            axes.plot([point.x] * 2, point.y_bar, color=colour, lw=thin, alpha=0.7, zorder=2)
+            axes.plot([point.x] * 2, point.y_bar, **bar)
         if point.x_bar:
-            axes.plot(point.x_bar, [point.y] * 2, color=colour, lw=thin, alpha=0.7, zorder=2)
-    axes.plot(
-        [p.x for p in points], [p.y for p in points], marker, ms=size, mew=1.1, zorder=3, **fill
-    )
-    notes = ["control"] if _is_control(name) else []
+            axes.plot(point.x_bar, [point.y] * 2, **bar)
+    axes.plot([p.x for p in points], [p.y for p in points], ms=size, zorder=3, **look.mark)
+    notes = ["control"] if is_control(name) else []
     notes += [f"{len(points)} settings"] if len(points) > 1 else []
     label = f"{name} ({', '.join(notes)})" if notes else name
-    return Line2D([], [], ls="", marker=marker, ms=6.5, mew=1.1, label=label, **fill)
+    return Line2D([], [], ms=6.5, label=label, **look.mark)
 
 
 MACS = Picture(

@@ -13,7 +13,7 @@ from asap_eval.report.sheet import Sheet
 from asap_eval.report.text.csv import csv_text
 from asap_eval.report.text.latex import latex
 from asap_eval.report.text.markdown import markdown
-from asap_eval.report.text.terminal import print_rich, rich_text
+from asap_eval.report.text.terminal import piped_text, print_rich, rich_text
 
 FORMATS: dict[str, Callable[[Sheet], str]] = {
     "rich": rich_text,
@@ -32,13 +32,22 @@ def as_text(sheets: Sequence[Sheet], form: str) -> str:
     return "\n".join(FORMATS[form](sheet) for sheet in sheets)
 
 
-def show(sheets: Sequence[Sheet], form: str = "rich") -> None:
-    """Sheets on standard output; ``rich`` on a terminal has its width and colours."""
-    if form == "rich" and sys.stdout.isatty():
-        for sheet in sheets:
-            print_rich(sheet, Console())
-    else:
+def show(sheets: Sequence[Sheet], form: str = "rich", *, wide: bool = False) -> None:
+    """Sheets on standard output; ``rich`` on a terminal has its width and colours.
+
+    Args:
+        wide: all columns; otherwise ``rich`` shows those that matter. The other formats have all.
+    """
+    if form != "rich":
         sys.stdout.write(as_text(sheets, form))
+        return
+    if sys.stdout.isatty():
+        for sheet in sheets:
+            print_rich(sheet, Console(), wide=wide)
+    else:
+        sys.stdout.write("\n".join(piped_text(sheet, wide=wide) for sheet in sheets))
+    if not wide and any(head.wide for sheet in sheets for head in sheet.columns):
+        print("  wide=true shows every column and note.")
 
 
 def save(text: str, path: Path) -> None:
