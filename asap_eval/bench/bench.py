@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from torch import nn
 
 from asap_eval.bench.plan import Plan
+from asap_eval.data.decoded import PictureCache
 from asap_eval.data.subset import Sample
 from asap_eval.errors import unknown
 from asap_eval.hosts import Geometry
@@ -178,6 +179,10 @@ class Bench(ABC, Generic[M, G, S, B]):
     def notes(self, samples: S) -> Sequence[str]:
         """What a reader has to know of the samples, a line each: said, and kept in the record."""
         return ()
+
+    def keeping(self, samples: S, cache: PictureCache) -> S:
+        """The same samples, whose decoded pictures are kept if this benchmark can."""
+        return samples
 
     @abstractmethod
     def unpruned_work(self, loaded: M, geometry: G, samples: S) -> str:

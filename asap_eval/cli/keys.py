@@ -28,6 +28,7 @@ class Keys:
     macs_convention: str = "full"
     results: str = "results"
     workers: str = "auto"
+    cache: str = "auto"
     wide: bool = False
     force: bool = False
     debug: bool = False

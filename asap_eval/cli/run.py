@@ -194,6 +194,7 @@ def _one(row: Row, result: Result, made: set[Path]) -> int:
             force=settings.force,
             made=made,
             workers=settings.workers,
+            cache=settings.cache,
             config=settings.config,
             overrides=row.overrides,
         )

@@ -34,7 +34,8 @@ class Settings:
 
     Attributes:
         job: what decides the numbers. results: folder of the records. workers: processes that
-            load images. force: run again what is done. plan: only say what would run.
+            load images. cache: whether decoded ones are kept. force: run again what is done.
+            plan: only say what would run.
         config: the resolved configuration, for the record. chosen: what of it the machine decides
             (`asap_eval.cli.machine`). recipe: how to train a head instead of measuring; None with
             stage=eval. notes: what was chosen for the user beside that, a line each.
@@ -43,6 +44,7 @@ class Settings:
     job: Job
     results: Path
     workers: int
+    cache: str
     force: bool
     plan: bool
     config: dict[str, Any]
@@ -124,6 +126,7 @@ def settings_of(
         ),
         results=Path(keys.results).expanduser(),
         workers=on.workers,
+        cache=keys.cache,
         force=keys.force,
         plan=keys.plan,
         config={key: value for key, value in plain.items() if key not in FILE},

@@ -76,7 +76,8 @@ def _content(path: Path) -> bytes:
     return path.read_bytes().replace(b"\r\n", b"\n")
 
 
-def _imports(path: Path) -> set[str]:
+@cache
+def _imports(path: Path) -> frozenset[str]:
     """Names in this package that a file imports; a name may turn out not to be a module."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(_content(path))):
@@ -85,4 +86,4 @@ def _imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return {n for n in names if n.split(".")[0] == PACKAGE and n != PACKAGE}
+    return frozenset(n for n in names if n.split(".")[0] == PACKAGE and n != PACKAGE)
