@@ -114,13 +114,21 @@ class ImageSet:
         return replace(self, places=subset(self.places, count, "spread")), False
 
 
-def images_of(loaded: LoadedModel, data: str, *, limit: int | None, sample: Sample) -> ImageSet:
+def images_of(
+    loaded: LoadedModel,
+    data: str,
+    *,
+    limit: int | None,
+    sample: Sample,
+    label_file: str | None = None,
+) -> ImageSet:
     """`open_images` with all that a loaded model says of its classes."""
     return open_images(
         data,
         classes=loaded.classes,
         labels=loaded.labels,
         names=loaded.class_names,
+        label_file=label_file,
         limit=limit,
         sample=sample,
     )
@@ -132,6 +140,7 @@ def open_images(
     classes: int,
     labels: Labels,
     names: Sequence[str] | None = None,
+    label_file: str | None = None,
     limit: int | None = None,
     sample: Sample = "first",
 ) -> ImageSet:
@@ -142,6 +151,7 @@ def open_images(
             folder, ``hfds/<data set>[:<config>][@<split>]``, or
             ``wds/<folder or pattern of shards>[:<kind of the picture's files>][@<split>]``.
         classes, labels, names: of the `LoadedModel` (names: its ``class_names``).
+        label_file: says the classes of images that lie flat; see `open_store`.
         limit: number of images, ``None`` = all. sample: the first ones, or evenly over all.
 
     Raises:
@@ -154,8 +164,9 @@ def open_images(
             "classes, or tell what they are with model.labels=wnid or model.labels=folders. A CLIP "
             "tower becomes a classifier with model.head=<file> (asap-eval head makes it)."
         )
+    own = Classes(classes, labels, names)
     return chosen_images(
-        lambda: open_store(data, Classes(classes, labels, names)), data, limit=limit, sample=sample
+        lambda: open_store(data, own, label_file), data, limit=limit, sample=sample
     )
 
 

@@ -44,6 +44,7 @@ def run(
     made: set[Path] | None = None,
     workers: int = 0,
     cache: str = "auto",
+    imagenet: str | None = None,
     config: Mapping[str, Any] | None = None,
     overrides: Sequence[str] | None = None,
 ) -> Outcome:
@@ -54,6 +55,7 @@ def run(
             and so is its paired baseline. made: records that the same command has made: they are
             reused all the same; added to. workers: processes that load images.
         cache: ``auto`` keeps decoded pictures in the user's cache, ``off`` does not.
+        imagenet: its folder, for jobs that name it or no data.
         config, overrides: configuration and command line it came from, for the record.
 
     Raises:
@@ -64,7 +66,10 @@ def run(
         made = set() if made is None else made
         if cache not in CACHES:
             raise unknown("value of cache", cache, CACHES)
-        ready = prepare(job)
+        ready = prepare(job, imagenet=imagenet)
+        if ready.data_said is not None:
+            count = len(ready.samples)
+            say(f"{ready.data_said}: {count} images are evaluated. Your own: data=<folder>.")
         if cache == "auto":
             pictures = PictureCache(cache_folder() / "pictures", say_once)
             ready = replace(ready, samples=ready.bench.keeping(ready.samples, pictures))
