@@ -43,7 +43,7 @@ ASKED = "model=llava_tiny limit=1 bench.new_tokens=2"
 
 TRIED = {
     "make example": "experiment=example limit=4 budget.samples=4",
-    "IMAGENET=/data/imagenet/val asap-eval model=deit_base method=asap k=8": SMALL,
+    "IMAGENET=/data/imagenet/val asap-eval model=deit_base method=asap k=8": f"{SMALL} limit=1",
     "asap-eval model=deit_tiny methods=tome,asap budget=macs target=-35": FIRES,
     "asap-eval report": "",
     "asap-eval model=deit_tiny data=photos/val methods=tome,asap budget=macs target=-35": FIRES,
@@ -209,7 +209,7 @@ def key(word: str) -> str:
 
 
 @pytest.mark.usefixtures("registry")
-@pytest.mark.parametrize("command", TRIED)
+@pytest.mark.parametrize("command", TRIED, ids=str)
 def test_a_command_of_the_readme_runs(
     command: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
