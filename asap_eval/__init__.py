@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asap_eval import methods as _methods  # noqa: F401  (their names)
+from asap_eval import plugins
 
 if TYPE_CHECKING:  # torch takes seconds, and `asap-eval --help` needs none
     from contextlib import AbstractContextManager
@@ -22,7 +23,7 @@ if TYPE_CHECKING:  # torch takes seconds, and `asap-eval --help` needs none
 
 __version__ = "0.1.0"
 
-__all__ = ["reduce"]
+__all__ = ["plugins", "reduce"]
 
 
 def reduce(
@@ -41,7 +42,8 @@ def reduce(
             or an LV-ViT, in eval mode. It is untouched outside the ``with``: no class is swapped
             and no weight changed. Inside it attention runs fused, also in a model built with eager
             attention.
-        method: name of a method (``asap-eval ls methods`` lists them).
+        method: name of a method (``asap-eval ls methods`` lists them; `plugins.load` brings those
+            of a file of your own).
         k: the method's main knob; every method also has its own name for it. What is left out
             is the method's default on any model; those measured for one are the command line's.
         seed: random choices depend on it and on each image's id (its pixels, where

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from asap_eval.errors import AsapEvalError, BadValueError
 from asap_eval.token_map import TokenMap
-from asap_eval.transfer import to_device
+from asap_eval.transfer import Arriving, to_device
 
 COUNTS = ("lengths", "attention_tokens", "mlp_tokens")
 """Token counts of every block, ``[L, B]``."""
@@ -259,6 +259,30 @@ class Trace:
         seen.notes[name][images] = values.detach().to(seen.notes[name])
 
     # --- what it left ---------------------------------------------------------------------------
+
+    def arriving(self) -> Callable[[], Trace]:
+        """Send what this thread's latest pass left to the CPU; later passes do not change it.
+
+        Returns:
+            Waits until all of it is there; gives a trace of that pass alone.
+        """
+        seen = self._current("lengths")
+        values, notes = (
+            {name: Arriving(value) for name, value in found.items()}
+            for found in (seen.values, seen.notes)
+        )
+
+        def arrived() -> Trace:
+            trace = Trace()
+            trace._maps = self._maps
+            trace._latest = replace(
+                seen,
+                values={name: value.tensor() for name, value in values.items()},
+                notes={name: value.tensor() for name, value in notes.items()},
+            )
+            return trace
+
+        return arrived
 
     def _current(self, name: str) -> PassTrace:
         latest: PassTrace | None = getattr(self._own, "latest", None)

@@ -50,8 +50,12 @@ class Arriving:
             self._values.copy_(values, non_blocking=True)
             self._event = mark(values.device)
 
-    def list(self) -> Any:
-        """The values as nested lists, once they are here."""
+    def tensor(self) -> Tensor:
+        """The values on the CPU, once they are here."""
         if self._event is not None:
             self._event.synchronize()
-        return self._values.tolist()
+        return self._values
+
+    def list(self) -> Any:
+        """The values as nested lists, once they are here."""
+        return self.tensor().tolist()

@@ -16,7 +16,7 @@ from timm.data import ImageNetInfo
 from timm.models import create_model
 
 from asap_eval.cli import main
-from asap_eval.data.address import address_parts
+from asap_eval.data.address import address_parts, open_store
 from asap_eval.data.classes import Classes, labelled, numbered
 from asap_eval.data.images import open_images
 from asap_eval.errors import BadValueError, DataError, WeightsError
@@ -94,6 +94,26 @@ def test_one_unknown_name_does_not_turn_the_others_into_numbers() -> None:
     assert found.numbers == [0, 1, 2]
     assert "mere numbers" in str(found.note)
     assert "model.classes" not in str(found.note)
+
+
+@pytest.mark.parametrize("model", [Classes(1000, "wnid"), named(None, 12)], ids=["wnid", "none"])
+def test_folders_called_by_numbers_are_those_classes(model: Classes, tmp_path: Path) -> None:
+    """ImageNet-V2's folders are: sorted as text, 10 comes before 2."""
+    for number in range(model.count):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "a.png").touch()
+    store = open_store(str(tmp_path), model)
+    assert [int(name.split("/")[0]) for name in store.ids] == store.labels
+    assert store.ids[2] == "10/a.png"
+    assert "taken in numeric order (0 = 0, 1 = 1, 10 = 10," in store.notes[0]
+
+
+def test_numbers_of_some_classes_are_no_classes_of_imagenet() -> None:
+    """Twelve folders of one's own, called by numbers, are not ImageNet's first twelve classes."""
+    for names in (sorted(map(str, range(12))), [*map(str, range(999)), "1000"], ["0"] * 1000):
+        with pytest.raises(DataError, match="class '0' is not one of the 1000 ImageNet ids"):
+            of_names(names, Classes(1000, "wnid"))
 
 
 @pytest.mark.parametrize("classes", [True, 5])

@@ -241,7 +241,7 @@ def test_a_budget_is_met_and_shown(command: Run, pictures: Path) -> None:
         (["method"], ["cannot be read"], 2),
         (["weights=nowhere.safetensors"], ["nowhere.safetensors does not exist"], 1),
         (["data=nowhere"], ["data=nowhere does not exist"], 1),
-        (["data=null"], ["data is missing"], 2),
+        (["data=null", "bench=saliency"], ["data is missing"], 2),
         (["macs_convention=mine"], ["'mine'", "full", "paper"], 2),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -263,7 +263,7 @@ def test_bad_input_is_refused_in_words(
 
 @pytest.mark.parametrize("name", ["model", "data"])
 def test_a_method_alone_asks_for_the_rest(command: Run, pictures: Path, name: str) -> None:
-    given = {"model": [f"data={pictures}"], "data": ["model=test_vit", "weights=random"]}[name]
+    given = {"model": [f"data={pictures}"], "data": [*TINY, "bench=saliency"]}[name]
     code, _, err = command("method=asap", *given)
     assert code == 2
     assert f"{name} is missing" in err
@@ -619,9 +619,9 @@ def test_a_plan_keeps_the_hubs_libraries_from_the_network(
     seen: list[bool] = []
     prepare = planning.prepare
 
-    def watched(job: Job) -> Any:
+    def watched(job: Job, **options: Any) -> Any:
         seen.extend(place.HF_HUB_OFFLINE for place in places)
-        return prepare(job)
+        return prepare(job, **options)
 
     monkeypatch.setattr(planning, "prepare", watched)
     command(*TINY, f"data={pictures}", "plan=true")

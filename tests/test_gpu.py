@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import pytest
 import tiny
 import torch
 from cases import CASES, Case, batch, run
+from pictures import picture_folder
 from torch import Tensor, nn
 
+from asap_eval.bench.imagenet import ImageNet
+from asap_eval.data.transforms import Scaling
 from asap_eval.hosts import install
 from asap_eval.hosts.attention import attend, attend_with_maps
 from asap_eval.hosts.layout import Layout
 from asap_eval.method import build
+from asap_eval.models import load_model
 from asap_eval.transfer import Arriving
 
 pytestmark = [
@@ -159,3 +164,25 @@ def test_nothing_waits_for_a_walk_that_never_fires() -> None:
             finally:
                 torch.cuda.set_sync_debug_mode("default")
     assert not trace.fired.any()
+
+
+def test_numbers_of_bytes_have_the_cpus_bits() -> None:
+    scaling = Scaling((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    images = torch.arange(256, dtype=torch.uint8).repeat(3, 1).view(1, 3, 16, 16)
+    assert torch.equal(scaling(images.to(DEVICE)).cpu(), scaling(images))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_late_rows_are_the_same_rows(
+    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = str(picture_folder(tmp_path / "data", each=4))
+    loaded, bench = load_model("test_vit", weights="random", device="cuda"), ImageNet()
+    samples = bench.open(data, loaded, limit=None, sample="first")
+    found = []
+    for waits in (False, True):
+        monkeypatch.setattr(ImageNet, "waits", waits)
+        batches = list(bench.batches(loaded, samples, batch_size=5, workers=workers))
+        assert all(one.images.is_pinned() for one in batches)
+        found.append(list(bench.evaluate(loaded, build("asap", k=2, tau=1.05), batches, seed=0)))
+    assert found[0] == found[1]

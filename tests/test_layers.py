@@ -19,7 +19,7 @@ LAYERS = [
     {"paths"},
     {"files"},
     {"hub", "kernels", "registry"},
-    {"token_map", "transfer"},
+    {"token_map", "transfer", "plugins"},
     {
         "checkpoint",
         "tokens",
@@ -50,7 +50,7 @@ LAYERS = [
 ONLY = {
     "kernels": {"errors", "paths", "files"},
     "hosts": {"errors", "tokens", "trace", "packing", "transfer", "method", "kernels", "token_map"},
-    "data": {"errors", "files", "hub", "models"},
+    "data": {"errors", "files", "hub", "models", "paths"},
     "paper": {"errors"},
     "audit": {"errors", "paper", "work", "hosts", "models"},
     "report": {

@@ -1,14 +1,19 @@
-"""README and docs/ keep their word: code runs, commands and files exist, tables are fresh."""
+"""README and docs/ keep their word: code and commands run, files exist, tables are fresh."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import clips
 import pytest
+import timm
 import torch
+from pictures import CLASSES, picture_folder
 from project import ROOT
 
 import asap_eval
@@ -17,6 +22,8 @@ from asap_eval.cli.front import COMMANDS as NAMES
 from asap_eval.cli.ls import filled, methods_table
 from asap_eval.cli.overrides import check, parsed
 from asap_eval.cli.words import read
+from asap_eval.models import load_model
+from asap_eval.models.video_head import Head, save_head
 from asap_eval.registry import METHODS
 from asap_eval.report.experiment.verdict import word_of
 
@@ -27,12 +34,48 @@ PAGES = {
 }
 """Everything that is there to be read."""
 BASH = re.compile(r"```bash\n(.*?)```", re.DOTALL)
-SHELL = [
-    shlex.split(line, comments=True)
-    for text in PAGES.values()
-    for block in BASH.findall(text)
-    for line in block.replace("\\\n", " ").splitlines()
-]
+SMALL = "weights=random limit=2 batch_size=2"
+FOUND = f"{SMALL} budget.samples=2"
+FIRES = f"{FOUND} method.tau=1.0"
+"""Attention of random weights is even: no column would ever reach the usual tau."""
+CLIPS = "model=digits_vit bench.frames=2"
+ASKED = "model=llava_tiny limit=1 bench.new_tokens=2"
+
+TRIED = {
+    "make example": "experiment=example limit=4 budget.samples=4",
+    "IMAGENET=/data/imagenet/val asap-eval model=deit_base method=asap k=8": f"{SMALL} limit=1",
+    "asap-eval model=deit_tiny methods=tome,asap budget=macs target=-35": FIRES,
+    "asap-eval report": "",
+    "asap-eval model=deit_tiny data=photos/val methods=tome,asap budget=macs target=-35": FIRES,
+    "asap-eval model=deit_tiny data=flat labels=val.txt method=tome k=8": SMALL,
+    "asap-eval model=vit_tiny_patch16_224 model.num_classes=10 weights=own.pth data=own/val "
+    "methods=tome,asap budget=macs target=-35": f"{FIRES} weights=own.pth",
+    "asap-eval plugins=my_method.py model=deit_tiny methods=key_norm,random budget=macs "
+    "target=-35": FOUND,
+    "asap-eval stage=train model=clip_vit_l14_336 bench=kinetics data=videos": f"{CLIPS} "
+    "train.epochs=1",
+    "asap-eval model=clip_vit_l14_336 bench=kinetics data=videos bench.head=head.safetensors "
+    "methods=tome,asap budget=macs target=-35": f"{CLIPS} limit=2 budget.samples=2",
+    "asap-eval strip clip.mp4 model=deit_tiny method=asap k=2 out=strip.png": "weights=random "
+    "frames=2",
+    "asap-eval model=llava15_7b bench=vlm data=questions tasks=pope,gqa method=visionzip "
+    "budget=tokens target=64": f"{ASKED} budget.samples=1",
+    "asap-eval model=llava15_7b bench=latency data=questions method=visionzip k=64": f"{ASKED} "
+    "bench.warmup=1",
+    "asap-eval strip photo.png model=llava15_7b method=visionzip k=64 out=crops.png": ""
+    "model=llava_tiny",
+}
+"""Every command of the README, and the words that make it small: of a key, the last counts."""
+
+
+def shell(text: str) -> list[str]:
+    """The commands of a page as they are typed, without comments."""
+    lines = "".join(BASH.findall(text)).replace("\\\n", " ").splitlines()
+    return [found for line in lines if (found := re.sub(r"\s+#.*|^#.*", "", line).strip())]
+
+
+SHELL = [shlex.split(line) for text in PAGES.values() for line in shell(text)]
+VARIABLE = re.compile(r"[A-Z_]+=")
 
 
 def python(path: str) -> list[str]:
@@ -53,7 +96,7 @@ def run(code: str) -> dict[str, Any]:
 
 
 def test_the_api_example_runs() -> None:
-    names = run(python("README.md")[0])
+    names = run(python("README.md")[1])
     assert names["logits"].shape == (2, 1000)
     assert names["trace"].lengths.shape == (12, 2)
     assert names["trace"].source.shape == (2, 196)
@@ -77,7 +120,7 @@ def test_the_llava_example_runs() -> None:
 
 @pytest.mark.usefixtures("registry")
 def test_the_example_method_runs() -> None:
-    names = run(python("README.md")[0]) | run(python("README.md")[1])
+    names = run(python("README.md")[1]) | run(python("README.md")[0])
     with asap_eval.reduce(names["model"], "key_norm", k=0.5) as trace, torch.inference_mode():
         names["model"](names["images"])
     assert trace.lengths[:, 0].tolist() == [197] * 3 + [1 + 98 + 1] * 9
@@ -88,7 +131,11 @@ class Understood(BaseException):
 
 
 COMMANDS = [[name] for name in NAMES]
-RUNS = [words for words in SHELL if words[:1] == ["asap-eval"] and words[1:2] not in COMMANDS]
+RUNS = [
+    words
+    for words in SHELL
+    if words[:1] == ["asap-eval"] and words[1:2] not in COMMANDS and " ".join(words) not in TRIED
+]
 OTHERS = [words for words in SHELL if words[:1] == ["asap-eval"] and words[1:2] in COMMANDS]
 
 
@@ -113,6 +160,72 @@ def test_the_other_commands_can_be_asked_for(
     else:
         with pytest.raises(Understood):
             main(command[1:])
+
+
+def test_every_command_of_the_readme_is_tried() -> None:
+    assert shell(README) == list(TRIED)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, questions: Path) -> Path:
+    """A folder that has what the README's commands name, as little of it as will do."""
+    root = tmp_path_factory.mktemp("readme")
+    picture_folder(root / "photos" / "val", each=2)
+    picture_folder(root / "own" / "val", each=1, classes=[f"kind {at}" for at in range(10)])
+    (root / "flat").mkdir()
+    for at, picture in enumerate(sorted((root / "photos" / "val").glob("*/*.png"))):
+        shutil.copy(picture, root / "flat" / f"{at}.png")
+    (root / "val.txt").write_text("".join(f"{at}.png {CLASSES[at // 2]}\n" for at in range(6)))
+    shutil.copy(root / "flat" / "0.png", root / "photo.png")
+    own = timm.create_model("vit_tiny_patch16_224", num_classes=10)
+    torch.save(own.state_dict(), root / "own.pth")
+    (root / "my_method.py").write_text(python("README.md")[0])
+    clips.folder(root / "videos" / "train", 1)
+    clips.folder(root / "videos" / "val", 1, seed=500)
+    clips.write(root / "clip.mp4", clips.moving("disc", 3))
+    width = load_model("digits_vit").model.num_features
+    kinds = sorted(clips.CLASSES)
+    head = Head(torch.rand(len(kinds), width), torch.zeros(len(kinds)), kinds, {})
+    save_head(head, root / "head.safetensors")
+    (root / "questions").symlink_to(questions)
+    shutil.copytree(ROOT / "results" / "video", root / "results")
+    return root
+
+
+def typed(command: str) -> list[str]:
+    """The words of a command; of a target of the Makefile those of the last line that it runs."""
+    words = shlex.split(command)
+    if words[0] == "make":
+        done = subprocess.run(
+            ["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        words = shlex.split(done.stdout.splitlines()[-1])
+        words[0] = Path(words[0]).name
+    return words
+
+
+def key(word: str) -> str:
+    return word.partition("=")[0]
+
+
+@pytest.mark.usefixtures("registry")
+@pytest.mark.parametrize("command", TRIED, ids=str)
+def test_a_command_of_the_readme_runs(
+    command: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it is typed, but for the words that make it small."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("IMAGENET", str(place / "photos" / "val"))
+    words = typed(command)
+    if VARIABLE.match(words[0]):
+        assert key(words.pop(0)) == "IMAGENET"
+    assert words.pop(0) == "asap-eval"
+    small = shlex.split(TRIED[command])
+    if "model" in map(key, small) and words[0] not in NAMES:
+        check(parsed(words))
+    kept = [word for word in words if key(word) not in map(key, small)]
+    seen = {key(word): word for word in small}
+    assert main([*kept, *seen.values()]) == 0, capsys.readouterr().err
 
 
 def test_make_targets_exist() -> None:
@@ -148,8 +261,9 @@ def cells(line: str) -> list[str]:
 
 
 def test_its_findings_are_those_of_the_records() -> None:
-    """Every line of the first table is a line of results/table1.md, number by number."""
-    first = README[README.index("| method | top-1 %") :].split("\n\n")[0].splitlines()[2:]
+    """Every line of their first table is a line of results/table1.md, number by number."""
+    said_there = PAGES[ROOT / "docs" / "findings.md"]
+    first = said_there[said_there.index("| method | top-1 %") :].split("\n\n")[0].splitlines()[2:]
     table = (ROOT / "results" / "table1.md").read_text(encoding="utf-8")
     lines = [line for line in table.splitlines() if line.startswith("|")]
     head, rows = cells(lines[0]), [cells(line) for line in lines[2:]]

@@ -12,11 +12,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from torch import nn
 
 from asap_eval.bench.plan import Plan
+from asap_eval.data.decoded import PictureCache
 from asap_eval.data.subset import Sample
 from asap_eval.errors import unknown
 from asap_eval.hosts import Geometry
@@ -129,6 +130,10 @@ class Bench(ABC, Generic[M, G, S, B]):
     """Why ``stage=train`` is refused; None where the benchmark trains a head (`train.head`)."""
     vlm: ClassVar[bool] = False
     """Whether it takes vision-language models in place of image models."""
+    images: ClassVar[Literal["labelled", "any"] | None] = None
+    """Which images it goes over: those with a class of the model each, which a file may say
+    (``labels``, `open_flat`), or any; None = it takes other samples. ImageNet serves both where
+    ``data`` is left out."""
     own_data: ClassVar[str | None] = None
     """What ``data`` is where it is left out; None where it has to be given."""
     strict: ClassVar[bool] = False
@@ -175,9 +180,20 @@ class Bench(ABC, Generic[M, G, S, B]):
     def open(self, data: str, loaded: M, *, limit: int | None, sample: Sample) -> S:
         """The samples of an address: the first ``limit``, or as many spread over all."""
 
+    def open_flat(
+        self, data: str, labels: str, loaded: M, *, limit: int | None, sample: Sample
+    ) -> S:
+        """`open` for images that lie flat, with the file of their classes; called where `images` is
+        "labelled"."""
+        raise AssertionError(f"bench={self.name} reads no labels from a file")
+
     def notes(self, samples: S) -> Sequence[str]:
         """What a reader has to know of the samples, a line each: said, and kept in the record."""
         return ()
+
+    def keeping(self, samples: S, cache: PictureCache) -> S:
+        """The same samples, whose decoded pictures are kept if this benchmark can."""
+        return samples
 
     @abstractmethod
     def unpruned_work(self, loaded: M, geometry: G, samples: S) -> str:

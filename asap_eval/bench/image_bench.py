@@ -7,14 +7,19 @@ A benchmark adds `open`, and what it measures of each image (`measure`) and of a
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Any
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from asap_eval.bench.bench import Summary
 from asap_eval.bench.image_model_bench import SPEED_BATCHES, ImageModelBench
+from asap_eval.data.decoded import PictureCache
+from asap_eval.data.feeding import fed
 from asap_eval.data.images import ImageBatch, ImageSet, image_batches
 from asap_eval.errors import AsapEvalError, DataError
 from asap_eval.hosts import Geometry, geometry_of, install
@@ -24,6 +29,7 @@ from asap_eval.record import Metrics
 from asap_eval.record.journal import Row
 from asap_eval.timing.speed import Pixels
 from asap_eval.trace import Trace
+from asap_eval.transfer import Arriving
 from asap_eval.work.rows import (
     NO_WORK,
     fired_block,
@@ -36,6 +42,10 @@ from asap_eval.work.rows import (
 
 class ImageBench(ImageModelBench[ImageBatch]):
     """Base of every benchmark of single images; rows are common columns and its own."""
+
+    waits: ClassVar[bool] = True
+    """Whether a batch's rows may be made after the next one has gone through the model, so that a
+    GPU need not idle meanwhile; not where `measure` reads what the next pass overwrites."""
 
     def beside(self, loaded: LoadedModel, images: ImageSet) -> Callable[[int], Tensor] | None:
         """What is decoded with image ``index`` into ``batch.beside``; None = nothing."""
@@ -69,6 +79,9 @@ class ImageBench(ImageModelBench[ImageBatch]):
         """How class numbers were found where names do not say, and which files are left out."""
         return samples.notes
 
+    def keeping(self, samples: ImageSet, cache: PictureCache) -> ImageSet:
+        return replace(samples, cache=cache)
+
     def batches(
         self,
         loaded: LoadedModel,
@@ -79,9 +92,14 @@ class ImageBench(ImageModelBench[ImageBatch]):
         start: int = 0,
     ) -> Iterator[ImageBatch]:
         """Decoded batches in the order of the images, from position ``start`` on."""
-        beside = self.beside(loaded, samples)
         return image_batches(
-            samples, loaded.transform, batch_size, workers, start=start, beside=beside
+            samples,
+            loaded.transform,
+            batch_size,
+            workers,
+            start,
+            self.beside(loaded, samples),
+            pinned=_on_a_gpu(loaded),
         )
 
     def evaluate(
@@ -95,17 +113,35 @@ class ImageBench(ImageModelBench[ImageBatch]):
         geometry = geometry_of(loaded.model)
         first = next(loaded.model.parameters())
         running = self.installed(reducer)
+        behind = int(self.waits and _on_a_gpu(loaded))
+        waiting: deque[Callable[[], list[Row]]] = deque()
         with torch.inference_mode(), install(loaded.model, running, seed=seed) as trace:
-            for batch in batches:
-                found: list[dict[str, Any]] = []
-                if len(batch.pixels):
+            for batch, there in fed(batches, first.device):
+                if len(batch.images):
                     trace.name_images(batch.readable)
-                    output = loaded.model(batch.pixels.to(first.device, first.dtype)).float().cpu()
-                    _check_finite(batch, output)
-                    own = self.measure(batch, output, trace)
-                    work = work_of(trace, geometry)
-                    found = [{**mine, **done} for mine, done in zip(own, work, strict=True)]
-                yield self._rows(batch, found)
+                    output = loaded.model(there.pixels.to(first.dtype)).float()
+                    waiting.append(self._measuring(batch, output, trace, geometry))
+                else:
+                    waiting.append(partial(self._rows, batch, []))
+                if len(waiting) > behind:
+                    yield waiting.popleft()()
+            while waiting:
+                yield waiting.popleft()()
+
+    def _measuring(
+        self, batch: ImageBatch, output: Tensor, trace: Trace, geometry: Geometry
+    ) -> Callable[[], list[Row]]:
+        """Send what a pass left to the CPU; the result makes rows of it, later passes or not."""
+        said, passed = Arriving(output), trace.arriving()
+
+        def measured() -> list[Row]:
+            scores, left = said.tensor(), passed()
+            _check_finite(batch, scores)
+            own, work = self.measure(batch, scores, left), work_of(left, geometry)
+            found = [{**mine, **done} for mine, done in zip(own, work, strict=True)]
+            return self._rows(batch, found)
+
+        return measured
 
     def _rows(self, batch: ImageBatch, found: Sequence[dict[str, Any]]) -> list[Row]:
         """Rows of all images of a batch; ``found`` is of the readable ones."""
@@ -146,6 +182,10 @@ class ImageBench(ImageModelBench[ImageBatch]):
                 "with an unreadable one."
             )
         return whole
+
+
+def _on_a_gpu(loaded: LoadedModel) -> bool:
+    return next(loaded.model.parameters()).is_cuda
 
 
 def _check_finite(batch: ImageBatch, output: Tensor) -> None:

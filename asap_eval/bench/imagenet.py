@@ -26,11 +26,19 @@ from asap_eval.trace import Trace
 class ImageNet(ImageBench):
     """Top-1 and top-5 of a classifier, paired with the unpruned model. It has no options."""
 
+    images = "labelled"
+
     def open(
         self, data: str, loaded: LoadedModel, *, limit: int | None, sample: Sample
     ) -> ImageSet:
         """The images of an address with the model's class numbers."""
         return images_of(loaded, data, limit=limit, sample=sample)
+
+    def open_flat(
+        self, data: str, labels: str, loaded: LoadedModel, *, limit: int | None, sample: Sample
+    ) -> ImageSet:
+        """The images of a flat folder or tar, with the classes that a file says."""
+        return images_of(loaded, data, label_file=labels, limit=limit, sample=sample)
 
     def measure(self, batch: ImageBatch, output: Tensor, trace: Trace) -> list[dict[str, Any]]:
         """``output`` is ``[b, classes]``."""

@@ -47,6 +47,7 @@ class KeepMaps(ImageBench):
     """Fates of the patches of single images. It has no options."""
 
     accuracy = False
+    images = "any"
     no_speed = "it is for looking at single images. Use bench=imagenet"
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ import torch
 from huggingface_hub import constants
 
 from asap_eval.data.address import address_parts
+from asap_eval.data.named import OPEN
 from asap_eval.models import ModelSpec
 
 MEMORY = Path("/proc/meminfo")
@@ -68,6 +69,10 @@ def lacking_weights(spec: ModelSpec, weights: str | None) -> str | None:
 
 def lacking_data(data: str) -> str | None:
     """Which data of an address a run would fetch; None where it is here, or none at all."""
+    if data in OPEN:
+        one = OPEN[data]
+        here = one.folder.is_dir()
+        return None if here else _fetched(f"data: {data} ({one.holds})", "data=<folder>")
     kind, _, address = data.partition("/")
     if kind == "wds" and "://" in address:
         return _fetched(f"data: {data}", "the folder of its shards as data=wds/<folder>")

@@ -13,7 +13,7 @@ COMMANDS = (
 )
 REPORTS = ("all", "audit", "cases", "diff", "html", "pictures")
 FLAGS = ("--help", "--version", "--multirun", "--cfg", "--config-dir")
-LISTS = {"methods": "method", "tasks": ""}
+LISTS = {"methods": "method", "tasks": "", "plugins": ""}
 """Keys of several values, and the group those are of."""
 SWITCHES = ("speed", "force", "debug", "plan")
 

@@ -36,13 +36,16 @@ class Composed:
 
 
 def _register_choices(overrides: Sequence[str], extra: Sequence[Path]) -> None:
-    """Every method, and models of timm that are asked for, as choices of config groups."""
+    """Every method of ours, and what else is asked for, as choices of config groups: methods of
+    installed packages and models of timm."""
     store = ConfigStore.instance()
-    for name in METHODS.names():
+    chosen = [o for o in parsed(overrides) if o.key_or_group == "method"]
+    asked = {name for one in chosen for name in values_of(one)} & {*METHODS.names()}
+    for name in {*METHODS.at_hand(), *asked}:
         store.store(name, node=method_defaults(name), group="method", provider="asap_eval")
     store.store(TIMM, node=dict(ANYTHING), group="model", provider="asap_eval")
-    asked = [o for o in parsed(overrides) if o.key_or_group == "model"]
-    for name in {name for one in asked for name in values_of(one)} - {*choices("model", extra)}:
+    models = [o for o in parsed(overrides) if o.key_or_group == "model"]
+    for name in {name for one in models for name in values_of(one)} - {*choices("model", extra)}:
         node = {**ANYTHING, "name": name, "timm": name}
         store.store(name, node=node, group="model", provider="timm")
 

@@ -23,7 +23,7 @@ from asap_eval.method import method_class
 from asap_eval.paths import conf_dir
 from asap_eval.runner.progress import say
 
-DEFAULTS = {"method": "none", "bench": "imagenet", "budget": "none"}
+DEFAULTS = {"method": "none", "bench": "imagenet", "budget": "none", "paths": "default"}
 """What a row takes that names none, as ``conf/config.yaml`` has it."""
 
 
@@ -166,7 +166,7 @@ def _fits(key: str, entry: Entry, user: Mapping[str, Override]) -> bool:
 
 
 def _row(entry: Entry, user: Mapping[str, Override], extra: Sequence[Path]) -> Row:
-    merged = {key: opened(f"{key}={_text(value)}") for key, value in entry.overrides.items()}
+    merged = {key: opened(f"{key}={written(value)}") for key, value in entry.overrides.items()}
     for key, override in user.items():
         # A swept key has its values from the command line already.
         if key not in entry.swept and _fits(key, entry, user):
@@ -184,16 +184,16 @@ def _values(override: Override) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _text(value: Any) -> str:
+def written(value: Any) -> str:
     """A YAML value as Hydra's grammar writes it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (int, float)):
         return str(value)
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_text(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{written(item)}" for key, item in value.items()) + "}"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + ",".join(map(_text, value)) + "]"
+        return "[" + ",".join(map(written, value)) + "]"
     if re.fullmatch(r"[A-Za-z_./][\w./:@-]*", str(value)) and str(value) not in (
         "null",
         "true",

@@ -85,7 +85,9 @@ def root_keys() -> list[str]:
 def subkeys(group: str, chosen: Sequence[str], extra: Sequence[Path] = ()) -> list[str]:
     """Keys below a group: of the choices made, or of all where none is made here."""
     known: set[str] = set()
-    for name in chosen or choices(group, extra):
+    # A package of others is imported for its own name alone.
+    every = METHODS.at_hand() if group == "method" else choices(group, extra)
+    for name in chosen or every:
         if group == "model":
             known.update(ANYTHING)
         if group == "method":

@@ -9,6 +9,7 @@ TEXT = """\
 asap-eval: what token reduction in vision transformers really buys.
 
   asap-eval                                                   the bundled example, offline
+  asap-eval model=deit_base method=asap k=8                   on ImageNet, where it is found
   asap-eval model=deit_tiny data=<folder> method=asap k=2     one run
   asap-eval model=deit_tiny data=<folder> methods=asap,random budget=macs target=-35
   asap-eval model=deit_tiny data=<folder> method=asap plan=true   cost first; runs nothing
@@ -29,7 +30,7 @@ Other commands (`asap-eval help <command>` says more):
 
 Keys you will want (key=value, --key=value and --key value are the same):
 
-  model=     which model; data= a folder with one folder per class, or another address
+  model=     which model; data= a folder with one folder per class, a name or an address
   method=    what reduces tokens; k= its main knob; method.<name>= its other options
   budget=    macs or tokens: finds k for target= (macs: change in percent, such as -35)
   weights=   a file; left out = the published ones

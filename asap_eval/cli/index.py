@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from asap_eval.paths import PACKAGE, cache_folder
+from asap_eval.registry import METHODS
 
 SOURCES = ("method.py", "options.py", "methods", "bench", "cli", "train/predictors/job.py")
 """Files and folders that an entry can depend on."""
@@ -66,7 +67,7 @@ class Described:
 
 @dataclass(frozen=True)
 class Index:
-    """Everything that is registered, and the commands beside a run, by name."""
+    """Everything of ours that is registered, and the commands beside a run, by name."""
 
     methods: dict[str, Described]
     benches: dict[str, Described]
@@ -114,23 +115,21 @@ def _digest() -> str:
 
 def _read() -> Index:
     from asap_eval.bench.bench import benches
-    from asap_eval.method import methods
 
     return Index(
-        {
-            name: Described(
-                name,
-                _options(cls),
-                {**asdict(cls.card), "needs": sorted(need.value for need in cls().needs)},
-            )
-            for name, cls in methods().items()
-        },
+        {name: described(name, METHODS.get(name)) for name in METHODS.places},
         {
             name: Described(name, _options(cls), {"description": cls.description})
             for name, cls in benches().items()
         },
         {name: Described(name, _options(_class(place)), {}) for name, place in COMMANDS.items()},
     )
+
+
+def described(name: str, cls: type[Any]) -> Described:
+    """What a method says of itself."""
+    needs = sorted(need.value for need in cls().needs)
+    return Described(name, _options(cls), {**asdict(cls.card), "needs": needs})
 
 
 def _class(place: str) -> type[Any]:

@@ -13,9 +13,11 @@ class Keys:
     stage: str = "eval"
     k: float | None = None
     data: str | None = None
+    labels: str | None = None
     images: str | None = None
     methods: Any = None
     tasks: Any = None
+    plugins: Any = None
     weights: str | None = None
     limit: int | None = None
     sample: str = "first"
@@ -28,6 +30,7 @@ class Keys:
     macs_convention: str = "full"
     results: str = "results"
     workers: str = "auto"
+    cache: str = "auto"
     wide: bool = False
     force: bool = False
     debug: bool = False

@@ -18,7 +18,7 @@ from asap_eval.cli.overrides import parsed, values_of
 from asap_eval.method import method_class
 from asap_eval.options import options
 
-ALWAYS = ("methods",)
+ALWAYS = ("methods", "plugins")
 """Keys that mean nothing without a list."""
 KEYS = ("tasks",)
 """Keys that take a list."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -13,10 +13,12 @@ from omegaconf import OmegaConf
 from asap_eval.cli import authors, measured
 from asap_eval.cli.entries import Kind, entries, known_models
 from asap_eval.cli.groups import TIMM, choices
-from asap_eval.cli.index import Described, index
+from asap_eval.cli.index import Described, described, index
 from asap_eval.cli.words import command
 from asap_eval.errors import AsapEvalError, BadValueError
 from asap_eval.paths import conf_dir
+from asap_eval.plugins import load, origin
+from asap_eval.registry import METHODS
 from asap_eval.report.sheet import DASH, Sheet, sheet_of_text
 from asap_eval.report.text import as_text, save, show
 
@@ -58,9 +60,43 @@ def _method_row(found: Described) -> list[str]:
     ]
 
 
+def methods_of_others() -> Sheet | None:
+    """Methods of plugins and where they come from; None where there are none.
+
+    Those of installed packages are listed without importing them.
+    """
+    here = _here()
+    rows = [[name, _from(origin(METHODS.get(name))), *_method_row(here[name])[1:]] for name in here]
+    for name, entry in METHODS.installed.items():
+        if name not in here:
+            said = {"package": entry.dist.name, "version": entry.dist.version} if entry.dist else {}
+            rows.append([name, f"{_from(said)} ({entry.module})", *[DASH] * 7])
+    if not rows:
+        return None
+    heads = ["method", "from", *("paper", "licence", "training", "k", "needs", "tokens")]
+    return sheet_of_text(
+        "Methods of others",
+        [*heads, "deviations"],
+        sorted(rows),
+        notes=["asap-eval ls methods plugins=<module> imports a package and shows what it says."],
+    )
+
+
+def _here() -> dict[str, Described]:
+    """Methods of others that are imported."""
+    names = sorted(METHODS.classes.keys() - METHODS.places.keys())
+    return {name: described(name, METHODS.get(name)) for name in names}
+
+
+def _from(origin: Mapping[str, str]) -> str:
+    if "file" in origin:
+        return f"{origin['file']}, sha256 {origin['sha256'][:12]}"
+    return " ".join(origin.values()) or DASH
+
+
 def options_table() -> Sheet:
     """Every option of every method: ``method.<option>=`` on the command line."""
-    rows = _option_rows(index().methods)
+    rows = _option_rows({**index().methods, **_here()})
     return sheet_of_text("Options", ["method", "option", "type", "default"], rows)
 
 
@@ -150,6 +186,7 @@ class Asked:
     """What to list, and how."""
 
     what: Literal["models", "methods", "benchmarks", "settings", "hosts"] | None = None  # one list
+    plugins: list[str] = field(default_factory=list)  # files or packages of methods, to show too
     options: bool = False  # the options of methods and benchmarks too
     format: Literal["rich", "markdown"] = "rich"  # rich | markdown
     into: Path | None = None  # a file: write between its <!-- methods --> <!-- /methods --> lines
@@ -171,8 +208,11 @@ def main(argv: Sequence[str]) -> int:
 def _listed(asked: Asked) -> int:
     if asked.into and not asked.what:
         raise BadValueError("into= needs the name of one list: asap-eval ls methods into=<file>.")
+    load(asked.plugins)
     chosen = [asked.what] if asked.what else [name for name in TABLES if name not in SLOW]
     tables = [TABLES[name]() for name in chosen]
+    if "methods" in chosen and asked.into is None and (others := methods_of_others()):
+        tables.insert(chosen.index("methods") + 1, others)
     if asked.options:
         tables += [options_table(), bench_options_table()]
     if asked.into is not None:

@@ -121,6 +121,12 @@ def values_of(override: Override) -> list[str]:
     return [] if value is None else [str(value)]
 
 
+def each_of(override: Override) -> list[str]:
+    """Values of a key that takes one or a list, with brackets or without."""
+    value = override.value()
+    return [str(one) for one in value] if isinstance(value, list) else values_of(override)
+
+
 def _unknown_choice(group: str, name: str, offered: Sequence[str]) -> UnknownNameError:
     error = unknown(group, name, offered)
     if group == "budget" and name.lstrip("-").replace(".", "", 1).isdecimal():

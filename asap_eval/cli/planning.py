@@ -14,7 +14,9 @@ import huggingface_hub
 
 from asap_eval.bench.plan import lacking_data, lacking_weights
 from asap_eval.cli.settings import Settings
+from asap_eval.data.named import NotFetchedError
 from asap_eval.errors import DataError, RecordError, UnsupportedModelError, WeightsError
+from asap_eval.hub.errors import offline
 from asap_eval.record import Job, read_record, record_stem
 from asap_eval.runner import finished
 from asap_eval.runner.checks import checked
@@ -37,7 +39,11 @@ def plan_of(settings: Settings) -> tuple[list[str], bool]:
         return [_title(job), *ahead, *map(_missing, missing)], False
     try:
         with nothing_fetched():
-            ready = prepare(dataclasses.replace(job, weights="random") if unfetched else job)
+            runs = dataclasses.replace(job, weights="random") if unfetched else job
+            ready = prepare(runs, imagenet=settings.imagenet)
+    except NotFetchedError as error:
+        needed = error if offline() else lacking_data(error.name)
+        return [_title(job), *ahead, *map(_missing, [*missing, needed])], False
     except (DataError, WeightsError, UnsupportedModelError) as error:
         return [_title(job), *ahead, *map(_missing, [*missing, error])], False
     options, measured = (
@@ -50,7 +56,7 @@ def plan_of(settings: Settings) -> tuple[list[str], bool]:
         _title(ready.job),
         f"  options: {options or 'none'}",
         *([f"  bench:   {measured}"] if measured else []),
-        f"  data:    {job.data}, {len(ready.samples)} samples ({job.sample})",
+        f"  data:    {ready.data_said or job.data}, {len(ready.samples)} samples ({job.sample})",
         *(f"  note:    {note}" for note in (*settings.notes, *ready.bench.notes(ready.samples))),
         *([] if unfetched else [f"  weights: {found}"]),
         f"  forward: batch_size={job.batch_size} device={job.device} dtype={job.dtype} "

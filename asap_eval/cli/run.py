@@ -19,11 +19,13 @@ from asap_eval.cli.guard import FAILED, INTERRUPTED, guarded
 from asap_eval.cli.keys import Keys
 from asap_eval.cli.lists import with_brackets
 from asap_eval.cli.output import Result, show
-from asap_eval.cli.overrides import check, keys_of, names_a_run, parsed, values_of
+from asap_eval.cli.overrides import check, each_of, keys_of, names_a_run, parsed, values_of
 from asap_eval.cli.planning import plan_of, training_plan_of
 from asap_eval.cli.settings import settings_of
+from asap_eval.cli.user_config import user_defaults
 from asap_eval.cli.words import debugging, settings, switches_of, typed
 from asap_eval.errors import BadValueError, UnreachableError, unknown
+from asap_eval.plugins import load
 from asap_eval.runner import run
 from asap_eval.runner.progress import say
 from asap_eval.train.head.run import head_summary, train
@@ -102,8 +104,12 @@ def _complete(words: Sequence[str], asked: Asked, extra: Sequence[Path]) -> list
     Raises:
         AsapEvalError: a key, choice or option that does not exist, or a sweep without ``-m``.
     """
-    check(parsed(words), extra)
-    texts = with_brackets(words, multirun=asked.multirun)
+    given = parsed(words)
+    _load_plugins(given)
+    check(given, extra)
+    bare = not asked.cfg and not names_a_run(given)
+    texts = [*user_defaults({one.key_or_group for one in given}, bare=bare), *words]
+    texts = with_brackets(texts, multirun=asked.multirun)
     overrides = parsed(texts)
     for override in overrides:
         if override.key_or_group == "experiment":
@@ -112,7 +118,7 @@ def _complete(words: Sequence[str], asked: Asked, extra: Sequence[Path]) -> list
     added = []
     if "model.timm" in keys and "model" not in keys:
         added.append(f"model={TIMM}")
-    if not asked.cfg and not names_a_run(overrides):
+    if bare:
         added.append("experiment=example")
     if {"experiment", "methods"} <= keys:
         raise BadValueError("experiment= names its methods: choose one with method=.")
@@ -127,6 +133,13 @@ def _complete(words: Sequence[str], asked: Asked, extra: Sequence[Path]) -> list
             f"{table if sweeps[0].startswith('method=') else ''}."
         )
     return [*added, *texts]
+
+
+def _load_plugins(overrides: Sequence[Override]) -> None:
+    """Import what ``plugins=`` names: its methods are choices of everything that follows."""
+    for override in overrides:
+        if override.key_or_group == "plugins":
+            load(each_of(override))
 
 
 def _forced(override: Override) -> str:
@@ -194,6 +207,8 @@ def _one(row: Row, result: Result, made: set[Path]) -> int:
             force=settings.force,
             made=made,
             workers=settings.workers,
+            cache=settings.cache,
+            imagenet=settings.imagenet,
             config=settings.config,
             overrides=row.overrides,
         )

@@ -34,7 +34,9 @@ class Settings:
 
     Attributes:
         job: what decides the numbers. results: folder of the records. workers: processes that
-            load images. force: run again what is done. plan: only say what would run.
+            load images. cache: whether decoded ones are kept. force: run again what is done.
+            plan: only say what would run. imagenet: its folder, where data= is left out or names
+            it.
         config: the resolved configuration, for the record. chosen: what of it the machine decides
             (`asap_eval.cli.machine`). recipe: how to train a head instead of measuring; None with
             stage=eval. notes: what was chosen for the user beside that, a line each.
@@ -43,9 +45,11 @@ class Settings:
     job: Job
     results: Path
     workers: int
+    cache: str
     force: bool
     plan: bool
     config: dict[str, Any]
+    imagenet: str | None = None
     chosen: str = ""
     recipe: Recipe | None = None
     notes: tuple[str, ...] = ()
@@ -111,6 +115,7 @@ def settings_of(
             bench=bench,
             bench_params=_bench_params(bench, plain["bench"] or {}, plain["tasks"], given),
             data=keys.data or "",
+            labels=keys.labels,
             weights=keys.weights,
             limit=keys.limit,
             sample=keys.sample,  # type: ignore[arg-type]
@@ -124,8 +129,10 @@ def settings_of(
         ),
         results=Path(keys.results).expanduser(),
         workers=on.workers,
+        cache=keys.cache,
         force=keys.force,
         plan=keys.plan,
+        imagenet=plain["paths"]["imagenet"],
         config={key: value for key, value in plain.items() if key not in FILE},
         chosen=on.said(keys),
         recipe=_recipe(keys.stage, plain["train"] or {}),

@@ -24,6 +24,7 @@ from asap_eval.files.archive import path_of
 from asap_eval.hosts import geometry_of, install
 from asap_eval.method import build_from
 from asap_eval.models import load_model
+from asap_eval.plugins import load
 from asap_eval.report.pictures.keep_map import KeepMap
 from asap_eval.report.pictures.strip import save_animated, save_strip
 
@@ -38,6 +39,7 @@ class Asked:
     source: Path  # a video; a picture for a model such as LLaVA
     model: str = "deit_tiny"  # as for asap-eval
     weights: str | None = None  # a file, or random
+    plugins: list[str] = field(default_factory=list)  # files or packages of methods
     method: str = "asap"  # whose patches are shown
     k: float | None = None  # the method's knob
     options: dict[str, Any] = field(default_factory=dict)  # of the method
@@ -54,6 +56,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _drawn(asked: Asked) -> None:
+    load(asked.plugins)
     if asked.side < 1:
         raise BadValueError(f"side={asked.side}: give a number of pixels >= 1.")
     given: dict[str, Any] = {

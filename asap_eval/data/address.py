@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 
 from asap_eval.data.classes import Classes
-from asap_eval.data.folders import FolderStore
+from asap_eval.data.flat import TAR, open_flat
+from asap_eval.data.folders import FolderStore, top_of
+from asap_eval.data.named import near
 from asap_eval.data.packages import needed
 from asap_eval.data.rows import open_files, open_split
 from asap_eval.data.rows.store import RowStore
@@ -21,18 +23,24 @@ SPLIT = "validation"
 """Split of a data set where its address names none (``hfds/<name>@<split>``)."""
 
 
-def open_store(data: str, classes: Classes) -> Store:
+def open_store(data: str, classes: Classes, labels: str | None = None) -> Store:
     """The store an address means.
 
     Args:
         data: a folder, also in an archive (`path_of`), a parquet file,
             ``hfds/<data set>[:<config>][@<split>]`` or
             ``wds/<shards>[:<kind of the picture's files>][@<split>]``.
+        labels: file with the classes of images that lie flat in a folder or tar; see `read_labels`.
 
     Raises:
         DataError: nothing usable is there; says what to do.
     """
     kind, _, rest = data.partition("/")
+    if labels is not None and kind in ("hfds", "wds") and rest:
+        raise DataError(
+            f"data={data} says its labels itself; labels={labels} is for images that lie flat in a "
+            "folder or a tar. Leave it out."
+        )
     if kind == "hfds" and rest:
         needed("datasets", f"data={data}")
         name, config, split, said = address_parts(rest)
@@ -44,10 +52,12 @@ def open_store(data: str, classes: Classes) -> Store:
     root = path_of(data)
     if not root.exists():
         raise DataError(
-            f"data={data} does not exist. Give a folder of class folders, an ImageNet folder with "
-            "`val`, a .zip of either, a parquet file or folder, hfds/<Hugging Face data set> or "
-            "wds/<shards>."
+            f"data={data} does not exist.{near(data)} Give a folder of class folders, an ImageNet "
+            "folder with `val`, a .zip of either, a parquet file or folder, "
+            "hfds/<Hugging Face data set> or wds/<shards>."
         )
+    if labels is not None:
+        return open_flat(top_of(root, data), data, labels, classes)
     if isinstance(root, Path) and (
         root.suffix == ".parquet" or (root.is_dir() and any(root.glob("*.parquet")))
     ):
@@ -56,7 +66,11 @@ def open_store(data: str, classes: Classes) -> Store:
     if root.is_file():
         raise DataError(
             f"data={data} is a file. Give the folder that holds the class folders"
-            + (f", or wds/{data} for a shard." if root.suffix == ".tar" else ".")
+            + (
+                f", wds/{data} for a shard, or labels=<file> beside it for a tar of images."
+                if root.suffix == TAR
+                else "."
+            )
         )
     return FolderStore(root, data, classes)
 

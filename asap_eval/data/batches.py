@@ -24,11 +24,15 @@ def batches_of(
     batches: Sequence[list[int]],
     workers: int,
     collate: Callable[[list[Item]], Made],
+    *,
+    pinned: bool = False,
 ) -> Iterator[Made]:
     """What ``collate`` makes of each batch.
 
     Args:
         batches: samples of each. workers: processes that load samples; 0 = this one does.
+        pinned: put each batch into memory that a GPU can copy from by itself; what ``collate``
+            makes then needs a method ``pin_memory``.
 
     Raises:
         BadValueError: fewer than no workers.
@@ -40,6 +44,7 @@ def batches_of(
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
+        pin_memory=pinned,
         generator=torch.Generator(),  # its own: the loader would draw from the global one
     )
     return iter(loader)

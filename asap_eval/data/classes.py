@@ -2,7 +2,8 @@
 
 Names decide wherever the model and the data both have them. Only where one of them has none are the
 data's classes taken by their order, and then a note says so: a model whose classes stand in another
-order would score at chance.
+order would score at chance. Names that are the numbers from 0 on are the model's class numbers,
+whatever order they stand in.
 """
 
 from __future__ import annotations
@@ -104,7 +105,8 @@ def numbered(
         return Numbered(found)
     has = f"{where} has {len(names)} {what} ({some_of(names, SHOWN)}) and the model {classes.count}"
     by_order = list(range(len(names)))
-    mere = list(names) == list(map(str, by_order))
+    numbers = _mere_numbers(names)
+    mere = numbers is not None
     if classes.named:
         agree = _in_their_places(known, classes) or (mere and not found)
         if len(names) != classes.count or not agree:
@@ -122,12 +124,14 @@ def numbered(
             f"{where}: {len(found)} of {len(names)} {what} are called as in WordNet and stand at "
             f"their numbers; the others are taken by their order ({some_of(other, SHOWN)}).",
         )
-    why = f"its {what} are mere numbers" if mere else "the model does not name its classes"
-    shown = some_of([f"{name} = {at}" for at, name in enumerate(names)], SHOWN)
+    why = "the model does not name its classes"
+    if numbers is not None:
+        why = f"its {what} are mere numbers"
+        order = order if numbers == by_order else "numeric"
+    taken = by_order if numbers is None else numbers
+    shown = some_of([f"{name} = {at}" for name, at in zip(names, taken, strict=True)], SHOWN)
     hint = "" if classes.named else " model.classes=<file> names the model's."
-    return Numbered(
-        by_order, f"{where}: {why}, so {what} are taken in {order} order ({shown}).{hint}"
-    )
+    return Numbered(taken, f"{where}: {why}, so {what} are taken in {order} order ({shown}).{hint}")
 
 
 def labelled(
@@ -172,6 +176,15 @@ def _in_range(label: object, count: int, where: str) -> int:
             "Use a split with labels, and the model these labels belong to."
         )
     return label
+
+
+def _mere_numbers(names: Sequence[str]) -> list[int] | None:
+    """What names say that are the numbers from 0 on, each once, in any order: sorted as text, 10
+    comes before 2. None where they are not."""
+    if not all(re.fullmatch(r"[0-9]+", name) for name in names):
+        return None
+    numbers = [int(name) for name in names]
+    return numbers if sorted(numbers) == list(range(len(numbers))) else None
 
 
 def _in_their_places(known: Sequence[int | None], classes: Classes) -> bool:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from asap_eval.data.classes import SHOWN, Classes, Numbered, numbered
 from asap_eval.data.decoding import EXTENSIONS, is_picture
+from asap_eval.data.labels import hint
+from asap_eval.data.named import near
 from asap_eval.data.stores import FileStore
 from asap_eval.errors import DataError, some_of
 from asap_eval.files.archive import AnyPath, path_of, relative, walk
@@ -25,13 +27,7 @@ class FolderStore(FileStore):
     def __init__(self, root: AnyPath, data: str, classes: Classes) -> None:
         self.root = root
         try:
-            inside = [root / name for name in _VAL_FOLDERS if (root / name).is_dir()]
-            if len(inside) > 1:
-                raise DataError(
-                    f"data={data} has both {' and '.join(_VAL_FOLDERS)}. Give one: data={inside[0]}"
-                )
-            top = inside[0] if inside else root
-            folders = _class_folders(top, data)
+            folders = _class_folders(top_of(root, data), data)
             numbers = _numbers(folders, classes, data)
             files = [
                 (name, number)
@@ -69,7 +65,9 @@ class LooseStore(FileStore):
     def __init__(self, data: str) -> None:
         self.root = path_of(data)
         if not self.root.is_dir():
-            raise DataError(f"data={data} is no folder: give one that holds images, at any depth.")
+            raise DataError(
+                f"data={data} is no folder.{near(data)} Give one that holds images, at any depth."
+            )
         files = (f for f in self.root.rglob("*") if is_picture(f.name) and f.is_file())
         ids = sorted(relative(file, self.root) for file in files)
         if not ids:
@@ -78,6 +76,20 @@ class LooseStore(FileStore):
 
     def path(self, place: int) -> AnyPath:
         return self.root / self.ids[place]
+
+
+def top_of(root: AnyPath, data: str) -> AnyPath:
+    """The validation folder inside a folder, or that itself where there is none.
+
+    Raises:
+        DataError: there are two.
+    """
+    inside = [root / name for name in _VAL_FOLDERS if (root / name).is_dir()]
+    if len(inside) > 1:
+        raise DataError(
+            f"data={data} has both {' and '.join(_VAL_FOLDERS)}. Give one: data={inside[0]}"
+        )
+    return inside[0] if inside else root
 
 
 def _class_folders(top: AnyPath, data: str) -> list[AnyPath]:
@@ -90,7 +102,7 @@ def _class_folders(top: AnyPath, data: str) -> list[AnyPath]:
         raise DataError(
             f"data={data}: {loose[0].name} and {len(loose) - 1} more images lie in {top.name}/ "
             "itself, so their class is unknown. Sort them into one folder per class (ImageNet: "
-            "folders named by WordNet id)."
+            f"folders named by WordNet id), or give {hint(top)}"
         )
     if not folders:
         shards = next((entry.name for entry in entries if entry.suffix == ".tar"), None)

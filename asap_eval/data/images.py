@@ -17,9 +17,11 @@ from torch.utils.data import Dataset
 from asap_eval.data.address import open_store
 from asap_eval.data.batches import batches_of, consecutive
 from asap_eval.data.classes import Classes
+from asap_eval.data.decoded import Kept, Pass, PictureCache, Sources
 from asap_eval.data.decoding import decode
 from asap_eval.data.stores import Store
 from asap_eval.data.subset import Sample, check_sample, subset
+from asap_eval.data.transforms import PictureSteps, Scaling, Transform, split
 from asap_eval.errors import BadValueError, DataError, message
 from asap_eval.models.spec import Labels
 from asap_eval.models.zoo import LoadedModel
@@ -35,12 +37,14 @@ class ImageSet:
         store: all images. places: those of this set, ascending. sample: how they were chosen.
         upright: whether they are turned as their EXIF orientation says, for a mask or a person's
             eye. timm's evaluation, and so classification, ignores it.
+        cache: where its decoded pictures are kept; None = nowhere.
     """
 
     store: Store
     places: Sequence[int]
     sample: Sample = "first"
     upright: bool = False
+    cache: PictureCache | None = None
 
     def __len__(self) -> int:
         return len(self.places)
@@ -110,13 +114,21 @@ class ImageSet:
         return replace(self, places=subset(self.places, count, "spread")), False
 
 
-def images_of(loaded: LoadedModel, data: str, *, limit: int | None, sample: Sample) -> ImageSet:
+def images_of(
+    loaded: LoadedModel,
+    data: str,
+    *,
+    limit: int | None,
+    sample: Sample,
+    label_file: str | None = None,
+) -> ImageSet:
     """`open_images` with all that a loaded model says of its classes."""
     return open_images(
         data,
         classes=loaded.classes,
         labels=loaded.labels,
         names=loaded.class_names,
+        label_file=label_file,
         limit=limit,
         sample=sample,
     )
@@ -128,6 +140,7 @@ def open_images(
     classes: int,
     labels: Labels,
     names: Sequence[str] | None = None,
+    label_file: str | None = None,
     limit: int | None = None,
     sample: Sample = "first",
 ) -> ImageSet:
@@ -138,6 +151,7 @@ def open_images(
             folder, ``hfds/<data set>[:<config>][@<split>]``, or
             ``wds/<folder or pattern of shards>[:<kind of the picture's files>][@<split>]``.
         classes, labels, names: of the `LoadedModel` (names: its ``class_names``).
+        label_file: says the classes of images that lie flat; see `open_store`.
         limit: number of images, ``None`` = all. sample: the first ones, or evenly over all.
 
     Raises:
@@ -150,8 +164,9 @@ def open_images(
             "classes, or tell what they are with model.labels=wnid or model.labels=folders. A CLIP "
             "tower becomes a classifier with model.head=<file> (asap-eval head makes it)."
         )
+    own = Classes(classes, labels, names)
     return chosen_images(
-        lambda: open_store(data, Classes(classes, labels, names)), data, limit=limit, sample=sample
+        lambda: open_store(data, own, label_file), data, limit=limit, sample=sample
     )
 
 
@@ -196,17 +211,34 @@ class ImageBatch:
 
     Attributes:
         indices, ids, labels: of all images of the batch, unreadable ones included.
-        pixels: ``[b, 3, H, W]`` fp32 of the readable ones, in order; b = 0 where none is.
+        images: ``[b, 3, H, W]`` of the readable ones, in order, as they were decoded: bytes that
+            ``scaling`` makes numbers of, or the numbers. b = 0 where none is readable.
         failures: what is wrong with each of the others, by index.
         beside: ``[b, ...]`` what goes with each readable image (its mask); None = nothing.
+        scaling: None = the images are what the model takes.
     """
 
     indices: list[int]
     ids: list[str]
     labels: list[int | None]
-    pixels: Tensor
+    images: Tensor
     failures: dict[int, str]
     beside: Tensor | None = None
+    scaling: Scaling | None = None
+
+    @property
+    def pixels(self) -> Tensor:
+        """``[b, 3, H, W]`` fp32 as the model takes them, where the images are; made anew."""
+        return self.images if self.scaling is None else self.scaling(self.images)
+
+    def on(self, device: torch.device) -> ImageBatch:
+        """The same batch with its images on a device; a copy from pinned memory is queued there,
+        and not waited for."""
+        return replace(self, images=self.images.to(device, non_blocking=True))
+
+    def pin_memory(self) -> ImageBatch:
+        """The same batch in memory that a GPU can copy from by itself; `DataLoader` calls this."""
+        return replace(self, images=self.images.pin_memory())
 
     @property
     def readable(self) -> list[str]:
@@ -219,56 +251,77 @@ class ImageBatch:
 
 
 Item = tuple[int, "tuple[Tensor, ...] | str"]
-"""Index, and transformed image with what goes beside it, or the message of its failure."""
+"""Index, and decoded image with what goes beside it, or the message of its failure."""
 
 
+@dataclass(frozen=True)
 class _Decoded(Dataset[Item]):
-    def __init__(
-        self,
-        images: ImageSet,
-        transform: Callable[[Image.Image], Tensor],
-        beside: Callable[[int], Tensor] | None,
-    ) -> None:
-        self.images, self.transform, self.beside = images, transform, beside
+    """Images as decoding processes make them.
+
+    Attributes:
+        transform: what they run of the model's. kept: pictures that need not be decoded.
+    """
+
+    images: ImageSet
+    transform: Transform
+    beside: Callable[[int], Tensor] | None
+    kept: Kept | None
 
     def __getitem__(self, index: int) -> Item:
         try:
-            image = self.images.load(index)
+            picture = self._picture(index)
             extra = () if self.beside is None else (self.beside(index),)
         except DataError as error:
             return index, str(error)
-        return index, (self.transform(image), *extra)
+        return index, (picture, *extra)
+
+    def _picture(self, index: int) -> Tensor:
+        if self.kept is None:
+            return self.transform(self.images.load(index))
+        if (picture := self.kept.read(index)) is not None:
+            return picture
+        try:
+            picture = self.transform(self.images.load(index))
+        except DataError:
+            self.kept.write(index, None)
+            raise
+        self.kept.write(index, picture)
+        return picture
 
 
 _NONE = torch.empty(0, 3, 0, 0)
-"""Pixels of a batch in which no image can be read."""
+"""Images of a batch in which none can be read."""
 
 
 @dataclass(frozen=True)
 class _Collate:
     images: ImageSet
+    scaling: Scaling | None
 
     def __call__(self, items: list[Item]) -> ImageBatch:
         indices = [index for index, _ in items]
         found = [item for _, item in items if not isinstance(item, str)]
-        pixels, *beside = [torch.stack(parts) for parts in zip(*found, strict=True)] or [_NONE]
+        images, *beside = [torch.stack(parts) for parts in zip(*found, strict=True)] or [_NONE]
         return ImageBatch(
             indices=indices,
             ids=[self.images.ids[index] for index in indices],
             labels=[self.images.labels[index] for index in indices],
-            pixels=pixels,
+            images=images,
             failures={index: item for index, item in items if isinstance(item, str)},
             beside=beside[0] if beside else None,
+            scaling=self.scaling,
         )
 
 
 def image_batches(
     images: ImageSet,
-    transform: Callable[[Image.Image], Tensor],
+    transform: Transform,
     batch_size: int,
     workers: int = 0,
     start: int = 0,
     beside: Callable[[int], Tensor] | None = None,
+    *,
+    pinned: bool = False,
 ) -> Iterator[ImageBatch]:
     """Batches of consecutive images from ``start``, the same ones for any number of workers.
 
@@ -277,10 +330,33 @@ def image_batches(
     Args:
         beside: makes what goes with image ``index`` into ``batch.beside``; a `DataError` there
             makes the image unreadable.
+        pinned: see `batches_of`.
     """
     if batch_size < 1:
         raise BadValueError(f"batch_size={batch_size}: give a number of images >= 1.")
     if not 0 <= start <= len(images):
         raise BadValueError(f"start={start} is outside the {len(images)} images.")
-    batches = consecutive(start, len(images), batch_size)
-    return batches_of(_Decoded(images, transform, beside), batches, workers, _Collate(images))
+    decoding, scaling = split(transform)
+    opened = _kept(images, decoding, start)
+    images = replace(images, cache=None)  # what travels to the processes needs no more than `kept`
+    found = batches_of(
+        _Decoded(images, decoding, beside, None if opened is None else opened.kept),
+        consecutive(start, len(images), batch_size),
+        workers,
+        _Collate(images, scaling),
+        pinned=pinned,
+    )
+    return found if opened is None else _to_the_end(found, opened)
+
+
+def _kept(images: ImageSet, decoding: Transform, start: int) -> Pass | None:
+    """The kept pictures of a set, where its transform leaves pictures to keep."""
+    if images.cache is None or not isinstance(decoding, PictureSteps):
+        return None
+    sources = Sources(images.ids, images.content, images.upright)
+    return images.cache.open(sources, decoding, start)
+
+
+def _to_the_end(batches: Iterator[ImageBatch], opened: Pass) -> Iterator[ImageBatch]:
+    yield from batches
+    opened.end()

@@ -63,6 +63,20 @@ def _reason(error: BaseException, address: str) -> tuple[str, str]:
     return f"{type(error).__name__}: {first}", "Check the name and the connection."
 
 
+def offline() -> bool:
+    """Whether the network is forbidden."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE or _switched_on())
+
+
+def _switched_on() -> list[str]:
+    """Variables that forbid it."""
+    return [
+        name for name in SWITCHES if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
+    ]
+
+
 def refuses(error: BaseException) -> bool:
     """Whether the hub was reached and denies what was asked for, so that no copy is an answer."""
     statuses = [getattr(getattr(e, "response", None), "status_code", None) for e in _chain(error)]
@@ -134,14 +148,11 @@ def _phrase(status: int) -> str:
 
 def _offline(error: BaseException, address: str) -> tuple[str, str] | None:
     """The network was forbidden."""
-    from huggingface_hub import constants, errors
+    from huggingface_hub import errors
 
-    on = [
-        name for name in SWITCHES if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
-    ]
+    on = _switched_on()
     missing = isinstance(error, (errors.LocalEntryNotFoundError, ConnectionError))
-    forbidden = constants.HF_HUB_OFFLINE or bool(on)
-    if not (isinstance(error, errors.OfflineModeIsEnabled) or (missing and forbidden)):
+    if not (isinstance(error, errors.OfflineModeIsEnabled) or (missing and offline())):
         return None
     switch = " and ".join(f"{name}=1" for name in on) or "HF_HUB_OFFLINE=1"
     return (

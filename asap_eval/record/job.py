@@ -56,6 +56,7 @@ class Job:
         budget: target the knob is searched for. batch_size, device, dtype, seed: of the forward.
         speed: whether speed is measured. macs_convention: how MACs are counted, by the record's
             ``macs`` block and by a budget: ``full``, or as the ASAP ``paper`` has them.
+        labels: file with the classes of images that lie flat, as it was given.
     """
 
     model: str
@@ -76,6 +77,7 @@ class Job:
     seed: int = 0
     speed: bool = False
     macs_convention: Literal["full", "paper"] = "full"
+    labels: str | None = None
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -118,6 +120,7 @@ def job_key(
     resolved = dataclasses.asdict(job)
     resolved["weights"] = weights_sha256
     resolved["data"] = content
+    del resolved["labels"]  # what the file says is in the digest of the data
     for part, given in (("params", job.params), ("bench_params", job.bench_params)):
         for name, value in given.items():
             if isinstance(value, str) and (file := Path(value).expanduser()).is_file():

@@ -157,15 +157,16 @@ class Provenance:
     weights: dict[str, Any]
     """``name``, ``sha256``, ``trained`` (False = random: not comparable)."""
     data: dict[str, Any]
-    """``source``, ``ids_digest`` (sha256 over ids and labels), ``content`` (hash of what is stored
-    under them: pixels), ``n``; ``commits`` of the hub's data sets by their names ({} = none);
-    ``notes``, what a reader has to know of the samples, a line each."""
+    """``source``, its short ``name``, ``ids_digest`` (sha256 over ids and labels), ``content``
+    (hash of what is stored under them: pixels), ``n``; ``commits`` of the hub's data sets by their
+    names ({} = none); ``notes``, what a reader has to know of the samples, a line each."""
     started: str
     """Time of the first start, UTC."""
     duration_s: float | None = None
     """Seconds that the process which ended the run worked on it."""
     method: dict[str, Any] = field(default_factory=dict)
-    """Files the method runs from: their hash, and what they say of their training; {} = none."""
+    """Files the method runs from: their hash, and what they say of their training. Of a method of
+    others ``package`` and ``version``, or ``file`` and its ``sha256``. {} = none of both."""
     failures: list[dict[str, str]] = field(default_factory=list)
     """``id`` and ``message`` of every failed sample."""
     calibration: Calibration | None = None

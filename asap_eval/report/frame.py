@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pandas as pd
 
+from asap_eval.data.named import short_name
 from asap_eval.method import Reducer, methods
 from asap_eval.options import options
 from asap_eval.record import Job, RunRecord
@@ -20,6 +21,7 @@ FIELDS = {
     "model": "job.model",
     "bench": "job.bench",
     "data": "job.data",
+    "data_name": "provenance.data.name",
     "n": "provenance.data.n",
     "ids_digest": "provenance.data.ids_digest",
     "content": "provenance.data.content",
@@ -143,6 +145,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
     return {
         **row,
         **_params(record),
+        "data_name": row["data_name"] or short_name(record.job.data),
         "k": record.knob,
         "tasks": None if record.tasks is None else json.dumps(record.tasks),
         "analysis": None if record.analysis is None else json.dumps(record.analysis),

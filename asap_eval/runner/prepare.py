@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from dataclasses import dataclass
 
 import torch
 
 from asap_eval.bench.bench import AnyBench, Loaded, Samples
+from asap_eval.data.named import address_of
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import install
 from asap_eval.method import Batch, Reducer, build_from, method_class
-from asap_eval.paths import PACKAGE
 from asap_eval.record import Job, job_key
 from asap_eval.runner.checks import checked
+from asap_eval.runner.chosen_data import Chosen, chosen_data
 from asap_eval.runner.latest_model import load
 from asap_eval.runner.resolve import resolved
 from asap_eval.runner.sources import entry_modules, sources_digest
 from asap_eval.runner.versions import computing
-
-EXAMPLE = "example"
-"""``data=example``: the images that come with the package."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Prepared:
 
     Attributes:
         job: resolved. reducer: the method as the job has it; the knob is the default where a budget
-            is to find it.
+            is to find it. data_name: short, for titles. data_said: see `Chosen`.
         bench, loaded, samples, geometry: what it runs on. `Bench` says of which types.
         sources: hash of the files that can change its numbers. content: hash of what the samples
             hold, as they were opened; searched: of those that a budget is searched on, None without
@@ -38,6 +35,8 @@ class Prepared:
     """
 
     job: Job
+    data_name: str
+    data_said: str | None
     reducer: Reducer
     bench: AnyBench
     loaded: Loaded
@@ -60,7 +59,8 @@ class Prepared:
         """The unpruned job on the model and the samples that are open already."""
         job = self.job.baseline()
         reducer = build_from(job.method, job.params)
-        return _prepared(job, reducer, self.bench, self.loaded, self.samples)
+        chosen = Chosen(job, self.data_name)
+        return _prepared(chosen, reducer, self.bench, self.loaded, self.samples)
 
     def check_content(self) -> None:
         """Raise `DataError` where the data is no longer what it was when it was opened."""
@@ -87,25 +87,23 @@ class Prepared:
         )
 
 
-def prepare(job: Job) -> Prepared:
+def prepare(job: Job, *, imagenet: str | None = None) -> Prepared:
     """Open everything a job needs; every error of input is raised here, before any record.
+
+    Args:
+        imagenet: folder of ImageNet, for jobs that name it or no data.
 
     Raises:
         AsapEvalError: unknown names, bad values, models or data that cannot be used.
     """
     bench, reducer = checked(job)
-    if job.data == "" and bench.own_data is not None:
-        job = dataclasses.replace(job, data=bench.own_data)
-    if job.data == "":
-        raise BadValueError(
-            "data is missing: give a folder with one folder per class, for instance "
-            f"data=imagenet/val, or data={EXAMPLE} for the bundled images."
-        )
     loaded = bench.adapted(load(job))
     bench.check(loaded)
     bench.check_convention(loaded, job.macs_convention)
-    samples = bench.open(data_address(job), loaded, limit=job.limit, sample=job.sample)
-    ready = _prepared(job, reducer, bench, loaded, samples)
+    chosen = chosen_data(job, bench, loaded, imagenet)
+    job = chosen.job
+    samples = _opened(job, bench, loaded)
+    ready = _prepared(chosen, reducer, bench, loaded, samples)
     if job.speed and len(samples) < bench.samples_per_batch(job.batch_size):
         raise BadValueError(
             f"speed=true measures batches of batch_size={job.batch_size} real images, but there "
@@ -114,21 +112,26 @@ def prepare(job: Job) -> Prepared:
     return ready
 
 
-def data_address(job: Job) -> str:
-    """The folder or address behind ``data=``."""
-    return str(PACKAGE / "example" / "digits.zip" / "images") if job.data == EXAMPLE else job.data
+def _opened(job: Job, bench: AnyBench, loaded: Loaded) -> Samples:
+    """The samples behind ``data``, with their labels where a file says those."""
+    where = address_of(job.data)
+    if job.labels is None:
+        samples: Samples = bench.open(where, loaded, limit=job.limit, sample=job.sample)
+    else:
+        samples = bench.open_flat(where, job.labels, loaded, limit=job.limit, sample=job.sample)
+    return samples
 
 
 def _prepared(
-    job: Job,
+    chosen: Chosen,
     reducer: Reducer,
     bench: AnyBench,
     loaded: Loaded,
     samples: Samples,
 ) -> Prepared:
     """Everything that follows from what is open: resolved options, key, and a method that fits."""
-    sources = sources_digest(entry_modules(job))
-    job = resolved(job, reducer, bench, loaded)
+    sources = sources_digest(entry_modules(chosen.job))
+    job = resolved(chosen.job, reducer, bench, loaded)
     content, searched = samples.content(), _searched(job, samples)
     key = job_key(
         job,
@@ -141,6 +144,8 @@ def _prepared(
     )
     ready = Prepared(
         job=job,
+        data_name=chosen.name,
+        data_said=chosen.said,
         reducer=build_from(job.method, job.params, job.k),
         bench=bench,
         loaded=loaded,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from time import monotonic
 
 from rich.console import Console
@@ -35,6 +36,12 @@ def say(message: str, style: str | None = None) -> None:
     """One line for the person who waits; results go to standard output, not here."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(message, style=style, markup=False)
+
+
+@cache
+def say_once(message: str) -> None:
+    """`say`, once in a process: the rows of a table would all say it."""
+    say(message)
 
 
 def warn(message: str) -> None:

@@ -37,7 +37,8 @@ PACKAGES = (
 )
 """Their versions stand in every record."""
 OF_METHOD = {
-    "method": {}, "methods": None, "k": None, "budget": {"kind": None}, "target": None,
+    "method": {}, "methods": None, "plugins": None,
+    "k": None, "budget": {"kind": None}, "target": None,
     "settings": {"kind": "measured"}, "seed": 0, "speed": False, "force": False,
 }  # fmt: skip
 """Keys of the command line that the unpruned baseline does without, and their values then."""

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from asap_eval.data.decoded import PictureCache
+from asap_eval.errors import unknown
+from asap_eval.paths import cache_folder
 from asap_eval.record import Job, RunRecord, record_stem
 from asap_eval.runner.earlier_records import finished
 from asap_eval.runner.lock import locked
 from asap_eval.runner.machine_errors import explaining
 from asap_eval.runner.measure import measure
 from asap_eval.runner.prepare import Prepared, prepare
-from asap_eval.runner.progress import say
+from asap_eval.runner.progress import say, say_once
 from asap_eval.runner.provenance import Request
+
+CACHES = ("auto", "off")
+"""What can be done with decoded pictures."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ def run(
     force: bool = False,
     made: set[Path] | None = None,
     workers: int = 0,
+    cache: str = "auto",
+    imagenet: str | None = None,
     config: Mapping[str, Any] | None = None,
     overrides: Sequence[str] | None = None,
 ) -> Outcome:
@@ -46,6 +54,8 @@ def run(
         job: what to run. results: folder of the records. force: run again although it is done
             and so is its paired baseline. made: records that the same command has made: they are
             reused all the same; added to. workers: processes that load images.
+        cache: ``auto`` keeps decoded pictures in the user's cache, ``off`` does not.
+        imagenet: its folder, for jobs that name it or no data.
         config, overrides: configuration and command line it came from, for the record.
 
     Raises:
@@ -54,7 +64,15 @@ def run(
     """
     with explaining(job):
         made = set() if made is None else made
-        ready = prepare(job)
+        if cache not in CACHES:
+            raise unknown("value of cache", cache, CACHES)
+        ready = prepare(job, imagenet=imagenet)
+        if ready.data_said is not None:
+            count = len(ready.samples)
+            say(f"{ready.data_said}: {count} images are evaluated. Your own: data=<folder>.")
+        if cache == "auto":
+            pictures = PictureCache(cache_folder() / "pictures", say_once)
+            ready = replace(ready, samples=ready.bench.keeping(ready.samples, pictures))
         for note in ready.bench.notes(ready.samples):
             say(f"note: {note}")
         request = Request(dict(config or {}), overrides)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from asap_eval import plugins
 from asap_eval.record import Provenance, RunRecord
 from asap_eval.runner import provenance
 from asap_eval.runner.prepare import Prepared
@@ -38,9 +39,10 @@ def started_record(
             kernels=provenance.kernels(job.device),
             seeds={"run": job.seed},
             weights=dataclasses.asdict(ready.loaded.weights),
-            method=ready.reducer.origin(),
+            method={**plugins.origin(type(ready.reducer)), **ready.reducer.origin()},
             data={
                 "source": job.data,
+                "name": ready.data_name,
                 "ids_digest": ready.samples.digest,
                 "content": ready.content,
                 "n": len(ready.samples),

@@ -60,6 +60,8 @@ class WalkBench(ImageBench):
     maps: list[str] = field(default_factory=list)
 
     accuracy = False
+    waits = False  # the observer has the latest pass alone
+    images = "labelled"
     no_speed = "it looks at the unpruned model's attention; benchmarks/speed.py times the walk"
 
     def __post_init__(self) -> None:
@@ -85,7 +87,17 @@ class WalkBench(ImageBench):
         self, data: str, loaded: LoadedModel, *, limit: int | None, sample: Sample
     ) -> ImageSet:
         """The images of an address; their labels are not read."""
-        images = images_of(loaded, data, limit=limit, sample=sample)
+        return self._watched(images_of(loaded, data, limit=limit, sample=sample))
+
+    def open_flat(
+        self, data: str, labels: str, loaded: LoadedModel, *, limit: int | None, sample: Sample
+    ) -> ImageSet:
+        """The images of a flat folder or tar."""
+        found = images_of(loaded, data, label_file=labels, limit=limit, sample=sample)
+        return self._watched(found)
+
+    def _watched(self, images: ImageSet) -> ImageSet:
+        """The images, some of whose maps are kept whole."""
         count = len(images)
         spread = [images.ids[at * count // MAPS] for at in range(MAPS)] if count >= MAPS else []
         self._observer.keep = self.maps or spread or images.ids

@@ -63,7 +63,7 @@ def samples_of(shard: Path, pictures: Collection[str], named: str | None) -> lis
         DataError: the shard is not whole, or it is open which files make a sample.
     """
     samples: dict[str, dict[str, Part]] = {}
-    for name, part in _files(shard):
+    for name, part in files_of(shard):
         folder, base = posixpath.split(name)
         stem, _, kind = base.partition(".")
         if not stem or _META.search(name):
@@ -113,7 +113,7 @@ def _picture(
     return None
 
 
-def _files(shard: Path) -> Iterator[tuple[str, Part]]:
+def files_of(shard: Path) -> Iterator[tuple[str, Part]]:
     """Name and place of every file, links followed inside the shard.
 
     Raises:

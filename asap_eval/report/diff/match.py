@@ -70,6 +70,7 @@ def identity(record: RunRecord, shared: Shared) -> str:
     """
     job = dataclasses.asdict(record.job)
     job["weights"] = record.provenance.weights.get("sha256")
+    del job["labels"]  # what the file says is in the digest of the ids
     job["data"] = [record.provenance.data[name] for name in sorted(shared.data)]
     job["params"] = _files(changed_options(record.job.method, record.job.params))
     job["bench_params"] = _files(_of_bench(record))

@@ -102,7 +102,7 @@ def layout_of(bench: str) -> Sequence[Column]:
 
 def title_of(first: Row) -> str:
     """What the rows of a group have in common, from any of them."""
-    title = f"{first['model']} · {first['bench']} · {first['data']}"
+    title = f"{first['model']} · {first['bench']} · {first['data_name']}"
     title += f" · {number(first['n'], '{:.0f}')} samples · {first['dtype']}"
     params = json.loads(first["bench_params"])
     given = {name: value for name, value in params.items() if value not in (None, [])}

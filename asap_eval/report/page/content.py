@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asap_eval.data.named import short_name
 from asap_eval.record import RunRecord
 from asap_eval.report.layouts.overview import overview
 from asap_eval.report.page.findings import findings
@@ -111,12 +112,12 @@ def _run(records: Sequence[RunRecord]) -> tuple[tuple[str, str], ...]:
 
 
 def _data(records: Sequence[RunRecord]) -> tuple[tuple[str, str], ...]:
-    """What each benchmark ran on: the folder's own name, and of several sets of it the largest."""
+    """What each benchmark ran on: the data's name, and of several sets of it the largest."""
     sizes: dict[tuple[str, str, str], set[int]] = {}
     for record in records:
         about = record.provenance.data
         if record.status == "done":
-            source = Path(str(about.get("source", record.job.data))).name
+            source = about.get("name") or short_name(about.get("source", record.job.data))
             at = (record.job.model, record.job.bench, source)
             sizes.setdefault(at, set()).add(int(about["n"]))
     return tuple(

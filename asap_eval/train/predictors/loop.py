@@ -59,7 +59,7 @@ def train(job: TrainJob, command: str = "") -> Path:
 def _untrained(setting: Setting) -> dict[int, Predictor]:
     """Fresh predictors from the seed; one image says what they will read."""
     batch = next(setting.batches(0))
-    if len(batch.pixels) == 0:
+    if len(batch.images) == 0:
         raise DataError(f"No image of the first batch can be read: {_first(batch)}")
     pixels = setting.pixels(batch)[:1]
     model, predictors = setting.loaded.model, dict[int, Predictor]()
@@ -105,7 +105,7 @@ def _step(
     job, model = setting.job, setting.loaded.model
     names = dict(zip(batch.indices, batch.ids, strict=True))
     state.failed.update({names[at]: message for at, message in batch.failures.items()})
-    if len(batch.pixels):
+    if len(batch.images):
         pixels = setting.pixels(batch)
         with torch.no_grad():
             teacher = model(pixels)

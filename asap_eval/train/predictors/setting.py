@@ -78,7 +78,7 @@ class Setting:
 
     def pixels(self, batch: ImageBatch) -> Tensor:
         """``[b, 3, H, W]`` of the readable images, where the model is."""
-        return batch.pixels.to(next(self.loaded.model.parameters()).device)
+        return batch.on(next(self.loaded.model.parameters()).device).pixels
 
 
 def prepared(job: TrainJob) -> Setting:
