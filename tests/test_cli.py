@@ -163,7 +163,7 @@ def test_a_knob_may_be_a_word_that_is_said_to_be_ours(command: Run, pictures: Pa
     assert "k=otsu (ours)" in " ".join("\n".join(out).split())
     record = read_record(Path(out[-1]))
     assert (record.job.k, record.knob, record.job.params["k"]) == (None, None, "otsu")
-    assert record.options["tau"] == "jump:1.01"
+    assert record.job.params["tau"] == "jump:1.01"
     again = command(*given, "method.k=otsu")
     assert again[1][-1] == out[-1]
     assert "Already done" in again[2]
