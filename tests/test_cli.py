@@ -481,7 +481,7 @@ def test_a_failed_row_stays_in_the_table(
         *TINY, f"data={pictures}", "methods=[none,tome,random]", "k=2", "limit=4"
     )
     assert code == 2
-    assert "Methods without a knob, which k leaves alone: none." in err
+    assert "Methods without a knob run as they are: none." in err
     assert "1 of 3 rows failed" in err
     rows = [line.split() for line in out if line.startswith((" none", " tome", " random"))]
     assert [row[0] for row in rows] == ["none", "tome", "random"]

@@ -186,7 +186,7 @@ def test_one_command_and_one_table(
         "model.crop_pct=1.0",
         f"weights={tmp_path / 'own.pth'}",
         f"data={tmp_path / 'own'}",
-        "methods=[tome,random]",
+        "methods=[none,tome,random]",
         "budget=macs",
         "target=-10",
         "budget.samples=4",

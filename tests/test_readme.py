@@ -49,7 +49,7 @@ TRIED = {
     "asap-eval model=deit_tiny data=photos/val methods=tome,asap budget=macs target=-35": FIRES,
     "asap-eval model=deit_tiny data=flat labels=val.txt method=tome k=8": SMALL,
     "asap-eval model=vit_tiny_patch16_224 model.num_classes=10 weights=own.pth data=own/val "
-    "methods=tome,asap budget=macs target=-35": f"{FIRES} weights=own.pth",
+    "methods=none,tome,asap budget=macs target=-35": f"{FIRES} weights=own.pth",
     "asap-eval plugins=my_method.py model=deit_tiny methods=key_norm,random budget=macs "
     "target=-35": FOUND,
     "asap-eval stage=train model=clip_vit_l14_336 bench=kinetics data=videos": f"{CLIPS} "

@@ -97,7 +97,7 @@ def rows_of(made: Composed) -> tuple[Experiment, list[Row]]:
 def rows_of_methods(made: Composed) -> list[Row]:
     """The same command line with each method of ``methods=[...]``, in its order.
 
-    An option of a method is for those that have it, and so is ``k``.
+    An option of a method is for those that have it, and so are ``k`` and a budget.
 
     Raises:
         AsapEvalError: no list of methods, a method beside it, or an option that none of them has.
@@ -112,14 +112,15 @@ def rows_of_methods(made: Composed) -> list[Row]:
     del user["methods"]
     entries = entries_of([{"method": str(name)} for name in names], {})
     _check_options(entries, user, f"methods={config.methods}")
-    without = [e.method for e in entries if "k" in user and not method_class(e.method).card.knob]
+    turning = {key for key in user if key in ("k", "target") or key.split(".")[0] == "budget"}
+    without = [e.method for e in entries if turning and not method_class(e.method).card.knob]
     if len(without) == len(entries):
-        without = []  # k is an error then, which each row tells
+        without = []  # k or the budget is an error then, which each row tells
     if without:
-        say(f"Methods without a knob, which k leaves alone: {', '.join(without)}.")
-    no_k = {key: override for key, override in user.items() if key != "k"}
+        say(f"Methods without a knob run as they are: {', '.join(without)}.")
+    still = {key: override for key, override in user.items() if key not in turning}
     return [
-        replace(_row(e, no_k if e.method in without else user, made.extra), entry=None)
+        replace(_row(e, still if e.method in without else user, made.extra), entry=None)
         for e in entries
     ]
 
