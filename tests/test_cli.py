@@ -187,7 +187,8 @@ def test_any_timm_model_runs(command: Run, pictures: Path) -> None:
 
 def test_a_budget_is_met_and_shown(command: Run, pictures: Path) -> None:
     budget = ["budget=macs", "target=-20", "budget.samples=3"]
-    code, out, err = command(*TINY, f"data={pictures}", "limit=3", "method=random", *budget)
+    given = (*TINY, f"data={pictures}", "limit=3", "method=random", "wide=true")
+    code, out, err = command(*given, *budget)
     assert code == 0
     assert "Found k=" in err
     assert "macs -20" in "\n".join(out)
@@ -399,8 +400,12 @@ def compared(pictures: Path, tmp_path: Path) -> list[str]:
     return ["--config-dir", str(tmp_path / "mine"), "experiment=paper", "model=digits_vit"]
 
 
-def test_an_experiment_compares_with_the_paper(command: Run, compared: list[str]) -> None:
-    code, out, err = command(*compared, "limit=30", "sample=spread", "budget.samples=4")
+def test_an_experiment_compares_with_the_paper(
+    command: Run, compared: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # a row is a line
+    small = ("limit=30", "sample=spread", "budget.samples=4", "wide=true")
+    code, out, err = command(*compared, *small)
     text = "\n".join(out)
     # Neither missing predictors nor a budget that no knob meets is a failure.
     assert code == 0, err
@@ -409,6 +414,7 @@ def test_an_experiment_compares_with_the_paper(command: Run, compared: list[str]
     assert text.startswith("Table 9 · digits_vit · imagenet · example · 30 samples")
     assert "Does it work?" in text
     learned = [line for line in out if line.startswith("  Learned")]
+    assert learned
     assert all("not run: it needs" in line for line in learned)
     heavy = [line for line in out if line.startswith("  Heavy")]
     assert all("differs †" in line for line in heavy)

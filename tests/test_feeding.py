@@ -153,6 +153,9 @@ def test_on_a_gpu_the_next_batch_is_sent_before_the_model_gets_this_one(
     class Event:
         behind = ""
 
+        def __init__(self, enable_timing: bool = False) -> None:
+            assert not enable_timing
+
         def record(self, stream: Stream) -> None:
             self.behind = done[-1]
 

@@ -226,7 +226,7 @@ def test_experiments_beside_the_papers_figures(
     model = "llava_tiny" if name == "table4" else "llava_next_tiny"
     given = (f"experiment={name}", f"model={model}", f"data={folder}", "bench.question=Hi")
     small_one = ("limit=1", "bench.new_tokens=2", "bench.warmup=0")
-    out = command(*given, *small_one, "method=none")[1]
+    out = command(*given, *small_one, "method=none", "wide=true")[1]
     text = " ".join(" ".join(out).split())
     paper = {"table4": ("Table 4", "79", "120"), "table8": ("Table 8", "234", "268"),
              "table9": ("Table 9", "43.6", "311")}[name]  # fmt: skip
@@ -241,7 +241,7 @@ def test_stages_stand_in_the_papers_order(command: Run, folder: Path) -> None:
     """Walk, early stop, pooling, second stage: each does less or as much, its own work beside."""
     code, out, err = command(
         *("experiment=table9", "model=llava_next_tiny", f"data={folder}", "bench.question=Hi"),
-        *("limit=1", "bench.new_tokens=1", "bench.warmup=0", "method=asap"),
+        *("limit=1", "bench.new_tokens=1", "bench.warmup=0", "method=asap", "wide=true"),
     )
     assert code == 0, err
     records = [read_record(Path(line)) for line in out if line.endswith(".json")]

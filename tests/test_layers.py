@@ -50,7 +50,7 @@ LAYERS = [
 ONLY = {
     "kernels": {"errors", "paths", "files"},
     "hosts": {"errors", "tokens", "trace", "packing", "transfer", "method", "kernels", "token_map"},
-    "data": {"errors", "files", "hub", "models", "paths"},
+    "data": {"errors", "files", "hub", "models", "paths", "transfer"},
     "paper": {"errors"},
     "audit": {"errors", "paper", "work", "hosts", "models"},
     "report": {

@@ -6,6 +6,8 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from asap_eval.cli.overrides import check, parsed
 from asap_eval.cli.words import read
 from asap_eval.models import load_model
 from asap_eval.models.video_head import Head, save_head
+from asap_eval.plugins import own_of
 from asap_eval.registry import METHODS
 from asap_eval.report.experiment.verdict import word_of
 
@@ -84,9 +87,13 @@ def python(path: str) -> list[str]:
 
 
 @pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Methods registered by a test are gone after it."""
+def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Methods registered by a test are gone after it, and so is the module of one's own."""
     monkeypatch.setattr(METHODS, "classes", METHODS.all())
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    sys.modules.pop("my_method", None)
+    own_of.cache_clear()
 
 
 def run(code: str) -> dict[str, Any]:

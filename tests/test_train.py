@@ -399,6 +399,7 @@ def test_trained_predictors_run_through_the_command_line(
 
     words = [*TINY, f"data={pictures}", "method=spot", "k=0.5", "method.blocks=[3]"]
     words += [f"method.checkpoint={file}", f"results={tmp_path / 'results'}", "limit=4"]
+    words += ["wide=true"]
     assert evaluate(words) == 0
     out, err = capsys.readouterr()
     assert f"spot ({TRAINED})" in out

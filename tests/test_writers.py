@@ -28,6 +28,8 @@ ELSEWHERE = {
     "files/placed.py": "the one writer",
     "record/journal.py Journal.resume": "cuts a torn end off what it appends to",
     "record/journal.py Journal.append": "appends, and syncs each batch",
+    "cli/front.py main": "opens what swallows the rest where a pipe was closed",
+    "data/decoded.py": "pictures into their places of a file that counts once it is whole",
     "data/shards/fetched.py _download": "writes the part that its caller puts in place",
 }
 """What may write by itself, and why: a room, a file, or a function of it."""

@@ -19,7 +19,7 @@ from asap_eval.errors import AsapEvalError, BadValueError
 from asap_eval.paths import conf_dir
 from asap_eval.plugins import load, origin
 from asap_eval.registry import METHODS
-from asap_eval.report.sheet import DASH, Sheet, sheet_of_text
+from asap_eval.report.sheet import DASH, Head, Sheet, sheet_of_text
 from asap_eval.report.text import as_text, save, show
 
 
@@ -37,11 +37,18 @@ def models_table() -> Sheet:
     return sheet_of_text("Models", heads, rows, notes=[note])
 
 
+CARD = (
+    *("paper", Head("licence", kind="text", wide=True), Head("training", kind="text", wide=True)),
+    *("k", Head("needs", kind="text", wide=True), "tokens"),
+    Head("deviations", kind="text", wide=True),
+)
+"""Columns of what a method's card says."""
+
+
 def methods_table() -> Sheet:
     """Every registered method, with what its card says."""
-    heads = ["method", "paper", "licence", "training", "k", "needs", "tokens", "deviations"]
     return sheet_of_text(
-        "Methods", heads, [_method_row(found) for found in index().methods.values()]
+        "Methods", ["method", *CARD], [_method_row(found) for found in index().methods.values()]
     )
 
 
@@ -73,10 +80,9 @@ def methods_of_others() -> Sheet | None:
             rows.append([name, f"{_from(said)} ({entry.module})", *[DASH] * 7])
     if not rows:
         return None
-    heads = ["method", "from", *("paper", "licence", "training", "k", "needs", "tokens")]
     return sheet_of_text(
         "Methods of others",
-        [*heads, "deviations"],
+        ["method", "from", *CARD],
         sorted(rows),
         notes=["asap-eval ls methods plugins=<module> imports a package and shows what it says."],
     )
@@ -188,6 +194,7 @@ class Asked:
     what: Literal["models", "methods", "benchmarks", "settings", "hosts"] | None = None  # one list
     plugins: list[str] = field(default_factory=list)  # files or packages of methods, to show too
     options: bool = False  # the options of methods and benchmarks too
+    wide: bool = False  # every column, also where they do not fit the terminal
     format: Literal["rich", "markdown"] = "rich"  # rich | markdown
     into: Path | None = None  # a file: write between its <!-- methods --> <!-- /methods --> lines
 
@@ -222,7 +229,7 @@ def _listed(asked: Asked) -> int:
             print(f"{asked.into}: {error}", file=sys.stderr)
             return 1
     else:
-        show(tables, asked.format)
+        show(tables, asked.format, wide=asked.wide)
     return 0
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from asap_eval.data.images import ImageBatch
+from asap_eval.transfer import mark
 
 Fed = tuple[ImageBatch, ImageBatch]
 """A batch as it was decoded, and the same one on the device."""
@@ -39,9 +40,7 @@ def _sent(
     """A batch on its way, with the mark behind it in the queue of copies."""
     with torch.cuda.stream(copies):
         there = batch.on(device)
-        event = torch.cuda.Event()
-        event.record(copies)
-    return batch, there, event
+        return batch, there, mark(device)
 
 
 def _arrived(
