@@ -30,6 +30,7 @@ ELSEWHERE = {
     "record/journal.py Journal.append": "appends, and syncs each batch",
     "cli/front.py main": "opens what swallows the rest where a pipe was closed",
     "data/decoded.py": "pictures into their places of a file that counts once it is whole",
+    "data/named.py OpenSet.fetched": "puts an unpacked folder in place",
     "data/shards/fetched.py _download": "writes the part that its caller puts in place",
 }
 """What may write by itself, and why: a room, a file, or a function of it."""
