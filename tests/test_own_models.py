@@ -132,6 +132,14 @@ def test_position_embeddings_are_resampled_as_timm_does(size: Any, tmp_path: Pat
     assert loaded.transform(Image.new("RGB", (300, 200))).shape == (3, height, width)
 
 
+@pytest.mark.parametrize("size", [(80, 320), [320, 80]])
+def test_as_many_patches_in_another_grid_are_refused(size: Any, tmp_path: Path) -> None:
+    """100 of 10 x 10 are no 5 x 20: left as they are, they would stand in the wrong places."""
+    torch.save(timm.create_model(NAME).state_dict(), path := tmp_path / "own.pth")
+    with pytest.raises(WeightsError, match=r"as many for 10 x 10 as for (5 x 20|20 x 5) patches"):
+        load_model(own(img_size=size), weights=path)
+
+
 def test_pixels_are_as_asked(tmp_path: Path) -> None:
     asked = {
         "mean": [0.1, 0.2, 0.3],

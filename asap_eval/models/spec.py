@@ -96,7 +96,7 @@ class ModelSpec:
             **{name: getattr(self, name) for name in ("timm", "hf", "head", "family", "labels")},
             "classes": self.classes if isinstance(self.classes, str | None) else [*self.classes],
             "kwargs": dict(self.kwargs),
-            **{name: _plain(value) for name, value in given.items() if value is not None},
+            **{name: plain(value) for name, value in given.items() if value is not None},
         }
 
     @property
@@ -147,7 +147,8 @@ def check_shape_and_pixels(spec: ModelSpec) -> None:
         raise unknown("value of model.interpolation", str(spec.interpolation), INTERPOLATIONS)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON has it: a list for any sequence of values."""
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 

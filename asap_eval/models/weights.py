@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -113,16 +114,34 @@ def _resample(state: dict[str, Tensor], model: nn.Module) -> str:
 
     given, own = state.get("pos_embed"), getattr(model, "pos_embed", None)
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    if given is None or own is None or grid is None or given.shape == own.shape:
-        return ""
-    prefix = 0 if getattr(model, "no_embed_class", False) else int(model.num_prefix_tokens)  # type: ignore[arg-type]
-    side = math.isqrt(given.shape[1] - prefix)
-    if side * side != given.shape[1] - prefix or given.shape[2] != own.shape[2]:
+    if given is None or own is None or grid is None or given.shape[2:] != own.shape[2:]:
         return ""  # fitting says what is wrong
+    side = _side(model, given)
+    if side is None or (side, side) == tuple(grid):
+        return ""
+    if given.shape == own.shape:
+        raise WeightsError(
+            f"The position embeddings are as many for {side} x {side} as for {grid[0]} x {grid[1]} "
+            "patches, and a file does not say for which: give a model.img_size with another number "
+            "of patches, or leave it out."
+        )
     state["pos_embed"] = resample_abs_pos_embed(
-        given, list(grid), [side, side], num_prefix_tokens=prefix
+        given, list(grid), [side, side], num_prefix_tokens=_prefix(model)
     )
     return f"position embeddings from {side} x {side} to {grid[0]} x {grid[1]} patches"
+
+
+def _prefix(model: nn.Module) -> int:
+    """Tokens before the patches that have position embeddings."""
+    tokens: Any = getattr(model, "num_prefix_tokens", 1)
+    return 0 if getattr(model, "no_embed_class", False) else int(tokens)
+
+
+def _side(model: nn.Module, embeddings: Tensor) -> int | None:
+    """Patches of a side in position embeddings ``[1, N, D]``; None where they are no square."""
+    patches = embeddings.shape[1] - _prefix(model)
+    side = math.isqrt(max(patches, 0))
+    return side if side * side == patches else None
 
 
 def fit(model: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
@@ -187,11 +206,10 @@ def _hint(model: nn.Module, state: Mapping[str, Tensor]) -> str:
     if other & heads and (rows := state.get("head.bias", state.get("head.weight"))) is not None:
         said.append(f"model.num_classes={len(rows)}")
     if "pos_embed" in other and state["pos_embed"].shape[2:] == own["pos_embed"].shape[2:]:
-        patches = state["pos_embed"].shape[1] - int(getattr(model, "num_prefix_tokens", 1))
-        sides = getattr(getattr(model, "patch_embed", None), "patch_size", None)
-        side = math.isqrt(max(patches, 0))
-        if sides and side * side == patches:
-            said.append(f"model.img_size={side * sides[0]}")
+        patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+        side = _side(model, state["pos_embed"])
+        if patch and side:
+            said.append(f"model.img_size={side * patch[0]}")
     if not said or other - heads - {"pos_embed"}:
         return ""
     return f"They were trained for another number of classes or size: add {' '.join(said)}."

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from asap_eval.errors import BadValueError, UnknownNameError, WeightsError, unknown
 from asap_eval.models.class_names import class_names
 from asap_eval.models.published import published_file
-from asap_eval.models.spec import IMAGENET_CLASSES, OWN_SHAPE, PIXELS, Labels, ModelSpec, find
+from asap_eval.models.spec import (
+    IMAGENET_CLASSES,
+    OWN_SHAPE,
+    PIXELS,
+    Labels,
+    ModelSpec,
+    find,
+    plain,
+)
 from asap_eval.models.weights import WeightsInfo, load_weights, tensors_sha256
 from asap_eval.models.zero_shot import TextHead, attach, read_head
 
@@ -309,9 +317,6 @@ def _without_defaults(spec: ModelSpec, net: nn.Module) -> ModelSpec:
     """The spec without what would be so anyhow: equal runs are equal jobs."""
     own = {**getattr(net, "pretrained_cfg", {})}
     own["img_size"] = own.get("input_size", (0, 0))[1:]
-
-    def plain(value: Any) -> Any:
-        return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
     given = {name: plain(getattr(spec, name)) for name in (*OWN_SHAPE, *PIXELS)}
     if isinstance(side := given["img_size"], int):
