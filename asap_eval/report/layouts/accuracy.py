@@ -7,6 +7,7 @@ from asap_eval.report.layouts.columns import (
     CHANGE,
     FIRED,
     GMACS,
+    IDEAL,
     KEPT,
     METHOD,
     SAMPLES,
@@ -16,6 +17,7 @@ from asap_eval.report.layouts.columns import (
     number,
     numbers,
     present,
+    speedup,
 )
 
 
@@ -47,13 +49,7 @@ ACCURACY = [
         ),
         wide=True,
     ),
-    Column(
-        "speed-up [p10, p90]",
-        lambda row: numbers(
-            row, "{:.3f} [{:.3f}, {:.3f}]", "speedup", "speedup_p10", "speedup_p90"
-        ),
-        brief=Column("speed-up", lambda row: number(row["speedup"], "{:.3f}")),
-    ),
-    Column("share of ideal", lambda row: number(row["share_of_ideal"], "{:.3f}"), wide=True),
+    speedup("speed-up", "speedup"),
+    IDEAL,
     BUDGET,
 ]

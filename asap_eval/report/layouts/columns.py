@@ -162,6 +162,18 @@ KEPT = Column(
     ),
     wide=True,
 )
+
+
+def speedup(head: str, name: str) -> Column:
+    """A speed-up with its percentiles: the frame's ``name``, ``name_p10`` and ``name_p90``."""
+    return Column(
+        f"{head} [p10, p90]",
+        lambda row: numbers(row, "{:.3f} [{:.3f}, {:.3f}]", name, f"{name}_p10", f"{name}_p90"),
+        brief=Column(head, lambda row: number(row[name], "{:.3f}")),
+    )
+
+
+IDEAL = Column("share of ideal", lambda row: number(row["share_of_ideal"], "{:.3f}"), wide=True)
 FIRED = Column("fired at block (never)", _fired, wide=True)
 BUDGET = Column("budget: target → reached [95 %]", _budget, wide=True)
 

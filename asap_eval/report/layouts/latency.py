@@ -8,6 +8,7 @@ from asap_eval.report.layouts.columns import (
     CHANGE,
     FIRED,
     GMACS,
+    IDEAL,
     METHOD,
     SAMPLES,
     SETTINGS,
@@ -17,6 +18,7 @@ from asap_eval.report.layouts.columns import (
     numbers,
     part,
     present,
+    speedup,
 )
 from asap_eval.report.sheet import DASH
 
@@ -83,27 +85,11 @@ LATENCY = [
     replace(_both("encode"), wide=True),
     _both("prefill"),
     _published("{:g}", "prefill_ms"),
-    Column(
-        "prefill speed-up [p10, p90]",
-        lambda row: numbers(
-            row, "{:.3f} [{:.3f}, {:.3f}]", "speedup", "speedup_p10", "speedup_p90"
-        ),
-        brief=Column("prefill speed-up", lambda row: number(row["speedup"], "{:.3f}")),
-    ),
-    Column("share of ideal", lambda row: number(row["share_of_ideal"], "{:.3f}"), wide=True),
+    speedup("prefill speed-up", "speedup"),
+    IDEAL,
     _both("answer"),
     _published("{:g}", "answer_ms"),
-    Column(
-        "answer speed-up [p10, p90]",
-        lambda row: numbers(
-            row,
-            "{:.3f} [{:.3f}, {:.3f}]",
-            "answer_speedup",
-            "answer_speedup_p10",
-            "answer_speedup_p90",
-        ),
-        brief=Column("answer speed-up", lambda row: number(row["answer_speedup"], "{:.3f}")),
-    ),
+    speedup("answer speed-up", "answer_speedup"),
     Column("tokens generated", _new_tokens, wide=True),
     GMACS,
     CHANGE,
