@@ -162,6 +162,7 @@ def test_the_users_file_says_where_imagenet_lies(
     assert main(["method=none", "weights=random", "seed=4"]) == 0
     out, err = capsys.readouterr()
     assert f"data=imagenet, {other} (paths.imagenet): 2 images" in err
+    assert f"note: {user_file()} adds " in err
     record = read_record(Path(out.splitlines()[-1]))
     assert (record.job.limit, record.job.seed, record.job.model) == (2, 4, "test_vit")
     assert "limit=2" in record.provenance.command

@@ -22,7 +22,7 @@ from asap_eval.cli.output import Result, show
 from asap_eval.cli.overrides import check, each_of, keys_of, names_a_run, parsed, values_of
 from asap_eval.cli.planning import plan_of, training_plan_of
 from asap_eval.cli.settings import settings_of
-from asap_eval.cli.user_config import user_defaults
+from asap_eval.cli.user_config import user_defaults, user_file
 from asap_eval.cli.words import debugging, settings, switches_of, typed
 from asap_eval.errors import BadValueError, UnreachableError, unknown
 from asap_eval.plugins import load
@@ -108,7 +108,10 @@ def _complete(words: Sequence[str], asked: Asked, extra: Sequence[Path]) -> list
     _load_plugins(given)
     check(given, extra)
     bare = not asked.cfg and not names_a_run(given)
-    texts = [*user_defaults({one.key_or_group for one in given}, bare=bare), *words]
+    own = user_defaults({one.key_or_group for one in given}, bare=bare)
+    if own:
+        say(f"note: {user_file()} adds {' '.join(own)}")
+    texts = [*own, *words]
     texts = with_brackets(texts, multirun=asked.multirun)
     overrides = parsed(texts)
     for override in overrides:
