@@ -54,6 +54,11 @@ class Loaded(Protocol):
     @property
     def weights(self) -> WeightsInfo: ...
 
+    @property
+    def placement(self) -> Mapping[str, Any]:
+        """Where its parts lie, for a record's machine; {} = on one device."""
+        ...
+
 
 class Samples(Protocol):
     """What a run goes over, in a fixed order."""

@@ -20,6 +20,7 @@ from torch import Tensor
 from asap_eval.errors import BadValueError, UnsupportedModelError
 from asap_eval.hosts.geometry import BlockGeometry, linear_macs
 from asap_eval.hosts.hf_clip import fused
+from asap_eval.hosts.moving import brought
 from asap_eval.hosts.overriding import Function, override
 from asap_eval.hosts.probe import Reader
 from asap_eval.hosts.prompts import Prompts
@@ -158,6 +159,7 @@ class LanguageSeam(AbstractContextManager[None]):
             if cached:
                 self._decoding(index, hidden_states, cached, kwargs, reading, reducer)
                 return forward(hidden_states, **kwargs)
+            reading.follow(hidden_states.device)
             if index == 0:
                 reading.position = kwargs["position_ids"].expand(len(hidden_states), -1)
                 batch = self._batch(hidden_states, reading)
@@ -183,7 +185,12 @@ class LanguageSeam(AbstractContextManager[None]):
         kwargs["attention_mask"] = mask
         if reducer.positions == "renumbered":
             kwargs["position_ids"] = position
-            kwargs["position_embeddings"] = self.text.rotary_emb(x, position_ids=position)
+            kwargs["position_embeddings"] = self._rotary(x, position)
+
+    def _rotary(self, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Of positions, on the layer's device: the module that makes them may lie on another."""
+        cos, sin = self.text.rotary_emb(x, position_ids=position)
+        return cos.to(x.device), sin.to(x.device)
 
     def _read(
         self,
@@ -205,7 +212,7 @@ class LanguageSeam(AbstractContextManager[None]):
         counts["attention_tokens"][index] = counts["mlp_tokens"][index] = reading.lengths
         if reading.changed:
             if reading.rotary is None:
-                reading.rotary = self.text.rotary_emb(x, position_ids=reading.position)
+                reading.rotary = self._rotary(x, reading.position)
             kwargs["position_embeddings"] = reading.rotary
             kwargs["position_ids"] = reading.position
             kwargs["attention_mask"] = reading.mask
@@ -273,17 +280,18 @@ class LanguageSeam(AbstractContextManager[None]):
         view = View(
             block, samples, size[samples, :longest], 0, self.trace.language.note, reads, image
         )
-        seen.method_macs[samples] += reducer.macs(view, reading.state)
+        at = samples.to(seen.fired.device)  # the trace stays where the prompts came in
+        seen.method_macs[at] += brought(reducer.macs(view, reading.state), at.device)
         decided = reducer.decide(view, reading.state)
         if decided is None:
             return x
         whole = decided.within(samples, size)
         moved = whole.moved(size)
         acted = moved[samples] if decided.acted is None else decided.acted
-        fired = samples[acted]
+        fired = at[acted.to(at.device)]
         seen.fired[fired] = torch.where(seen.fired[fired] == 0, block, seen.fired[fired])
         if whole.weight is None and not bool(moved.any()):
             return x
         out = reading.apply(x, whole, reducer.positions)
-        seen.values["source"] = reading.source
+        seen.values["source"] = reading.source.to(at.device)
         return out

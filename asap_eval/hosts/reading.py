@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asap_eval.hosts.moving import brought
 from asap_eval.hosts.prompts import Prompts
 from asap_eval.tokens import DROPPED, Reduction, Tokens
 from asap_eval.trace import PassTrace
@@ -39,6 +40,15 @@ class Reading:
         self.changed = False
         self.cached: dict[int, Tensor] = {}
         self.state: Any = None
+
+    def follow(self, device: torch.device) -> None:
+        """Go to the device of the layer that comes next, with what the method keeps; caches stay
+        with their layers."""
+        if self.valid.device == device:
+            return
+        for name in ("valid", "position", "image", "source", "rotary", "mask", "state"):
+            setattr(self, name, brought(getattr(self, name), device))
+        self.prompts = brought(self.prompts, device)
 
     @property
     def lengths(self) -> Tensor:
