@@ -60,6 +60,8 @@ class WalkBench(ImageBench):
     maps: list[str] = field(default_factory=list)
 
     accuracy = False
+    no_pieces = "its sums over the images are added in their order"
+    writes = True
     waits = False  # the observer has the latest pass alone
     images = "labelled"
     no_speed = "it looks at the unpruned model's attention; benchmarks/speed.py times the walk"
