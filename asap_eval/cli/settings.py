@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from asap_eval.bench.bench import bench_class
-from asap_eval.cli import authors, measured
+from asap_eval.cli import authors, measured, named
 from asap_eval.cli.groups import TIMM
 from asap_eval.cli.keys import Keys
 from asap_eval.cli.machine import fitted
@@ -99,6 +99,8 @@ def settings_of(
         found, options = authors.fill(spec.name, name, given, budget=budget is not None)
         keys.k = keys.k if found is None else float(found)
         params.update(options)
+    elif kind == named.KIND:
+        params.update(named.fill(choice["settings"], plain["settings"], name, given))
     elif kind == measured.KIND and (taken := measured.taken(spec.name, name, given)).options:
         params.update(taken.options)
         notes = (measured.note(spec.name, name, taken),)
