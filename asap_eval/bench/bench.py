@@ -82,6 +82,11 @@ class Samples(Protocol):
         """Hash of what is stored of them (pixels), read from the disk whenever it is asked for."""
         ...
 
+    def check(self, start: int, stop: int) -> None:
+        """Raise `DataError` where samples ``start`` to ``stop`` are others than those that a
+        listing is of (`asap_eval.data.listed`)."""
+        ...
+
     def __len__(self) -> int: ...
 
     def calibration(self, count: int) -> tuple[Samples, bool]:

@@ -6,6 +6,7 @@ from collections.abc import Generator
 
 import torch
 
+from asap_eval.launch.parts import Parts
 from asap_eval.launch.queue import Queue
 from asap_eval.record import Calibration, RunRecord
 from asap_eval.record.journal import Row
@@ -31,7 +32,8 @@ class Computer:
         """
         if self._ready is None or self._key != record.key:
             self._ready = None  # before another model is loaded: two may not fit into memory
-            self._ready = opened(record, self.queue.opening)
+            listing = Parts(self.queue.results, record.stem).listing
+            self._ready = opened(record, self.queue.opening, listing)
             self._key = record.key
         return self._ready
 
