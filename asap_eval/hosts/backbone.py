@@ -42,6 +42,7 @@ class Backbone:
         blocks: the transformer blocks, in order.
         halves: ``halves(block) -> (attention half, MLP half)``, each ``[B, N, D] -> [B, N, D]``
             with its residual, exactly as the model's own forward computes it.
+        attention: ``attention(block)``, the module that projects to queries, keys and values.
         geometry: what decides the model's work.
         chain: the module whose forward runs the blocks, each on what the one before hands on, and
             looks at nothing between them; ``None`` = there is none.
@@ -60,6 +61,7 @@ class Backbone:
     chain: nn.Module | None
     norm: nn.Module | None
     halves: Callable[[nn.Module], tuple[Half, Half]]
+    attention: Callable[[nn.Module], nn.Module]
     geometry: Geometry
     fused: Callable[[], AbstractContextManager[None]]
     patched: Callable[[Installed], AbstractContextManager[None]]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError
 from asap_eval.hosts.backbone import Backbone, Half
-from asap_eval.hosts.forward import FROM_ATTENTION, Pass
+from asap_eval.hosts.forward import FROM_ATTENTION, INSIDE, Pass
 from asap_eval.hosts.hooks import hooked, inner_hook
 from asap_eval.hosts.overriding import Function, check_free, override
 from asap_eval.hosts.resize import resize
@@ -90,6 +90,12 @@ class Seam(AbstractContextManager[Trace]):
                 f"Method '{self.reducer.name}' acts before the block and needs "
                 f"{', '.join(sorted(need.value for need in early))}, which the block's attention "
                 "has not made yet. Act between or after, or read features."
+            )
+        if self.reducer.site == "inside" and (other := self.reducer.needs - INSIDE):
+            raise AsapEvalError(
+                f"Method '{self.reducer.name}' acts between softmax and V and needs "
+                f"{', '.join(sorted(need.value for need in other))}; there it can read "
+                f"{', '.join(sorted(need.value for need in INSIDE))}."
             )
         if self.reducer.site == "input":
             self._grid = self._input_grid()
@@ -210,7 +216,8 @@ class Seam(AbstractContextManager[Trace]):
                 running = here.running
                 if running is None:
                     raise AsapEvalError("A later block ran before the first one.")
-                return running.run(index + 1, x, attention, mlp, self._is_read(index))
+                inner = self.backbone.attention(block)
+                return running.run(index + 1, x, attention, mlp, inner, self._is_read(index))
 
             return forward
 
@@ -293,4 +300,5 @@ class Seam(AbstractContextManager[Trace]):
             device=x.device,
             id_of=id_of,
             dtype=x.dtype,
+            width=geometry.width,
         )
