@@ -28,7 +28,7 @@ class Reduction:
         weight: ``[B, N]`` float, the factor of each token in the sum that makes its slot; ``None``
             = the size-weighted mean, which is the identity for a token alone in its slot.
         share: ``[B, N]`` float, the factor of each token's size in the size of its slot; ``None`` =
-            1, so that sizes are the patches held. `Tokens.source` says where patches are either way.
+            1, so that sizes are the patches held. `Tokens.source` follows patches either way.
         acted: ``[B]`` bool, the images the method decided to reduce here; ``None`` = those whose
             ``group`` is not the identity. A pooled sink can leave the sequence as it was and the
             image has fired all the same.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -61,7 +61,7 @@ class Backbone:
     chain: nn.Module | None
     norm: nn.Module | None
     halves: Callable[[nn.Module], tuple[Half, Half]]
-    attention: Callable[[nn.Module], nn.Module]
+    attention: Callable[[Any], nn.Module]
     geometry: Geometry
     fused: Callable[[], AbstractContextManager[None]]
     patched: Callable[[Installed], AbstractContextManager[None]]

@@ -173,7 +173,8 @@ class Pass:
             )
         size = self.size
         maps = self._maps(block, x, half, inner)
-        decision = self._decision(block, x, watched, {Need.HEAD_ATTENTION: maps})
+        reads = {need: maps for need in self.reducer.needs & {Need.HEAD_ATTENTION}}
+        decision = self._decision(block, x, watched, reads)
         if decision is not None:
             reduction, slots, folded = decision
             if len(set(slots)) > 1:

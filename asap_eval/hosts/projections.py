@@ -50,11 +50,11 @@ class Only(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         if func is F.linear and id(args[1]) in self._wanted:
-            return _linear(*args, rows=self._wanted[id(args[1])])
+            return _linear(self._wanted[id(args[1])], *args)
         return func(*args, **(kwargs or {}))
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, rows: slice) -> Tensor:
+def _linear(rows: slice, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``F.linear`` whose other rows are 0."""
     out = x.new_zeros(*x.shape[:-1], len(weight))
     if len(weight[rows]):

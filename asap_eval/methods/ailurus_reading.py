@@ -27,8 +27,8 @@ from asap_eval.tokens import Reduction
         knob="m",
         knob_meaning="clusters left of the patches, from 1",
         fixed_count=True,
-        deviations="a reading: formulas recalled, ties and tokens without a denser neighbour decided "
-        "by us; made for dense tasks, used here in classification",
+        deviations="a reading: formulas recalled, ties and tokens without a denser neighbour are "
+        "our decisions; made for dense tasks, used here in classification",
     ),
 )
 @dataclass

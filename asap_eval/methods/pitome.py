@@ -31,8 +31,8 @@ MARGIN = 0.75
         knob="k",
         knob_meaning="share of the patches kept by each block, 0.5 < k <= 1",
         fixed_count=True,
-        deviations="distillation and register tokens are protected (theirs takes them for patches); "
-        "similarities in fp32; a zero key has similarity 0 instead of NaN",
+        deviations="distillation and register tokens are protected (theirs takes them for "
+        "patches); similarities in fp32; a zero key has similarity 0 instead of NaN",
     ),
 )
 @dataclass
@@ -82,9 +82,8 @@ class PiToMe(Reducer):
         if not r:
             return None
         cosine = similarities(mean_over_heads(view.keys)[:, view.prefix :])
-        order = energy(cosine, MARGIN * (1 - at / state)).argsort(
-            dim=1, descending=True, stable=True
-        )
+        found = energy(cosine, MARGIN * (1 - at / state))
+        order = found.argsort(dim=1, descending=True, stable=True)
         slots = merge(cosine, order, r, pairs=at >= math.ceil(state / 2))
         front = torch.arange(view.prefix, device=slots.device).expand(len(slots), -1)
         return Reduction(torch.cat([front, slots + view.prefix], 1))

@@ -73,14 +73,15 @@ def of_shape(name: str | None, batch: Batch) -> Published:
     """The named budgets, or the first that were learnt on a model of this shape.
 
     Raises:
-        BadValueError: no such name; of another shape; none has this shape.
+        BadValueError: no such name; for other blocks or tokens; none has this shape.
     """
     known = published()
     if name is not None and name not in known:
         raise unknown("value of diffrate.counts", name, known)
     shape = (batch.depth, batch.width, batch.tokens - batch.prefix + 1)
     for each in known.values() if name is None else [known[name]]:
-        if shape == (each.depth, each.width, each.tokens):
+        theirs = (each.depth, each.width if name is None else batch.width, each.tokens)
+        if shape == theirs:
             return each
     what = "no counts were published" if name is None else f"counts={name} were not learnt"
     raise BadValueError(
