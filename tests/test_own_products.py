@@ -1,37 +1,50 @@
-"""A method's own products are what torch's counter finds beside the model's own work."""
+"""A method's own products in the ledger against those that torch counts while it decides."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import pytest
-import tiny
-import torch
-from cases import CASES, Case, run
+import tiny_llava as small
 from flops import counting
 
-from asap_eval.hosts import geometry_of
-from asap_eval.method import Need
-from asap_eval.work.macs import model_macs
+from asap_eval.hosts import install
+from asap_eval.method import Reducer, View, build
+from asap_eval.tokens import Reduction
 
-METHODS = ("diffrate", "mctf", "pitome", "tofu", "atc", "atm_reading", "ailurus_reading")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "divprune": {"k": 20},
+    "scope": {"k": 20},
+    "vispruner": {"k": 20},
+    "visionzip": {"k": 20},
+}
+"""Methods whose products are all in what `Reducer.decide` calls."""
 
 
-@pytest.mark.parametrize(
-    "case", [c for c in CASES if c.method in METHODS and c.effect != "nothing"], ids=str
-)
-def test_own_products_are_counted(case: Case) -> None:
-    """One image. A fused kernel does not hand out the class token's row: it is made a second time,
-    and counted once, as a part of the model's attention."""
-    model = tiny.vit(1)
-    x = tiny.images(1, seed=2)
-    geometry = geometry_of(model)
-    with counting() as counter:
-        _, trace = run(model, case, x)
-    found = counter.get_total_flops() / 2
-    reducer = case.build()
-    again = 0
-    if Need.CLS_ROW in reducer.needs:
-        again = int(trace.attention_tokens.sum()) * geometry.width
-    own = float(trace.method_macs)
-    assert own > 0
-    assert found - again == float(model_macs(geometry, trace)) + own
-    assert torch.equal(trace.method_macs, trace.method_macs.round())
+@contextmanager
+def counted(reducer: Reducer) -> Iterator[list[float]]:
+    """MACs of every decision, as torch counts them."""
+    found: list[float] = []
+    decide = reducer.decide
+
+    def counting_decide(view: View, state: Any) -> Reduction | None:
+        with counting() as counter:
+            decided = decide(view, state)
+        found.append(counter.get_total_flops() / 2)
+        return decided
+
+    reducer.decide = counting_decide  # type: ignore[method-assign]
+    yield found
+
+
+@small.on_both
+@pytest.mark.parametrize("method", OPTIONS)
+def test_the_ledger_has_what_torch_counts(name: str, method: str) -> None:
+    loaded, given = small.vlm(name), small.inputs(name, 0)
+    reducer = build(method, **OPTIONS[method])
+    with counted(reducer) as found, install(loaded.model, reducer) as trace:
+        small.logits(loaded, given)
+    own = float(trace.method_macs.sum() + trace.language.method_macs.sum())
+    assert own == sum(found) > 0

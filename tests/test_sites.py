@@ -101,8 +101,9 @@ def test_rows_and_columns_of_fused_maps() -> None:
 def test_what_cannot_be_inside_is_refused() -> None:
     model, x = tiny.vit(1), tiny.images(3)
     needs = frozenset({Need.KEYS})
-    with pytest.raises(AsapEvalError, match="features, head_attention"), install(
-        model, named(Inside(), needs=needs)
+    with (
+        pytest.raises(AsapEvalError, match="features, head_attention"),
+        install(model, named(Inside(), needs=needs)),
     ):
         pass
 
