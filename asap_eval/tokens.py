@@ -210,8 +210,8 @@ def fold_size(size: Tensor, reduction: Reduction, longest: int) -> Tensor:
     is at least `LEAST_SIZE`.
     """
     group = reduction.group
-    out = torch.zeros(size.shape[0], longest, dtype=size.dtype, device=size.device)
-    added = size if reduction.share is None else size * reduction.share.to(size.dtype)
+    added = size if reduction.share is None else size * reduction.share
+    out = torch.zeros(size.shape[0], longest, dtype=added.dtype, device=size.device)
     out.scatter_add_(1, group.clamp(min=0), torch.where(group >= 0, added, 0))
     if reduction.share is None:
         return out

@@ -162,7 +162,7 @@ CASES = (
     Case("ats", {"k": 20}, conserves=False),
     Case("ats", {"k": 24, "blocks": [1, 2, 4], "rule": "padded"}, conserves=False),
     Case("mctf", {"r": 0}, effect="nothing"),
-    Case("mctf", {"r": 4}),
+    Case("mctf", {"r": 6}),
     Case("mctf", {"r": 0.3, "blocks": [1, 3], "both": False, "pool": "size"}),
     Case("mctf", {"r": 3.5, "ahead": "precise"}),
     Case("mctf", {"r": 5, "ahead": "none"}),

@@ -48,7 +48,8 @@ class DiffRate(Reducer):
         counts: whose learnt counts: deit_tiny, deit_small, deit_base, mae_base, mae_large,
             mae_huge; ``None`` = of the first with the model's shape.
         prune, merge: tokens left after pruning and after merging, block by block, prefix included;
-            given, they stand in place of the learnt ones. A count above what is there does nothing.
+            given, they stand in place of the learnt ones. A count above what is there does nothing,
+            and behind the end of a list nothing happens.
     """
 
     k: float | None = None
@@ -69,17 +70,19 @@ class DiffRate(Reducer):
         if self.k is not None or self.counts is not None:
             raise BadValueError("diffrate: prune and merge are counts already: leave k out.")
         for name, given in (("prune", self.prune), ("merge", self.merge)):
-            fits = isinstance(given, list) and len(given) == batch.depth
+            fits = isinstance(given, list) and len(given) <= batch.depth
             if not fits or not all(type(n) is int and n > batch.prefix for n in given or []):
                 raise BadValueError(
-                    f"diffrate: {name}={given}: give prune and merge, each {batch.depth} whole "
-                    f"numbers of tokens, greater than the prefix of {batch.prefix}."
+                    f"diffrate: {name}={given}: give prune and merge, each up to {batch.depth} "
+                    f"whole numbers of tokens, greater than the prefix of {batch.prefix}."
                 )
 
     def begin(self, batch: Batch) -> Counts | None:
         """``None`` where no block removes anything."""
         if self.prune is not None and self.merge is not None:
-            counts = Counts(tuple(self.prune), tuple(self.merge))
+            rest = [batch.tokens] * batch.depth
+            prune, merge = ((given + rest)[: batch.depth] for given in (self.prune, self.merge))
+            counts = Counts(tuple(prune), tuple(merge))
         else:
             counts = budget(of_shape(self.counts, batch), self.k, batch.prefix)
         return counts if counts.least < batch.tokens else None
