@@ -14,10 +14,17 @@ import pytest
 import torch
 from pictures import picture_folder
 
+from asap_eval.data import images
+from asap_eval.data.address import open_store
 from asap_eval.data.images import ImageSet, images_of
 from asap_eval.data.listed import ListedStore, trusting, write_listing
 from asap_eval.errors import DataError
+from asap_eval.launch.head import Asked, spread
+from asap_eval.launch.launch import Launch
 from asap_eval.models import LoadedModel, load_model
+from asap_eval.record import Job
+from asap_eval.runner import Outcome, run
+from asap_eval.runner.piece import Opening
 
 FILES = 4
 
@@ -176,3 +183,25 @@ def test_what_changed_before_the_listing_was_written_is_not_listed(
     assert listing.exists()
     write_listing(listing, data, head.store, [(head.places, "another hash")])
     assert not listing.exists()
+
+
+def test_workers_of_a_job_look_for_no_data(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head opens the store once; the job and its baseline are computed from its listing."""
+    calls: list[str] = []
+
+    def opening(data: str, *args: Any) -> Any:
+        calls.append(data)
+        return open_store(data, *args)
+
+    monkeypatch.setattr(images, "open_store", opening)
+    job = Job("test_vit", weights="random", data=str(pictures), batch_size=2, method="mass", k=0.5)
+    asked = Asked(job, tmp_path / "spread", False, Opening(cache="off"), {}, None)
+    (found,) = spread([asked], Launch("join", piece=4), set())
+    assert isinstance(found, Outcome), found
+    assert calls == [str(pictures)]
+    alone = run(job, results=tmp_path / "alone", cache="off")
+    assert (alone.record.key, alone.record.paired) == (found.record.key, found.record.paired)
+    rows = [one.path.with_name(str(one.record.samples)).read_bytes() for one in (alone, found)]
+    assert rows[0] == rows[1]

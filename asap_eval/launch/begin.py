@@ -6,6 +6,7 @@ from pathlib import Path
 
 from asap_eval.data.images import ImageSet
 from asap_eval.data.listed import write_listing
+from asap_eval.data.named import address_of
 from asap_eval.files.placed import put
 from asap_eval.launch.parts import Parts
 from asap_eval.record import write_record
@@ -51,7 +52,7 @@ def _list(ready: Prepared, parts: Parts) -> None:
     if ready.job.budget is not None:
         searched, _ = samples.calibration(ready.job.budget.samples)
         contents.append((searched.places, searched.content()))
-    write_listing(parts.listing, ready.job.data, samples.store, contents)
+    write_listing(parts.listing, address_of(ready.job.data), samples.store, contents)
 
 
 def _cut(ready: Prepared, parts: Parts, journal: Journal, size: int | None) -> None:
