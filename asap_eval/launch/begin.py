@@ -7,9 +7,11 @@ from pathlib import Path
 from asap_eval.data.images import ImageSet
 from asap_eval.data.listed import write_listing
 from asap_eval.data.named import address_of
+from asap_eval.files import digests
 from asap_eval.files.placed import put
 from asap_eval.launch.parts import Parts
 from asap_eval.record import write_record
+from asap_eval.record.files import write_json
 from asap_eval.record.journal import Journal
 from asap_eval.runner.earlier_records import interrupted, journal_of
 from asap_eval.runner.pieces import Piece, cut
@@ -40,6 +42,7 @@ def begin(ready: Prepared, path: Path, request: Request, *, anew: bool, size: in
     for tries in parts.folder.glob("*.tries"):
         tries.unlink(missing_ok=True)
     _list(ready, parts)
+    write_json(parts.digests, digests.found())
     write_record(started_record(ready, earlier, journal.path.name, request), path.parent)
 
 

@@ -5,6 +5,7 @@
     <stem>.json                               running: key, job, calibration (head, then workers)
     <stem>.samples.jsonl                      the rows: written by the merge
     .<stem>.parts/listing.json                samples and where they lie (head)
+    .<stem>.parts/digests.json                digests of the weights, by path (head)
     .<stem>.parts/cut.json                    where the pieces end, and what a journal held (head)
     .<stem>.parts/000000512.jsonl             a whole piece, named by its first sample
     .<stem>.parts/000000512.part              one that is being written, batch by batch (`Journal`)
@@ -130,6 +131,11 @@ class Parts:
     def listing(self) -> Path:
         """The samples, as the head found them: see `asap_eval.data.listed`."""
         return self.folder / "listing.json"
+
+    @property
+    def digests(self) -> Path:
+        """Digests of the weights, as the head found them: see `asap_eval.files.digests`."""
+        return self.folder / "digests.json"
 
     @property
     def failed(self) -> Path:
