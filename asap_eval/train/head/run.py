@@ -57,9 +57,9 @@ def train(
         # Before the lock: several processes may encode, one trains.
         found = {name: _features(training, name, split, workers) for name, split in splits.items()}
         with locked(training.path):
-            return (
-                training.path if _is_done(training, force) else _train(training, found, overrides)
-            )
+            if not _is_done(training, force):
+                _train(training, found, overrides)
+            return training.path
 
 
 def _is_done(training: Training, force: bool) -> bool:
