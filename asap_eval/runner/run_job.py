@@ -12,6 +12,7 @@ from asap_eval.errors import unknown
 from asap_eval.paths import cache_folder
 from asap_eval.record import Job, RunRecord, record_stem
 from asap_eval.runner.earlier_records import finished
+from asap_eval.runner.inputs import check_folder
 from asap_eval.runner.lock import locked
 from asap_eval.runner.machine_errors import explaining
 from asap_eval.runner.measure import measure
@@ -66,6 +67,7 @@ def run(
         made = set() if made is None else made
         if cache not in CACHES:
             raise unknown("value of cache", cache, CACHES)
+        check_folder("results", results)
         ready = prepare(job, imagenet=imagenet)
         if ready.data_said is not None:
             count = len(ready.samples)

@@ -13,12 +13,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from asap_eval.data.address import look as look_at_data
 from asap_eval.data.images import ImageBatch, ImageSet, image_batches, images_of
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import geometry_of
 from asap_eval.methods.parts.predictors import TRAINED
 from asap_eval.models import LoadedModel, load_model
+from asap_eval.models.look import look as look_at_model
+from asap_eval.models.spec import find
 from asap_eval.runner import provenance
+from asap_eval.runner.inputs import check_folder
 from asap_eval.runner.sources import sources_digest
 from asap_eval.train.predictors.job import TrainJob
 from asap_eval.train.predictors.state import State
@@ -91,8 +95,9 @@ def prepared(job: TrainJob) -> Setting:
     method, out = job.built(), Path(job.out).expanduser()
     if out.exists() and not job.force:
         raise BadValueError(f"out={out} exists: give another name, or force=true to replace it.")
-    if not out.parent.is_dir():
-        raise BadValueError(f"out={out}: the folder {out.parent} does not exist.")
+    check_folder("out", out.parent)
+    look_at_model(find(job.model), job.weights, vlm=False, device=job.device)
+    look_at_data(job.data)
     loaded = load_model(job.model, weights=job.weights, device=job.device)
     images = images_of(
         loaded,
