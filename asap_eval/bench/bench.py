@@ -237,14 +237,25 @@ class Bench(ABC, Generic[M, G, S, B]):
 
     # The run.
 
-    def begin(self, stem: Path, done: int) -> None:
+    def begin(self, stem: Path, done: int, piece: Path | None = None) -> None:
         """Called before the first batch, so that a benchmark can open a file of its own.
 
         Such a file holds what is too large for rows.
 
         Args:
             stem: path of that file; the benchmark adds an ending. done: samples whose rows are
-                written already, 0 = a new run.
+                written already, 0 = a new run. piece: in place of ``stem`` for what is measured of
+                a piece of the run; ``done`` is then of the piece.
+        """
+
+    def gather(self, stem: Path, pieces: Sequence[tuple[Path, int]]) -> None:
+        """Called in place of `begin` where all rows are there, in pieces; `finish` comes next.
+
+        What was kept of each piece is brought together, to the bytes that one process would have
+        written. The pieces' files stay: this may be called again.
+
+        Args:
+            stem: of the whole. pieces: path that `begin` had of each, and its samples, in order.
         """
 
     @abstractmethod

@@ -66,7 +66,7 @@ class KeepMaps(ImageBench):
             lambda: LooseStore(data), data, limit=limit, sample=sample, upright=True
         )
 
-    def begin(self, stem: Path, done: int) -> None:
+    def begin(self, stem: Path, done: int, piece: Path | None = None) -> None:
         self._inputs = stem.parent / INPUTS
 
     def measure(self, batch: ImageBatch, output: Tensor, trace: Trace) -> list[dict[str, Any]]:
