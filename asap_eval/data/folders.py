@@ -145,9 +145,10 @@ def _numbers(folders: Sequence[AnyPath], classes: Classes, data: str) -> Numbere
     try:
         return numbered(names, classes, f"data={data}", what="class folders", order="sorted")
     except DataError as error:
-        # Archives are often made of a folder with that folder inside.
-        if len(folders) == 1 and any(entry.is_dir() for entry in folders[0].iterdir()):
-            hint = f"Its only folder holds folders: data={folders[0]} takes those as classes."
+        # Archives are often made of a folder with that folder inside; splits lie beside each other.
+        if any(entry.is_dir() for entry in folders[0].iterdir()):
+            what = "Its only folder holds" if len(folders) == 1 else "Its folders hold"
+            hint = f"{what} folders: data={folders[0]} takes those as classes."
             raise DataError(f"{error} {hint}") from error
         raise
 
