@@ -145,3 +145,14 @@ def test_folders_of_results_need_not_be_there_yet(
     found = errors_of(f"{SAID} data=nowhere results=new/folder plan=true", capsys)
     assert "results" not in found
     assert not (tmp_path / "new").exists()
+
+
+def test_what_is_said_of_the_data_is_said_once_a_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    words = "model=digits_vit methods=none,mass k=0.5 limit=4 cache=off"
+    for _ in range(2):
+        assert main(words.split()) == 0
+        assert capsys.readouterr().err.count("images are evaluated") == 1

@@ -99,6 +99,11 @@ def _root(data: str, labels: str | None) -> AnyPath:
         DataError: it leads nowhere, or to another file.
     """
     root = path_of(data)
+    if "://" in data:
+        raise DataError(
+            f"data={data}: of addresses of the web only shards are read (data=wds/<address>). "
+            "Fetch it, and give the folder or .zip."
+        )
     if not root.exists():
         raise DataError(
             f"data={data} does not exist.{near(data)} Give a folder of class folders, an ImageNet "

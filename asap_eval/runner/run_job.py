@@ -71,12 +71,12 @@ def run(
         ready = prepare(job, imagenet=imagenet)
         if ready.data_said is not None:
             count = len(ready.samples)
-            say(f"{ready.data_said}: {count} images are evaluated. Your own: data=<folder>.")
+            say_once(f"{ready.data_said}: {count} images are evaluated. Your own: data=<folder>.")
         if cache == "auto":
             pictures = PictureCache(cache_folder() / "pictures", say_once)
             ready = replace(ready, samples=ready.bench.keeping(ready.samples, pictures))
         for note in ready.bench.notes(ready.samples):
-            say(f"note: {note}")
+            say_once(f"note: {note}")
         request = Request(dict(config or {}), overrides)
         return _Runs(results, force, made, workers).run(ready, request)
 
