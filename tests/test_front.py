@@ -123,7 +123,6 @@ def test_the_version(words: list[str], capsys: pytest.CaptureFixture[str]) -> No
         (["model=own.pth"], "weights=own.pth"),
         (["method=mine.py"], "plugins=mine.py"),
         (["train", "plugin=x.py"], "Did you mean plugins"),
-        (["train", "model.num_class=3"], "option of model"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
