@@ -23,6 +23,7 @@ from asap_eval.tokens import (
     covering,
     fold_size,
     follow,
+    mixed,
     select,
     slot_weight,
 )
@@ -265,7 +266,7 @@ class Pass:
         # Patches that are left: more than slots where one of them holds several.
         held = torch.where(whole.group >= 0, self.size, 0).sum(1)
         slots, patches = Arriving(torch.stack([whole.slots, held.long()])).list()
-        same = whole.weight is None and tuple(slots) == self.layout.lengths
+        same = whole.copies and tuple(slots) == self.layout.lengths
         if same and not bool(reduction.moved(size).any()):
             return x
         return self._apply(x, whole, tuple(slots), slots != patches)
@@ -299,7 +300,10 @@ class Pass:
             tokens = Tokens(self.projected, self.size, self.seen.source, self.batch.prefix)
             self.projected = tokens.apply(reduction).x
         flat, into = self.layout.flat(x), self.layout.flat_of_padded(slot)
-        if reduction.weight is None and not folded:
+        if reduction.mix is not None:
+            x = mixed(self.layout.padded(self.layout.shaped(flat)), reduction.mix)
+            flat = after.flat(after.packed(x[:, : after.longest]))
+        elif reduction.weight is None and not folded:
             flat = select(flat, into, after.total)
         else:
             weight = self.layout.flat_of_padded(slot_weight(reduction, self.size))
