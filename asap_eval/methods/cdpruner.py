@@ -102,12 +102,13 @@ class CDPruner(Reducer):
         return Reduction.keep(F.pad(kept, (view.prefix, 0), value=True))
 
     def macs(self, view: View, state: Asked) -> Tensor:
-        """Patches through CLIP's projection and against the text, cosines of all pairs, the choice;
-        on a sample's first crop its text through CLIP."""
+        """Patches through CLIP's projection and against the text, cosines of all pairs, the choice
+        (from its third step on: before, its sums have one term at most); on a sample's first crop
+        its text through CLIP."""
         count, weight = view.projected.shape[1], state.side.model.visual_projection.weight
         segments = torch.tensor([len(text) for text in state.text])[state.sample]
         own = count * weight.numel() + segments * count * len(weight)
-        own = own + count**2 * view.projected.shape[2] + self.k * (self.k - 1) // 2 * count
+        own = own + count**2 * view.projected.shape[2] + sum(range(2, self.k)) * count
         first = torch.ones_like(state.sample, dtype=torch.bool)
         first[1:] = state.sample[1:] != state.sample[:-1]
         text = torch.tensor([state.side.macs(int(n)) for n in segments])

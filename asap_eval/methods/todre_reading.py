@@ -31,7 +31,8 @@ from asap_eval.tokens import Reduction
         deviations="a reading: no code of the authors is public. Left open by the paper and "
         "chosen: the class token of the last used block of the tower; removal at the output of "
         "block 7L/8 (28 of 32), whose text rows decide; newlines compete; position ids are "
-        "consecutive after the first stage and kept after the second; ties go to the earlier token; cosines in fp64",
+        "consecutive after the first stage and kept after the second; ties go to the earlier "
+        "token; cosines in fp64",
     ),
 )
 @dataclass
