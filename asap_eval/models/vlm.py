@@ -148,11 +148,7 @@ def load_vlm(
     check_transformers()
     target, precision = check_device(device), check_dtype(dtype)
     spec = model if isinstance(model, ModelSpec) else find(model)
-    if not spec.vlm:
-        raise BadValueError(
-            f"model '{spec.name}' is an image model; this takes vision-language models: "
-            f"{', '.join(name for name, one in model_specs().items() if one.vlm)}."
-        )
+    check_vlm(spec)
     check_device_map(spec.device_map, target)
     parts = None
     if spec.device_map is not None:
@@ -167,6 +163,15 @@ def load_vlm(
     if parts is None:
         net.to(target)
     return LoadedVlm(net, processor, spec.name, info, spec)
+
+
+def check_vlm(spec: ModelSpec) -> None:
+    """Raise `BadValueError` for an image model."""
+    if not spec.vlm:
+        raise BadValueError(
+            f"model '{spec.name}' is an image model; this takes vision-language models: "
+            f"{', '.join(name for name, one in model_specs().items() if one.vlm)}."
+        )
 
 
 def check_transformers() -> None:
