@@ -51,6 +51,7 @@ class DivPrune(Reducer):
     tower = "language"
     site = "before"
     positions = "renumbered"
+    shortens_prompt = True
 
     @property
     def needs(self) -> frozenset[Need]:

@@ -17,8 +17,8 @@ from asap_eval.runner.progress import bar, say, warn
 from asap_eval.runner.widen import advice
 from asap_eval.statistics import mean_interval
 
-UNITS = {"macs": "%", "tokens": "tokens"}
-"""Unit in which each kind of budget counts."""
+UNITS = {"macs": "%", "handed": "tokens handed over", "layer_mean": "tokens in a layer's mean"}
+"""Unit in which each quantity of a budget counts."""
 
 
 def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
@@ -30,7 +30,7 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
     job = ready.job
     assert job.budget is not None
     samples, disjoint = ready.samples.calibration(job.budget.samples)
-    name, unit = ready.knob_name, UNITS[job.budget.kind]
+    name, unit = ready.knob_name, UNITS[job.budget.quantity]
     what = "% MACs" if job.budget.kind == "macs" else unit
     say(
         f"Searching {name} of {job.method} for {job.budget.target:g} {what} on {len(samples)} "
@@ -80,7 +80,7 @@ def evaluated(
 ) -> None:
     """Add what the budget counts on the evaluated images: mean and 95 % interval (of one: None)."""
     assert job.budget is not None
-    values = bench.spent(job.budget.kind, rows, geometry, job.macs_convention)
+    values = bench.spent(job.budget.quantity, rows, geometry, job.macs_convention)
     calibration.evaluated = sum(values) / len(values)
     bounds = mean_interval(values)
     calibration.evaluated_ci95 = None if bounds is None else list(bounds)
@@ -96,7 +96,7 @@ def _spent(ready: Prepared, batches: Sequence[object], reducer: Reducer) -> list
         for batch in rows:
             first.see((row["id"], row["error"]) for row in batch)
             whole += batch
-    values = ready.bench.spent(job.budget.kind, whole, ready.geometry, job.macs_convention)
+    values = ready.bench.spent(job.budget.quantity, whole, ready.geometry, job.macs_convention)
     if not values:
         raise BudgetError(
             f"None of the {len(whole)} calibration samples could be read; the first: "
