@@ -146,6 +146,13 @@ class Bench(ABC, Generic[M, G, S, B]):
     ``data`` is left out."""
     own_data: ClassVar[str | None] = None
     """What ``data`` is where it is left out; None where it has to be given."""
+    no_pieces: ClassVar[str | None] = None
+    """Why its samples are not spread over workers: one of them then does them all. None where they
+    are."""
+    piece: ClassVar[int] = 64
+    """Samples that a worker takes at once, where ``launch.piece`` says nothing; about a minute."""
+    writes: ClassVar[bool] = False
+    """Whether it writes files of its own beside the record (`begin`)."""
     strict: ClassVar[bool] = False
     """Whether the command line ends with an error where samples failed; the record is whole."""
 
@@ -235,8 +242,13 @@ class Bench(ABC, Generic[M, G, S, B]):
         batch_size: int,
         workers: int = 0,
         start: int = 0,
+        stop: int | None = None,
     ) -> Iterator[B]:
-        """Batches in the order of the samples, from position ``start`` on."""
+        """Batches in the order of the samples, from position ``start`` up to ``stop``.
+
+        Both are ends of batches (`ends`), 0 or the number of samples, so that the batches are those
+        of the whole run; ``stop=None`` is the end.
+        """
 
     # The run.
 

@@ -48,6 +48,7 @@ class KeepMaps(ImageBench):
 
     accuracy = False
     images = "any"
+    writes = True
     no_speed = "it is for looking at single images. Use bench=imagenet"
 
     def __post_init__(self) -> None:

@@ -60,6 +60,7 @@ class WalkBench(ImageBench):
     maps: list[str] = field(default_factory=list)
 
     accuracy = False
+    writes = True
     waits = False  # the observer has the latest pass alone
     images = "labelled"
     no_speed = "it looks at the unpruned model's attention; benchmarks/speed.py times the walk"
