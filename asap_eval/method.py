@@ -310,14 +310,16 @@ class Reducer:
     """Whether a tower hands its class token to the language model, before the other tokens."""
     positions: ClassVar[Positions] = "kept"
     """Position ids after a reduction in the language model."""
-    shortens_prompt: ClassVar[bool] = False
-    """Whether a method in the language model removes tokens before its first layer, so that its
-    knob changes how many the language model is handed."""
 
     @property
     def needs(self) -> frozenset[Need]:
         """What `decide` reads; options may change it."""
         return frozenset()
+
+    @classmethod
+    def admits(cls) -> bool:
+        """Whether the method decides which tokens enter the language model (`admit`)."""
+        return cls.admit is not Reducer.admit
 
     @property
     def requires_cls(self) -> bool:

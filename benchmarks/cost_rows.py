@@ -8,11 +8,13 @@ from typing import Any
 from asap_eval.method import method_class
 from asap_eval.methods import (
     asap,
+    dart,
     divprune,
     dynamicvit,
     fastv,
     fna_decoder,
     prunesid,
+    pyramiddrop,
     scope,
     shift_reading,
     sparsevlm,
@@ -115,6 +117,14 @@ def _in_language(budget: int) -> list[Contender]:
         kept = [max(1, n * budget // 64) for n in sparsevlm.KEEP[64]]
     return [
         Contender("divprune", "divprune", budget, layers=1),
+        Contender("dart", "dart", budget, {"layer": 1}, layers=2),
+        Contender(
+            "pyramiddrop",
+            "pyramiddrop",
+            None,
+            {"layers": [1, 2, 3], "ratios": [0.5, 0.25, 0.125]},
+            layers=4,
+        ),
         Contender("fastv", "fastv", budget, {"layer": 1}, layers=2),
         Contender("sparsevlm", "sparsevlm", None, {"keep": kept, "layers": [0, 1, 2]}, layers=4),
         Contender("shift_reading, our reading", "shift_reading", budget, {"layer": 1}, layers=2),
@@ -157,6 +167,8 @@ OWN: dict[str, list[tuple[Any, str, str]]] = {
         (nystroem, "farthest_points", "landmarks"),
         (nystroem, "pseudo_inverse", "inverse"),
     ],
+    "dart": [(dart, "largest", "pivots"), (dart, "unlike", "selection")],
+    "pyramiddrop": [(pyramiddrop, "most_attended", "selection")],
     "fastv": [(fastv, "most_attended", "selection")],
     "sparsevlm": [(sparsevlm, "raters", "raters"), (sparsevlm, "cluster", "clustering")],
     "shift_reading": [

@@ -14,8 +14,9 @@ from cost_sections import Sections
 from torch import Tensor
 from torch.nn import functional as F
 
-from asap_eval.hosts import attention, forward, replacing, seam
+from asap_eval.hosts import attention, forward, llama, replacing, seam
 from asap_eval.hosts.forward import Pass
+from asap_eval.hosts.language_reads import FromLayer
 from asap_eval.hosts.layout import Layout
 from asap_eval.hosts.llama import LanguageSeam
 from asap_eval.hosts.overriding import override
@@ -40,7 +41,8 @@ TOWER: list[tuple[Any, str, str]] = [
 LANGUAGE: list[tuple[Any, str, str]] = [
     (LanguageSeam, "begin", "prompt laid out"),
     (LanguageSeam, "_batch", "prompt laid out"),
-    (LanguageSeam, "_rows", "attention rows"),
+    (FromLayer, "reads", "attention rows"),
+    (llama, "ahead", "attention rows"),
     (LanguageSeam, "_reduce", "host"),
     (Reading, "apply", "new sequence"),
     (replacing, "shorten", "shorter cache"),
@@ -60,23 +62,29 @@ def watched(sections: Sections, reducer: Reducer) -> Iterator[None]:
         stack.enter_context(sections.around(reducer, "begin", "decision"))
         stack.enter_context(sections.around(reducer, "observe", "decision"))
         stack.enter_context(sections.around(reducer, "decide", "decision"))
+        stack.enter_context(sections.around(reducer, "admit", "decision"))
         yield
 
 
 @contextmanager
 def counted(reducer: Reducer, counts: Counter[str]) -> Iterator[None]:
     """How often the method decides: once at every place where it acts."""
-    plain = reducer.decide
 
-    def decide(*args: Any) -> Any:
-        counts["acts"] += 1
-        return plain(*args)
+    def counting(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def decide(*args: Any) -> Any:
+            counts["acts"] += 1
+            return plain(*args)
 
-    vars(reducer)["decide"] = decide
+        return decide
+
+    asked = ["decide", *(["admit"] if reducer.admits() else [])]
+    for name in asked:
+        vars(reducer)[name] = counting(getattr(reducer, name))
     try:
         yield
     finally:
-        del vars(reducer)["decide"]
+        for name in asked:
+            del vars(reducer)[name]
 
 
 @contextmanager

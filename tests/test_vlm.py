@@ -155,7 +155,7 @@ def test_budgets_of_a_method_in_the_language_model(command: Run, questions: Path
     assert (record.tokens.handed_to_llm, record.tokens.llm_layer_mean) == (40, 40)
     assert record.knob == 40
     code, _, err = command(*given, "method=divprune", "target=40", "budget.count=all")
-    assert code == 1
+    assert code == 2
     assert "handed" in flat(err)
 
 

@@ -17,8 +17,8 @@ from asap_eval.runner.progress import bar, say, warn
 from asap_eval.runner.widen import advice
 from asap_eval.statistics import mean_interval
 
-UNITS = {"macs": "%", "handed": "tokens handed over", "layer_mean": "tokens in a layer's mean"}
-"""Unit in which each quantity of a budget counts."""
+UNITS = {"macs": "%", "tokens": "tokens"}
+"""Unit in which each kind of budget counts."""
 
 
 def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
@@ -30,8 +30,8 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
     job = ready.job
     assert job.budget is not None
     samples, disjoint = ready.samples.calibration(job.budget.samples)
-    name, unit = ready.knob_name, UNITS[job.budget.quantity]
-    what = "% MACs" if job.budget.kind == "macs" else unit
+    name, unit = ready.knob_name, UNITS[job.budget.kind]
+    what = "% MACs" if job.budget.kind == "macs" else f"{unit} ({job.budget.count})"
     say(
         f"Searching {name} of {job.method} for {job.budget.target:g} {what} on {len(samples)} "
         f"samples{'' if disjoint else ' of the evaluated ones: no others are left'}."

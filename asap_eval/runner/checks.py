@@ -44,7 +44,7 @@ def _check_budget(job: Job, bench: AnyBench) -> None:
             f"budget={job.budget.kind} is not for bench={job.bench}: {reason}. Use budget=macs."
         )
     cls = method_class(job.method)
-    if job.budget.quantity == "handed" and cls.tower == "language" and not cls.shortens_prompt:
+    if job.budget.quantity == "handed" and cls.tower == "language" and not cls.admits():
         raise BudgetError(
             f"budget.count=handed counts tokens that the language model's first layer gets; "
             f"'{job.method}' acts behind it. Use budget.count=layer_mean (the mean over its "

@@ -92,7 +92,7 @@ def handed(job: Job, reducer: Reducer, crops: int) -> int | None:
         return round(job.budget.target) if known else None
     if reducer.name == "no_visual_tokens":
         return 0
-    counted = reducer.shortens_prompt if inside else reducer.site == "output"
+    counted = reducer.admits() if inside else reducer.site == "output"
     knob = getattr(reducer, reducer.card.knob or "", None)
     if not counted or not reducer.card.fixed_count or knob is None:
         return None
@@ -104,7 +104,7 @@ def _tokens(full: int, kept: int | None, crops: int, reducer: Reducer) -> str:
     if reducer.name == "none":
         return whole
     if kept is None:
-        if reducer.tower == "language" and not reducer.shortens_prompt:
+        if reducer.tower == "language" and not reducer.admits():
             return f"{whole}, all handed over; '{reducer.name}' acts inside the language model"
         return f"{whole}; fewer, as the method or the images decide"
     return f"{whole}, {kept} handed to the language model"

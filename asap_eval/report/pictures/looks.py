@@ -43,6 +43,8 @@ LOOKS = {
     "prunesid": (ORANGE, "X", SOLID),
     "divprune": (BLUE, ">", SOLID),
     "scope": (VERMILION, "<", SOLID),
+    "dart": (GREEN, "d", SOLID),
+    "pyramiddrop": (PURPLE, "p", SOLID),
     "fna_decoder": (SKY, "P", SOLID),
     "random": (GREY, "X", SHADED),
     "stride": (GREY, "<", SHADED),
