@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from cost_sections import Sections, milliseconds
 from cost_watch import new_positions, rounds_of
 from torch import Tensor, nn
 
+from asap_eval.hosts.image_tokens import Packed
 from asap_eval.hosts.llama import LanguageSeam
 from asap_eval.hosts.prompts import Prompts
 from asap_eval.method import build
@@ -101,6 +103,18 @@ def layer_ms(language: Language) -> list[float]:
     return [milliseconds(step, x.device) for step in steps]
 
 
+def _one_crop(count: int, device: torch.device) -> Packed:
+    """So many image tokens as the patches of one crop, with seeded attention of a class token."""
+    place = torch.arange(count, device=device)
+    side = math.ceil(count**0.5)
+    row = torch.rand(1, count, generator=torch.Generator().manual_seed(0)).to(device)
+    return Packed(
+        crop=torch.zeros_like(place),
+        place=torch.stack([place // side, place % side], 1),
+        cls_row=row / row.sum(),
+    )
+
+
 @contextmanager
 def _cut(text: Any, layers: int) -> Iterator[None]:
     """The model with its first layers alone."""
@@ -126,8 +140,10 @@ def measure(
     with _cut(text, contender.layers):
         seam = LanguageSeam(text, reducer, trace, 0)
         with seam, new_positions(sections, text, seam):
+            packed = [_one_crop(int(n), device) for n in prompts.count]
 
             def step() -> None:
+                seam.expect(packed)
                 seam.begin(prompts)
                 text(inputs_embeds=language.embeds, use_cache=True)
 

@@ -25,7 +25,7 @@ from asap_eval.cli import main
 from asap_eval.data.questions import lmms
 from asap_eval.data.questions.documents import open_documents
 from asap_eval.data.questions.question_set import open_questions
-from asap_eval.data.questions.tasks import TASKS, chosen
+from asap_eval.data.questions.tasks import PAPER, TASKS, chosen
 from asap_eval.errors import BadValueError, DataError, UnsupportedModelError
 from asap_eval.record import RunRecord, read_record
 from asap_eval.record.journal import Journal, Row
@@ -58,7 +58,7 @@ def test_all_tasks_end_to_end(command: Run, questions: Path, tmp_path: Path) -> 
     assert record.tokens is not None
     assert record.macs is not None
     assert record.baseline is not None
-    assert list(record.tasks) == list(TASKS)
+    assert list(record.tasks) == list(PAPER)
     for name, block in record.tasks.items():
         assert block["split"] == TASKS[name].split
         assert block["scorer"].startswith("lmms-eval 0.7.3: ")
@@ -87,7 +87,7 @@ def test_all_tasks_end_to_end(command: Run, questions: Path, tmp_path: Path) -> 
     total = sum(parts[name] for name in ("tower", "projector", "prefill"))
     assert record.macs.mean_g == pytest.approx(total)
     printed = flat("\n".join(out))
-    for word in (*TASKS, "unpruned", "Avg", "Rel", "random weights"):
+    for word in (*PAPER, "unpruned", "Avg", "Rel", "random weights"):
         assert word in printed, word
     assert record.provenance.weights["trained"] is False
     assert not (tmp_path / "submissions").exists()

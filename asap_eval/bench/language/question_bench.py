@@ -16,7 +16,7 @@ from asap_eval.data.questions.question_set import (
     open_questions,
     question_batches,
 )
-from asap_eval.data.questions.tasks import TASKS, Task, chosen
+from asap_eval.data.questions.tasks import PAPER, Task, chosen
 from asap_eval.data.subset import Sample
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import Geometry, LlavaGeometry, llava_geometry
@@ -37,7 +37,7 @@ class QuestionBench(Bench[LoadedVlm, LlavaGeometry, QuestionSet, QuestionBatch])
             None = each task's own. newline: of LLaVA-NeXT, see `packing.Newline`.
     """
 
-    tasks: list[str] = field(default_factory=lambda: list(TASKS))
+    tasks: list[str] = field(default_factory=lambda: list(PAPER))
     new_tokens: int | None = None
     newline: Newline = "kept"
 

@@ -41,7 +41,7 @@ from asap_eval.work.rows import readable
 
 @register(
     "vlm",
-    "Vision-language models: GQA, MME, POPE, ScienceQA, VizWiz, VQAv2 and MMBench by lmms-eval.",
+    "Vision-language models: the paper's seven tasks and four that ask for text, by lmms-eval.",
 )
 @dataclass
 class VisionLanguage(QuestionBench):
