@@ -37,6 +37,7 @@ CASES = {
     "table9": f"model=llava_next_tiny {TIMED}",
     "table10": f"model=llava_tiny {ASKED}",
     "table11": f"model=llava_next_tiny {ASKED}",
+    "scaling_law": f"model=llava_tiny {ASKED} tasks=[pope]",
     "zoo_llava15": f"model=llava_tiny_336 {ASKED} tasks=[pope] seed=[0]",
     "zoo_llava_next": f"model=llava_next_tiny {ASKED} tasks=[pope] seed=[0]",
     "fig6": f"{WALK} k=[2] method.tau=[1.4,1.7]",
