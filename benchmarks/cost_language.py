@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,12 +37,14 @@ class Language:
 
     Attributes:
         text: a `LlamaModel` of a few layers. embeds: ``[1, N, D]``. prompts: where its image is.
-        depth: layers of the whole model.
+        image: which patches its tokens are, with seeded class attention. depth: layers of the whole
+            model.
     """
 
     text: Any
     embeds: Tensor
     prompts: Prompts
+    image: Packed
     depth: int
 
 
@@ -72,7 +73,20 @@ def language_of(options: argparse.Namespace, layers: int, patches: Tensor) -> La
         start=torch.tensor([TEXT[0]], device=device),
         count=torch.tensor([len(image)], device=device),
     )
-    return Language(text, embeds, prompts, shape["num_hidden_layers"])
+    return Language(text, embeds, prompts, _packed(patches), shape["num_hidden_layers"])
+
+
+def _packed(patches: Tensor) -> Packed:
+    """Crops one behind the other, no newlines; ``patches`` is ``[crops, P, D]``."""
+    crops, count = patches.shape[:2]
+    side = round(count**0.5)
+    place = torch.cartesian_prod(torch.arange(side), torch.arange(side)).repeat(crops, 1)
+    rows = torch.rand(16, crops * count, generator=torch.Generator().manual_seed(SEED))
+    return Packed(
+        crop=torch.arange(crops, device=patches.device).repeat_interleave(count),
+        place=place.to(patches.device),
+        cls_row=rows.to(patches),
+    )
 
 
 def _layers(shape: dict[str, Any], layers: int, device: torch.device, dtype: torch.dtype) -> Any:
@@ -103,18 +117,6 @@ def layer_ms(language: Language) -> list[float]:
     return [milliseconds(step, x.device) for step in steps]
 
 
-def _one_crop(count: int, device: torch.device) -> Packed:
-    """So many image tokens as the patches of one crop, with seeded attention of a class token."""
-    place = torch.arange(count, device=device)
-    side = math.ceil(count**0.5)
-    row = torch.rand(1, count, generator=torch.Generator().manual_seed(0)).to(device)
-    return Packed(
-        crop=torch.zeros_like(place),
-        place=torch.stack([place // side, place % side], 1),
-        cls_row=row / row.sum(),
-    )
-
-
 @contextmanager
 def _cut(text: Any, layers: int) -> Iterator[None]:
     """The model with its first layers alone."""
@@ -140,10 +142,9 @@ def measure(
     with _cut(text, contender.layers):
         seam = LanguageSeam(text, reducer, trace, 0)
         with seam, new_positions(sections, text, seam):
-            packed = [_one_crop(int(n), device) for n in prompts.count]
 
             def step() -> None:
-                seam.expect(packed)
+                seam.expect([language.image])
                 seam.begin(prompts)
                 text(inputs_embeds=language.embeds, use_cache=True)
 

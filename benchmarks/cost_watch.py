@@ -14,7 +14,7 @@ from cost_sections import Sections
 from torch import Tensor
 from torch.nn import functional as F
 
-from asap_eval.hosts import attention, forward, llama, replacing, seam
+from asap_eval.hosts import attention, forward, language_reads, llama, replacing, seam
 from asap_eval.hosts.forward import Pass
 from asap_eval.hosts.language_reads import FromLayer
 from asap_eval.hosts.layout import Layout
@@ -36,13 +36,15 @@ TOWER: list[tuple[Any, str, str]] = [
     (seam, "resize", "image resized"),
     (Pass, "_view", "host"),
     (Pass, "_reduce", "host"),
+    (Pass, "_read_behind", "read behind the tower"),
     (Pass, "_apply", "new sequence"),
 ]
 LANGUAGE: list[tuple[Any, str, str]] = [
     (LanguageSeam, "begin", "prompt laid out"),
     (LanguageSeam, "_batch", "prompt laid out"),
-    (FromLayer, "reads", "attention rows"),
-    (llama, "ahead", "attention rows"),
+    (FromLayer, "reads", "reading"),
+    (language_reads, "rows_of", "attention rows"),
+    (llama, "ahead", "reading"),
     (LanguageSeam, "_reduce", "host"),
     (Reading, "apply", "new sequence"),
     (replacing, "shorten", "shorter cache"),
@@ -61,14 +63,16 @@ def watched(sections: Sections, reducer: Reducer) -> Iterator[None]:
             stack.enter_context(sections.around(owner, function, name))
         stack.enter_context(sections.around(reducer, "begin", "decision"))
         stack.enter_context(sections.around(reducer, "observe", "decision"))
-        stack.enter_context(sections.around(reducer, "decide", "decision"))
         stack.enter_context(sections.around(reducer, "admit", "decision"))
+        stack.enter_context(sections.around(reducer, "decide", "decision"))
         yield
 
 
 @contextmanager
 def counted(reducer: Reducer, counts: Counter[str]) -> Iterator[None]:
-    """How often the method decides: once at every place where it acts."""
+    """How often the method decides: once at every place where it acts; letting tokens into the
+    language model is one."""
+    names = ["decide"] + ["admit"] * (type(reducer).admit is not Reducer.admit)
 
     def counting(plain: Callable[..., Any]) -> Callable[..., Any]:
         def decide(*args: Any) -> Any:
@@ -77,13 +81,11 @@ def counted(reducer: Reducer, counts: Counter[str]) -> Iterator[None]:
 
         return decide
 
-    asked = ["decide", *(["admit"] if reducer.admits() else [])]
-    for name in asked:
-        vars(reducer)[name] = counting(getattr(reducer, name))
+    vars(reducer).update({name: counting(getattr(reducer, name)) for name in names})
     try:
         yield
     finally:
-        for name in asked:
+        for name in names:
             del vars(reducer)[name]
 
 
