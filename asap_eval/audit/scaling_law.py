@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ _STEPS = 50
 _FLOORS = 200
 """Values of d that are tried, from 0 to just below the least error."""
 
-Numbers = NDArray[np.float64]
+Numbers = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def fitted(points: Sequence[Point]) -> Law:
 def _without(terms: Numbers, errors: Numbers) -> tuple[Numbers, float, Numbers]:
     """Least squares of ``exp(terms x)`` to errors less d: x, the sum of squares, and how far each
     part of x may move for a sum that is larger by one, squared."""
-    x = np.linalg.lstsq(terms, np.log(errors), rcond=None)[0]
+    x: Numbers = np.linalg.lstsq(terms, np.log(errors), rcond=None)[0]
     for _ in range(_STEPS):
         value = np.exp(terms @ x)
         slope = value[:, None] * terms
