@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_plugins
 from pictures import TINY, picture_folder
 from project import ROOT
-from test_plugins import folder  # noqa: F401 - a folder with a method, to be in
 
 from asap_eval.cli import main
 from asap_eval.errors import AsapEvalError, BadValueError, UnreachableError
@@ -49,6 +49,9 @@ OTHERWISE = ("command", "config", "started", "duration_s", "machine", "workers")
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return picture_folder(tmp_path_factory.mktemp("data") / "pictures")
+
+
+own_method = test_plugins.folder
 
 
 @pytest.fixture(autouse=True)
@@ -174,8 +177,9 @@ class Counting(Computer):
 # The same bytes
 
 
+@pytest.mark.usefixtures("own_method")
 def test_a_table_by_workers_is_that_of_one_process(
-    pictures: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two real processes; a budget, a baseline, and a method from a file of the user's."""
     table = [
