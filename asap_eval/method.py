@@ -331,10 +331,18 @@ class Reducer:
         """What `decide` reads; options may change it."""
         return frozenset()
 
+    @classmethod
+    def admits(cls) -> bool:
+        """Whether the method decides which tokens enter the language model (`admit`)."""
+        return cls.admit is not Reducer.admit
+
     @property
     def requires_cls(self) -> bool:
         """Whether the model must have a class token at position 0."""
         return Need.CLS_ROW in self.needs
+
+    def look(self) -> None:
+        """Raise where a file that an option names is missing; asked before anything is loaded."""
 
     def check(self, batch: Batch) -> None:
         """Raise `BadValueError` where the options do not fit the model; called at every pass."""
