@@ -55,7 +55,7 @@ def test_the_loss_is_the_squared_error_of_the_patches_rows() -> None:
     active = torch.ones(1, 9, dtype=torch.bool)
     guess = predictor.coefficients(q, k, active, 1) @ predictor.proj_back_n.mT
     maps = torch.cat([torch.zeros(1, 3, 1, 9), guess + 0.5], 2)
-    assert float(rebuilt(predictor, q, k, maps, 1)) == pytest.approx(0.01 * 0.25 * guess.numel())
+    assert rebuilt(predictor, q, k, maps, 1).item() == pytest.approx(0.01 * 0.25 * guess.numel())
 
 
 def test_no_images_are_refused() -> None:

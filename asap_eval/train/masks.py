@@ -90,7 +90,7 @@ def fit_masks(
             ]
         ).mean()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
     if not losses:
