@@ -20,9 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="llava15_7b")
     parser.add_argument("--question", type=int, default=12, help="tokens of the question alone")
-    parser.add_argument(
-        "--text", type=int, default=60, help="tokens of the prompt, images left out"
-    )
+    parser.add_argument("--text", type=int, default=60, help="other tokens of the prompt")
     given = parser.parse_args()
     geometry = llava_geometry(shape_of(model_specs()[given.model]))
     plain = unpruned_prefill(geometry, geometry.tower.patches, given.text, 1)
