@@ -79,22 +79,20 @@ def _projected(inner: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inner, width), nn.GELU(), nn.Linear(width, width), _norm(width))
 
 
-class Projector(nn.Sequential):
+class Projector(nn.ModuleList):
     """QueCC and LLaVA's two linear layers behind it, under the authors' names."""
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         width, sources = state["0.k_proj.0.weight"].shape
-        super().__init__(
-            QueCC(
-                width,
-                sources,
-                text=state["0.text_projection.0.weight"].shape[1],
-                kernel=state["0.q_downsample.weight"].shape[2],
-            ),
-            nn.Linear(width, len(state["1.weight"])),
-            nn.GELU(),
-            nn.Linear(*state["3.weight"].shape[::-1]),
+        compress = QueCC(
+            width,
+            sources,
+            text=state["0.text_projection.0.weight"].shape[1],
+            kernel=state["0.q_downsample.weight"].shape[2],
         )
+        first = nn.Linear(width, len(state["1.weight"]))
+        last = nn.Linear(*state["3.weight"].shape[::-1])
+        super().__init__([compress, first, nn.GELU(), last])
         self.load_state_dict(dict(state))
 
     def forward(self, x: Tensor, multi: Tensor, text: Tensor) -> Tensor:
