@@ -156,3 +156,9 @@ def test_what_is_said_of_the_data_is_said_once_a_command(
     for _ in range(2):
         assert main(words.split()) == 0
         assert capsys.readouterr().err.count("images are evaluated") == 1
+
+
+def test_a_share_for_percent_is_noted(capsys: pytest.CaptureFixture[str]) -> None:
+    line = f"{SAID} data=own method=tome budget=macs"
+    assert "for 35 % give target=-35." in errors_of(f"{line} target=-0.35", capsys)
+    assert "give target" not in errors_of(f"{line} target=-35", capsys)

@@ -47,9 +47,7 @@ class Asked:
     k: str | None = None  # the method's knob, a number or a word that it takes
     options: dict[str, Any] = field(default_factory=dict)  # of the method
     model_options: dict[str, Any] = field(default_factory=dict)  # as for asap-eval: num_classes ...
-    settings: Literal["measured", "none"] = (
-        "measured"  # as for asap-eval: measured | none
-    )
+    settings: Literal["measured", "none"] = "measured"  # as for asap-eval: measured | none
     frames: int = 8  # even frames of the video
     seed: int = 0  # of random choices
     side: int = 160  # pixels of a picture's height
