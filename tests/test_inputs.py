@@ -9,6 +9,8 @@ from PIL import Image
 
 from asap_eval.cli.front import main
 from asap_eval.data import named
+from asap_eval.models.look import of_imagenet
+from asap_eval.models.spec import find, with_options
 from asap_eval.runner import latest_model
 from asap_eval.train.predictors import setting
 
@@ -162,3 +164,15 @@ def test_a_share_for_percent_is_noted(capsys: pytest.CaptureFixture[str]) -> Non
     line = f"{SAID} data=own method=tome budget=macs"
     assert "for 35 % give target=-35." in errors_of(f"{line} target=-0.35", capsys)
     assert "give target" not in errors_of(f"{line} target=-35", capsys)
+
+
+def test_another_number_of_classes_makes_a_declared_model_ones_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As the error on own classes says: any name, with `model.num_classes`."""
+    spec = with_options("deit_tiny", {"num_classes": 10})
+    assert (spec.name, spec.labels) == ("deit_tiny", "auto")
+    assert with_options("deit_tiny", {"num_classes": 1000}).labels == "wnid"
+    assert not of_imagenet(spec)
+    assert of_imagenet(find("deit_tiny"))
+    assert "data is missing" in errors_of(f"{SAID} model.num_classes=10", capsys)

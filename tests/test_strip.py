@@ -117,6 +117,7 @@ def test_defaults_are_those_of_a_run(
     words: str,
     k: float | None,
     params: dict[str, Any],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -127,8 +128,20 @@ def test_defaults_are_those_of_a_run(
         return []
 
     monkeypatch.setattr(command, "keep_maps", kept)
+    monkeypatch.chdir(tmp_path)
+    Path("clip.mp4").touch()
     monkeypatch.setattr(command, "save_strip", lambda *_: None)
     assert main(["clip.mp4", *words.split()]) == 0
     assert (seen[0]["k"], seen[0]["params"]) == (k, params)
     noted = "measured on deit_tiny" in capsys.readouterr().err
     assert noted == (params.get("tau") == 1.4)
+
+
+def test_what_cannot_be_drawn_is_said_before_a_model_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path / "absent.mp4")]) == 1
+    assert "absent.mp4: there is no such file" in capsys.readouterr().err
+    (tmp_path / "photo.png").touch()
+    assert main([str(tmp_path / "photo.png"), "model=deit_tiny"]) == 2
+    assert "bench=keepmaps model=deit_tiny" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from asap_eval.data.decoding import EXTENSIONS
 from asap_eval.data.videos.decode import Frame, read_frames
 from asap_eval.data.videos.loader import frame_id
 from asap_eval.data.videos.sampling import Sampling
-from asap_eval.errors import BadValueError
+from asap_eval.errors import BadValueError, DataError
 from asap_eval.files.archive import path_of
 from asap_eval.hosts import geometry_of, install
 from asap_eval.method import build_from, method_class
@@ -65,6 +65,7 @@ def _drawn(asked: Asked) -> None:
     if asked.side < 1:
         raise BadValueError(f"side={asked.side}: give a number of pixels >= 1.")
     spec = with_options(asked.model, asked.model_options)
+    _check_source(asked.source, spec)
     k, options = _knob(asked)
     found = measured.Taken()
     if asked.settings == "measured":
@@ -85,6 +86,18 @@ def _drawn(asked: Asked) -> None:
         if path is not None:
             save(maps, path, asked.side)
             print(path)
+
+
+def _check_source(source: Path, spec: ModelSpec) -> None:
+    """Raise where nothing is to be drawn of a source."""
+    if not path_of(str(source)).is_file():
+        raise DataError(f"{source}: there is no such file. Give a video, or a picture.")
+    if source.suffix.lower() in STILL and not spec.vlm:
+        raise BadValueError(
+            f"{source} is a picture and '{spec.name}' an image model. Its keep-maps come from "
+            f"asap-eval bench=keepmaps model={spec.name} images=<folder of pictures>; strip draws "
+            "frames of a video, and a picture's crops in a model such as llava15_7b."
+        )
 
 
 def _knob(asked: Asked) -> tuple[float | None, dict[str, Any]]:
