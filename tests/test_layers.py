@@ -40,6 +40,7 @@ LAYERS = [
     {"timing"},
     {"bench"},
     {"runner"},
+    {"launch"},
     {"audit"},
     {"report", "train"},
     {"cli"},

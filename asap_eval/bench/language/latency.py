@@ -75,6 +75,7 @@ class Latency(QuestionBench):
     question: str | None = None
 
     accuracy = False
+    no_pieces = "its times are compared with those of the same process"
     no_speed = "it measures nothing else"
 
     def __post_init__(self) -> None:
