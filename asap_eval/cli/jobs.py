@@ -70,9 +70,9 @@ def _figures(job: Standing) -> list[str | Cell]:
 
 def failures_sheet(found: Sequence[Standing]) -> Sheet:
     """A line for each worker that an error stopped, and for what ended a job."""
-    rows = []
-    for job in found:
-        for worker in job.ended:
-            if worker.error is not None:
-                rows.append([worker.name, job.stem, worker.error.message, worker.log or DASH])
-    return sheet_of_text("Workers that failed", ["worker", "job", "error", "log"], rows)
+    rows = [
+        [worker or DASH, job.stem, failure.message, failure.log or DASH]
+        for job in found
+        for worker, failure in job.failures()
+    ]
+    return sheet_of_text("Failures", ["worker", "job", "what it said", "log"], rows)

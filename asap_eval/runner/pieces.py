@@ -7,10 +7,12 @@ have written. The cut depends on the job and on the size of a piece alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from asap_eval.bench.bench import AnyBench, Samples
 from asap_eval.errors import BadValueError
+
+if TYPE_CHECKING:
+    from asap_eval.bench.bench import AnyBench, Samples
 
 
 class Piece(NamedTuple):
