@@ -3,61 +3,77 @@
 from __future__ import annotations
 
 import os
-import platform
+import socket
 from collections.abc import Generator
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import torch
 
+from asap_eval.launch.computer import Computer
+from asap_eval.launch.queue import Queue
 from asap_eval.record import Calibration, RunRecord
 from asap_eval.record.journal import Row
-from asap_eval.runner.piece import Opening, calibration_of, opened, rows_of
 from asap_eval.runner.pieces import Piece
-from asap_eval.runner.prepare import Prepared
+
+
+class Facts(NamedTuple):
+    """Where an actor is: host and process, and threads of torch."""
+
+    host: str
+    pid: int
+    threads: int
 
 
 class Actor:
-    """One process with its device; asked by one thread of the head, one question after the other.
+    """One process with its device; asked by one thread of the command, question after question.
 
-    Rows are asked for batch by batch instead of sent as a stream, which Ray's client cannot take.
+    Rows are asked for batch by batch and not sent as a stream, which Ray's client cannot take.
     """
 
-    def __init__(self, opening: Opening) -> None:
-        self.opening = opening
-        self._ready: Prepared | None = None
-        self._record: RunRecord | None = None
+    def __init__(self, queue: Queue) -> None:
+        with suppress(FileNotFoundError):  # a node may lack it: absolute paths need it not
+            os.chdir(queue.folder)
+        self._computer = Computer(queue)
         self._rows: Generator[list[Row], None, None] | None = None
 
-    def facts(self) -> tuple[str, int, str, int]:
-        """Host, process, device and threads."""
-        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-        return platform.node(), os.getpid(), gpu, torch.get_num_threads()
+    def facts(self) -> Facts:
+        return Facts(socket.gethostname(), os.getpid(), torch.get_num_threads())
 
-    def open(self, record: RunRecord) -> None:
-        """Open the job of a running record; raises what `opened` raises."""
+    def open(self, record: RunRecord) -> str:
+        """Open the job of a running record; what computes it. Raises what `opened` raises."""
         self.close()
-        if self._record is None or self._record.key != record.key:
-            self._ready = None  # its model's memory is free before the next one is loaded
-            self._ready = opened(record, self.opening)
-        self._record = record
+        self._computer.ready(record)
+        return self._computer.device(record)
 
-    def calibrated(self) -> Calibration:
-        assert self._ready is not None
-        return calibration_of(self._ready, self.opening)
+    def calibration(self, record: RunRecord) -> Calibration:
+        self.close()
+        return self._computer.calibration(record)
 
-    def begin(self, piece: Piece) -> None:
+    def begin(self, record: RunRecord, piece: Piece) -> None:
         """The next rows are those of this piece."""
-        assert self._ready is not None
-        assert self._record is not None
         self.close()
-        self._rows = rows_of(self._ready, self._record, piece, self.opening)
+        self._rows = self._computer.rows(record, piece)
 
-    def next(self) -> list[Row] | None:
+    def batch(self) -> list[Row] | None:
         """The rows of the next batch; None after the last."""
         assert self._rows is not None
         return next(self._rows, None)
+
+    def speed(self, record: RunRecord) -> dict[str, Any]:
+        self.close()
+        return self._computer.speed(record)
+
+    def machine(self, record: RunRecord) -> dict[str, Any]:
+        return self._computer.machine(record)
 
     def close(self) -> None:
         """Take the method out of the model."""
         if self._rows is not None:
             self._rows.close()
             self._rows = None
+
+    def recover(self) -> None:
+        """Called after an error, before anything else is computed."""
+        self.close()
+        self._computer.recover()

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Generator
+from typing import Any
 
 import torch
 
 from asap_eval.launch.queue import Queue
 from asap_eval.record import Calibration, RunRecord
 from asap_eval.record.journal import Row
+from asap_eval.runner.conclude import speed_of
 from asap_eval.runner.latest_model import free_memory
-from asap_eval.runner.piece import calibration_of, opened, rows_of
+from asap_eval.runner.piece import calibration_of, opened, reducer_of, rows_of
 from asap_eval.runner.pieces import Piece
 from asap_eval.runner.prepare import Prepared
+from asap_eval.runner.provenance import machine
+
+
+class LostError(Exception):
+    """What computes is gone: nothing is wrong with the piece it was at, and others may take it."""
 
 
 class Computer:
@@ -42,6 +50,19 @@ class Computer:
     def rows(self, record: RunRecord, piece: Piece) -> Generator[list[Row], None, None]:
         """Rows of a piece, batch by batch."""
         return rows_of(self.ready(record), record, piece, self.queue.opening)
+
+    def speed(self, record: RunRecord) -> dict[str, Any]:
+        """The ``speed`` block of a record."""
+        ready = self.ready(record)
+        return speed_of(ready, reducer_of(ready, record))
+
+    def machine(self, record: RunRecord) -> dict[str, Any]:
+        """The ``machine`` block of a record."""
+        return machine(record.job.device)
+
+    def host(self) -> str:
+        """Name of the machine that computes."""
+        return socket.gethostname()
 
     def device(self, record: RunRecord) -> str:
         """What computes: ``cpu``, or the name of the GPU."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from asap_eval import plugins
 from asap_eval.data.decoded import PictureCache
 from asap_eval.errors import AsapEvalError
+from asap_eval.method import Reducer
 from asap_eval.paths import cache_folder
 from asap_eval.record import Calibration, RunRecord
 from asap_eval.record.journal import Row
@@ -66,6 +67,11 @@ def calibration_of(ready: Prepared, how: Opening) -> Calibration:
     return calibrate(ready, how.loaders)
 
 
+def reducer_of(ready: Prepared, record: RunRecord) -> Reducer:
+    """The method with its knob as given, or as the budget found it."""
+    return ready.reducer if ready.job.budget is None else ready.with_knob(record.knob)
+
+
 def rows_of(
     ready: Prepared, record: RunRecord, piece: Piece, how: Opening
 ) -> Generator[list[Row], None, None]:
@@ -76,7 +82,6 @@ def rows_of(
             a piece is taken up again after those that are written.
     """
     job = ready.job
-    reducer = ready.reducer if job.budget is None else ready.with_knob(record.knob)
     batches = ready.bench.batches(
         ready.loaded,
         ready.samples,
@@ -85,7 +90,7 @@ def rows_of(
         start=piece.start,
         stop=piece.stop,
     )
-    return ready.bench.evaluate(ready.loaded, reducer, batches, seed=job.seed)
+    return ready.bench.evaluate(ready.loaded, reducer_of(ready, record), batches, seed=job.seed)
 
 
 def _other(record: RunRecord, ready: Prepared) -> str:
