@@ -61,10 +61,11 @@ class Worker:
 
     Attributes:
         name: of its files: host and process. host, pid: of the process. log: its file, "" = none.
-        device: ``cpu``, or the GPU's name. threads: of torch.
-        began, latest: seconds of the clock (time.time) of the first and of the latest word. pieces: first samples of those that it finished. samples: whose rows it
-            wrote; where a piece was taken over, those after. piece, at: the piece it is at, and the
-            next sample of it; None between two. error: what stopped it at this job.
+        device: ``cpu``, or the GPU's name. threads: of torch. began, latest: seconds of the clock
+            (time.time) of the first and of the latest word. pieces: first samples of those that it
+            finished. samples: whose rows it wrote; where a piece was taken over, those after.
+        piece, at: the piece it is at, and the next sample of it; None between two. error: what
+            stopped it at this job.
     """
 
     name: str
