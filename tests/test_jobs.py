@@ -30,7 +30,8 @@ def results(tmp_path: Path) -> Path:
     parts.part(CUT[1]).write_text('{"id":"x"}\n' * 50 + '{"id":')
     parts.write_worker(Worker("node1-7", "node1", 7, began=100.0, latest=200.0, samples=200))
     lost = Failure("OutOfMemoryError", "CUDA out of memory", "node2", "/logs/9.out")
-    parts.write_worker(Worker("node2-9", "node2", 9, began=100.0, latest=150.0, samples=50, error=lost))
+    late = Worker("node2-9", "node2", 9, began=100.0, latest=150.0, samples=50, error=lost)
+    parts.write_worker(late)
     return tmp_path
 
 

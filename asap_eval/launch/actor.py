@@ -1,4 +1,4 @@
-"""What runs on a machine of a Ray cluster: opens jobs and gives rows, and sees no results folder."""
+"""What runs on a node of a Ray cluster: opens jobs, gives rows, and sees no results folder."""
 
 from __future__ import annotations
 

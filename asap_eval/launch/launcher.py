@@ -56,7 +56,7 @@ class Launcher(ABC):
     """
 
     shares: ClassVar[bool] = True
-    """Whether workers see the results folder; where not, no benchmark can write there beside rows."""
+    """Whether workers see the results folder; where not, benchmarks can write nothing but rows."""
 
     def __init__(self, launch: Launch) -> None:
         self.launch = launch

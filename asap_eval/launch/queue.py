@@ -32,8 +32,8 @@ class Queue:
         opening: how jobs are opened. launch: ``launch.*``. folder: where the command was given:
             relative paths of a job start there. workers: how many there will be on one machine,
             for their threads; 0 = one a machine. beacon: a lock that the head holds while it
-            lives, None = there is no head. times: whether these workers may measure speed; where not,
-            the end of a job with speed is left to others (``launch.exclusive``).
+            lives, None = there is no head. times: whether these workers may measure speed; where
+            not, the end of a job with speed is left to others (``launch.exclusive``).
     """
 
     results: Path

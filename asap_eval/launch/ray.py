@@ -35,6 +35,8 @@ from asap_eval.runner.progress import say
 
 STORE = 200 * 2**20
 """Bytes of shared memory of a cluster of our own: rows are small."""
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+"""What an actor prints stays in its log; errors reach its thread."""
 PAUSE = 1.0
 """Seconds between two tries to reach an actor that is being started again."""
 
@@ -149,15 +151,14 @@ class Ray(Launcher):
             return ray
         try:
             if self.wanted.address is not None:
-                ray.init(address=self.wanted.address, log_to_driver=False, logging_level=logging.ERROR)
+                ray.init(address=self.wanted.address, **QUIET)
                 return ray
             ray.init(
                 address="local",
                 num_cpus=max(math.ceil(count * self.wanted.cpus), os.cpu_count() or 1),
                 include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
                 object_store_memory=STORE,
+                **QUIET,
             )
         except Exception as error:
             where = self.wanted.address or "a cluster on this machine"

@@ -174,6 +174,13 @@ class Slurm(Launcher):
         self._ask()
         return any(self._states.get(name, "PENDING") == "PENDING" for name in self._jobs)
 
+    def done(self) -> None:
+        self._asked = -math.inf
+        self._ask()
+        for name, job in self._jobs.items():
+            if self._states.get(name) == "PENDING":  # it would begin, see nothing to do and leave
+                job.cancel(check=False)
+
     def stop(self) -> None:
         for job in self._jobs.values():
             job.cancel(check=False)
@@ -194,7 +201,7 @@ class Slurm(Launcher):
         self._jobs.update({job.job_id: job for job in jobs})
 
     def _ask(self) -> None:
-        """What Slurm says of the tasks, asked at most every so often; "" = it knows them no more."""
+        """What Slurm says of the tasks, asked at most every so often; "" = it knows it no more."""
         if not self._jobs or time.monotonic() - self._asked < EVERY:
             return
         self._asked = time.monotonic()
