@@ -112,6 +112,11 @@ def compare(place: Path, name: str) -> dict[str, Any]:
     return dict(json.loads(theirs.with_name(f"{theirs.name.split('.')[0]}.json").read_text()))
 
 
+def counted(record: dict[str, Any]) -> None:
+    """No batch was written twice; of the worker that was killed the last second may be untold."""
+    assert 64 <= sum(worker["samples"] for worker in record["provenance"]["workers"]) <= 96
+
+
 def plain(record: dict[str, Any]) -> dict[str, Any]:
     """A record less what may differ: who computed it, when, and into which folder."""
     said = record["provenance"]
@@ -128,8 +133,9 @@ def test_a_slurm_task_is_killed(place: Path) -> None:
         kill_one(place, process, "slurm")
         out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    record = compare(place, "slurm")
-    assert sum(worker["samples"] for worker in record["provenance"]["workers"]) == 96
+    counted(compare(place, "slurm"))
+    logs = [path.read_text() for path in (place / "slurm" / ".launch").rglob("*.out")]
+    assert sum("goes on after 16 of 32" in log for log in logs) == 1
     assert len(out.splitlines()) > 5
 
 
@@ -140,8 +146,8 @@ def test_an_actor_is_killed(place: Path, tmp_path: Path) -> None:
         _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "It is started again" in err
-    record = compare(place, "ray")
-    assert sum(worker["samples"] for worker in record["provenance"]["workers"]) == 96
+    assert "goes on after 16 of 32" in err
+    counted(compare(place, "ray"))
     assert killed != process.pid
     assert not (tmp_path / ".ray").exists()  # its token goes no further than its processes
 
@@ -224,3 +230,51 @@ def test_submitits_debug_executor_runs_a_worker(place: Path, monkeypatch: Any) -
     job = executor.submit(Task(queue_of(place)))
     assert job.result() is None
     assert ran[0][0] == queue_of(place)
+
+
+def test_a_login_node_without_a_gpu(
+    no_slurm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command opens the job without its device, submits, says how to follow it, and leaves."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    results = no_slurm / "results"
+    words = ["model=digits_vit", "data=example", "limit=32", "device=cuda", f"results={results}"]
+    given = ["launch=slurm", "launch.workers=2", "launch.piece=16", "launch.wait=false"]
+    assert main([*words, *given, "batch_size=16", "workers=3"]) == 0
+    said = capsys.readouterr()
+    assert "1_0, 1_1" in said.out + said.err
+    assert f"asap-eval jobs results={results}" in said.out + said.err
+    assert "#SBATCH --gpus-per-node=1\n" in (no_slurm / "1.sh").read_text()
+    assert main(["jobs", str(results)]) == 0
+    assert "0/32" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["launch=slurm", "launch.hours=0"], "launch.hours=0: give a number > 0"),
+        (["launch=slurm", "launch.gpus=-1"], "launch.gpus=-1: give a number >= 0"),
+        (["launch=slurm", "launch.setup=module"], "launch.setup='module' should be a list"),
+        (["launch=slurm", "launch.partitions=a"], "launch.partitions"),
+        (["launch=ray", "launch.restarts=-1"], "launch.restarts=-1: give a number >= 0"),
+        (["launch=ray", "bench=keepmaps"], "workers that see no results folder cannot"),
+        (["launch=slurm"], "there is no Slurm here (no sbatch, srun, squeue, scancel"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_what_is_refused(
+    words: list[str],
+    says: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("submitit")
+    if "launch=ray" in words:
+        pytest.importorskip("ray")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    given = ["model=digits_vit", "data=example", "limit=8", "device=cpu", f"results={tmp_path}"]
+    assert main([*given, *words]) in (1, 2)
+    err = capsys.readouterr().err
+    assert says in err
+    assert "Traceback" not in err

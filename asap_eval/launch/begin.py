@@ -16,7 +16,15 @@ from asap_eval.runner.provenance import Request
 from asap_eval.runner.started_record import started_record
 
 
-def begin(ready: Prepared, path: Path, request: Request, *, anew: bool, size: int | None) -> None:
+def begin(
+    ready: Prepared,
+    path: Path,
+    request: Request,
+    *,
+    anew: bool,
+    size: int | None,
+    device: str | None = None,
+) -> None:
     """Write the running record of a job whose lock is held, and the cut into pieces.
 
     What an earlier try left goes on: pieces of workers, or the per-sample file of one process,
@@ -24,7 +32,8 @@ def begin(ready: Prepared, path: Path, request: Request, *, anew: bool, size: in
 
     Args:
         path: of the record. anew: whether all that is left is thrown away. size: of a piece, see
-            `cut`; where pieces lie there they keep theirs.
+            `cut`; where pieces lie there they keep theirs. device: where the model was opened, None
+            = where the job says.
     """
     parts, journal = Parts(path.parent, path.stem), journal_of(path)
     earlier = None if anew else interrupted(path)
@@ -36,7 +45,8 @@ def begin(ready: Prepared, path: Path, request: Request, *, anew: bool, size: in
     parts.failed.unlink(missing_ok=True)
     for tries in parts.folder.glob("*.tries"):
         tries.unlink(missing_ok=True)
-    write_record(started_record(ready, earlier, journal.path.name, request), path.parent)
+    record = started_record(ready, earlier, journal.path.name, request, device)
+    write_record(record, path.parent)
 
 
 def _cut(ready: Prepared, parts: Parts, journal: Journal, size: int | None) -> None:

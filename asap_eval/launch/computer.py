@@ -26,8 +26,13 @@ class LostError(Exception):
 class Computer:
     """Opens jobs and computes pieces in this process; an engine overrides what runs elsewhere."""
 
-    def __init__(self, queue: Queue) -> None:
-        self.queue = queue
+    def __init__(self, queue: Queue, device: str | None = None) -> None:
+        """As a worker's.
+
+        Args:
+            device: where models lie, None = where jobs say.
+        """
+        self.queue, self._on = queue, device
         self._key = ""
         self._ready: Prepared | None = None
 
@@ -39,7 +44,7 @@ class Computer:
         """
         if self._ready is None or self._key != record.key:
             self._ready = None  # before another model is loaded: two may not fit into memory
-            self._ready = opened(record, self.queue.opening)
+            self._ready = opened(record, self.queue.opening, self._on)
             self._key = record.key
         return self._ready
 

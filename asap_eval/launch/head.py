@@ -74,7 +74,13 @@ def spread(rows: Sequence[Asked], launch: Launch, made: set[Path]) -> list[Outco
     for device in dict.fromkeys(row.job.device for row in rows):
         if engine is not None:
             engine.check(device)
-    list_ = _List(launch, made, shares=engine is None or engine.shares)
+    list_ = _List(
+        launch,
+        made,
+        shares=engine is None or engine.shares,
+        # Workers compute, and a login node has no GPU.
+        device=None if engine is None else "cpu",
+    )
     found = [list_.add(row) for row in rows]
     if list_.jobs:
         queue = Queue(
@@ -109,8 +115,11 @@ def alone(
 class _List:
     """The jobs of a command, begun one after the other; baselines before what needs them."""
 
-    def __init__(self, launch: Launch, made: set[Path], *, shares: bool) -> None:
-        self.launch, self.earlier, self.shares = launch, made, shares
+    def __init__(
+        self, launch: Launch, made: set[Path], *, shares: bool, device: str | None
+    ) -> None:
+        self.launch, self.earlier = launch, made
+        self.shares, self.device = shares, device
         self.jobs: dict[str, Queued] = {}
         self.made: set[Path] = set()
 
@@ -123,7 +132,7 @@ class _List:
             return error
 
     def _add(self, row: Asked) -> Outcome | Path:
-        ready = prepare(row.job, imagenet=row.opening.imagenet)
+        ready = prepare(row.job, imagenet=row.opening.imagenet, device=self.device)
         if ready.data_said is not None:
             count = len(ready.samples)
             say(f"{ready.data_said}: {count} images are evaluated. Your own: data=<folder>.")
@@ -149,7 +158,7 @@ class _List:
             if not anew and finished(path) is not None:
                 Parts(path.parent, path.stem).remove()  # a stop after the record was written
                 return path
-            begin(ready, path, request, anew=anew, size=self.launch.piece)
+            begin(ready, path, request, anew=anew, size=self.launch.piece, device=self.device)
         self.made.add(path.resolve())
         stem = None if baseline is None else baseline.stem
         self.jobs[path.stem] = Queued(path.stem, stem, ready.job.speed)

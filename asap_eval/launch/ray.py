@@ -76,11 +76,6 @@ class Ray(Launcher):
     def check(self, device: str) -> None:
         self._package()
         check_device(device)
-        if not self.launch.wait:
-            raise BadValueError(
-                "launch.wait=false with launch=ray: this command alone writes what actors compute, "
-                "so it has to stay. Submit it as a job of the cluster (docs/scale.md)."
-            )
 
     def count(self, device: str) -> int:
         on_gpus = device.startswith("cuda")
@@ -191,7 +186,7 @@ class Desk:
     """The jobs as this process has them open, for all threads: samples, and what makes records."""
 
     def __init__(self, queue: Queue) -> None:
-        self._computer = Computer(queue)
+        self._computer = Computer(queue, "cpu")
         self._lock = threading.Lock()
 
     def ready(self, record: RunRecord) -> Prepared:

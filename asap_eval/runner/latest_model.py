@@ -24,15 +24,20 @@ def spec_of(job: Job) -> ModelSpec:
     return ModelSpec(job.model, **job.model_params)
 
 
-def load(job: Job) -> Loaded:
-    """The model of a job, of the kind its benchmark takes."""
+def load(job: Job, device: str | None = None) -> Loaded:
+    """The model of a job, of the kind its benchmark takes.
+
+    Args:
+        device: where it lies; None = where the job says.
+    """
+    device = device or job.device
     vlm = bench_class(job.bench).vlm
-    named = (job.model, json.dumps(job.model_params), job.weights, job.device, job.dtype, vlm)
+    named = (job.model, json.dumps(job.model_params), job.weights, device, job.dtype, vlm)
     if named not in _latest:
         forget()
         model = spec_of(job) if job.model_params else job.model
         take: Callable[..., Loaded] = load_vlm if vlm else load_model
-        _latest[named] = take(model, weights=job.weights, device=job.device, dtype=job.dtype)
+        _latest[named] = take(model, weights=job.weights, device=device, dtype=job.dtype)
     return _latest[named]
 
 

@@ -44,8 +44,11 @@ class Opening:
     plugins: tuple[str, ...] = ()
 
 
-def opened(record: RunRecord, how: Opening) -> Prepared:
+def opened(record: RunRecord, how: Opening, device: str | None = None) -> Prepared:
     """The job of a running record, opened here.
+
+    Args:
+        device: see `prepare`.
 
     Raises:
         OtherJobError: this machine would give other numbers; it says which part differs.
@@ -53,7 +56,7 @@ def opened(record: RunRecord, how: Opening) -> Prepared:
     """
     if how.plugins:
         plugins.load(how.plugins)
-    ready = prepare(record.job, imagenet=how.imagenet)
+    ready = prepare(record.job, imagenet=how.imagenet, device=device)
     if ready.key != record.key:
         raise OtherJobError(_other(record, ready))
     if how.cache == "auto":
