@@ -112,7 +112,7 @@ def test_tokens_are_accounted_for(name: str, case: Case) -> None:
     steps += [("after", trace.mlp_tokens, lengths)]
     for site, before, after in steps:
         assert (after <= before).all()
-        acts = {"output": "after"}.get(case.build().site, case.build().site)
+        acts = {"output": "after", "inside": "before"}.get(case.build().site, case.build().site)
         assert torch.equal(after, before) == (site != acts)
     for i in range(len(batch())):
         source, length = trace.source[i], int(lengths[-1, i])
@@ -442,6 +442,7 @@ def test_needs_hold_what_they_promise(name: str) -> None:
             ),
             Need.ATTENTION: maps.mean(0),
             Need.CLS_ROW: maps[:, 0],
+            Need.HEAD_NORMS: (maps @ qkv[:, 2].transpose(0, 1)).norm(dim=-1),
         }.items():
             torch.testing.assert_close(seen[need][i], expected, rtol=0, atol=1e-5)
 
@@ -463,6 +464,7 @@ CROPS: dict[Need, Callable[[slice], tuple[Any, ...]]] = {
     Need.CLS_ROW: lambda valid: (slice(None), valid),
     Need.ATTENTION: lambda valid: (valid, valid),
     Need.HEAD_ATTENTION: lambda valid: (slice(None), valid, valid),
+    Need.HEAD_NORMS: lambda valid: (slice(None), valid),
     Need.ROWS: lambda valid: (slice(None), slice(None), valid),
     Need.LOGITS: lambda valid: (slice(None), slice(None), valid),
 }
