@@ -6,6 +6,8 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,9 +18,11 @@ from typing import Any
 
 import one_node_slurm
 import pytest
+import yaml
 from project import ROOT
 
 from asap_eval.cli import main
+from asap_eval.cli.overrides import check, parsed
 from asap_eval.launch.launch import Launch
 from asap_eval.launch.queue import Queue, Queued
 from asap_eval.launch.slurm import Slurm, Task
@@ -219,17 +223,33 @@ def test_a_task_queues_itself_again(tmp_path: Path) -> None:
     assert again.function == task
 
 
-def test_submitits_debug_executor_runs_a_worker(place: Path, monkeypatch: Any) -> None:
-    """What a task runs, in this process: there is nothing left to do, so it leaves at once."""
+def test_submitits_debug_executor_does_the_job(
+    no_slurm: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What sbatch would have run, in this process; the same command then has the table."""
     submitit = pytest.importorskip("submitit")
-    ran = []
-    monkeypatch.setattr("asap_eval.launch.slurm.start", lambda queue, log: ran.append((queue, log)))
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", "debug")
-    executor = submitit.AutoExecutor(place / "debug", cluster="debug")
-    executor.update_parameters(**Slurm(queue_of(place).launch).wanted.parameters(0, 1))
-    job = executor.submit(Task(queue_of(place)))
-    assert job.result() is None
-    assert ran[0][0] == queue_of(place)
+    results = no_slurm / "results"
+    words = ["model=digits_vit", "data=example", "limit=32", "device=cpu", f"results={results}"]
+    given = [*words, "batch_size=16", "launch=slurm", "launch.workers=2", "launch.wait=false"]
+    assert main([*given, "launch.piece=16"]) == 0
+    pickled = results / ".launch" / "1_1" / "1_1_submitted.pkl"
+    task = submitit.core.utils.DelayedSubmission.load(pickled).function
+    for name, value in {
+        "SUBMITIT_EXECUTOR": "debug",
+        "SUBMITIT_FOLDER": str(results / ".launch" / "debug"),
+        "SUBMITIT_DEBUG_JOB_ID": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(no_slurm)  # a worker goes where the command was given
+    executor = submitit.AutoExecutor(results / ".launch" / "debug", cluster="debug")
+    assert executor.submit(task).result() is None
+    capsys.readouterr()
+    assert main(given) == 0
+    assert str(results) in capsys.readouterr().out
+    (record,) = results.glob("*.json")
+    said = json.loads(record.read_text())
+    assert said["status"] == "done"
+    assert [one["samples"] for one in said["provenance"]["workers"]] == [32]
 
 
 def test_a_login_node_without_a_gpu(
@@ -278,3 +298,12 @@ def test_what_is_refused(
     err = capsys.readouterr().err
     assert says in err
     assert "Traceback" not in err
+
+
+def test_the_manifests_of_the_page_can_be_asked_for() -> None:
+    page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    job, pods = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.S))
+    (container,) = pods["spec"]["template"]["spec"]["containers"]
+    for words in (shlex.split(job["spec"]["entrypoint"]), container["command"]):
+        assert words[0] == "asap-eval"
+        check(parsed(words[1:]))
