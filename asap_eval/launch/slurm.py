@@ -58,7 +58,7 @@ class Wanted:
     hours: float = 1.0
     exclusive: bool = False
     setup: list[str] = field(default_factory=list)
-    extra: dict = field(default_factory=dict)  # type: ignore[type-arg]
+    extra: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, least in (("gpus", 0), ("cpus", 1)):
