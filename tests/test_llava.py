@@ -14,19 +14,20 @@ from torch import Tensor
 import asap_eval
 from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError, WeightsError
 from asap_eval.hosts import install
+from asap_eval.hosts.forward import BEHIND
 from asap_eval.hosts.prompts import Prompts
 from asap_eval.method import Batch, Need, Reducer, View, methods
 from asap_eval.models import load_model, load_vlm
 from asap_eval.packing import NEWLINE, Crops, Newline, spatial
 from asap_eval.tokens import Reduction
 
-VISION = [case for case in CASES if case.effect != "nothing" and case.build().tower == "vision"]
+VISION = [case for case in CASES if case.effect != "nothing" and case.declared.tower == "vision"]
 """Methods of the tower; their options count blocks below 6, which the small towers have."""
 
 WIDTH, HEADS = 64, 4
 """Of the small towers."""
 
-LANGUAGE = [case for case in CASES if case.build().tower == "language"]
+LANGUAGE = [case for case in CASES if case.declared.tower == "language"]
 ACTING = [case for case in LANGUAGE if case.effect != "nothing"]
 
 ROUNDING = 1e-6
@@ -341,10 +342,12 @@ def test_language_methods_decide_sample_by_sample(name: str, case: Case) -> None
     assert counts.fired.bool().eq(reduces).all()
     assert (counts.lengths[-1] < trace.prompt_tokens).eq(reduces).all()
     assert (counts.cached_tokens.amin(0) < trace.prompt_tokens).all()
-    if case.build().site == "before":
+    reducer = case.build()
+    if reducer.site == "before":
         assert torch.equal(counts.attention_tokens, counts.lengths)
     else:
-        assert torch.equal(counts.attention_tokens[0], trace.prompt_tokens)
+        admits = type(reducer).admit is not Reducer.admit
+        assert (counts.attention_tokens[0] < trace.prompt_tokens).eq(admits).all()
         assert torch.equal(counts.attention_tokens[1:], counts.lengths[:-1])
     assert (trace.lengths == 145).all(), "the tower is left alone"
     for place, sample in enumerate((0, 1)):
@@ -369,15 +372,20 @@ def test_language_methods_that_remove_nothing_change_nothing(case: Case) -> None
     assert not trace.language.fired.any()
 
 
-@pytest.mark.parametrize("method", sorted({case.method for case in LANGUAGE}))
+BEHIND_TOWER = [case for case in VISION if case.declared.needs & BEHIND]
+"""Methods that read what only a vision-language model has."""
+
+
+@pytest.mark.parametrize("method", sorted({case.method for case in (*LANGUAGE, *BEHIND_TOWER)}))
 def test_every_need_of_a_language_method_is_read(method: str) -> None:
     loaded, given = small.vlm("llava_tiny"), small.inputs("llava_tiny", 0)
-    reducer = next(case.build() for case in ACTING if case.method == method)
-    for need in reducer.needs:
+    reducer = next(case.build() for case in (*ACTING, *BEHIND_TOWER) if case.method == method)
+    for need in reducer.needs - ({Need.CLS_ROW} if reducer.tower == "language" else set()):
         poorer = type("Poorer", (type(reducer),), {"needs": reducer.needs - {need}})
         options = {f.name: getattr(reducer, f.name) for f in dataclasses.fields(reducer)}
         said = pytest.raises(AsapEvalError, match=f"reads '{need.value}'")
-        with install(loaded.model, poorer(**options)), said:
+        with install(loaded.model, poorer(**options)) as trace, said:
+            trace.name_questions(small.QUESTIONS[:1])
             small.logits(loaded, given)
 
 

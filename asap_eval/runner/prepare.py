@@ -84,6 +84,7 @@ class Prepared:
             seed=self.job.seed,
             device=torch.device("cpu"),
             id_of=lambda _: "",
+            width=part.width,
         )
 
 
