@@ -31,7 +31,7 @@ from asap_eval.runner.earlier_records import journal_of
 from asap_eval.runner.lock import locked_if_free
 from asap_eval.runner.piece import Opening
 from asap_eval.runner.pieces import Piece, pieces
-from asap_eval.runner.prepare import Prepared, prepare
+from asap_eval.runner.prepare import prepare
 from asap_eval.runner.provenance import machine
 
 SIZE = 512
@@ -57,54 +57,47 @@ def spread(rows: list[Row], count: int) -> list[Row]:
     return [{**rows[at % len(rows)], "id": f"{at:09d}"} for at in range(count)]
 
 
-def put_down(results: Path, ready: Prepared, rows: list[Row]) -> tuple[Prepared, Parts]:
+def put_down(results: str, method: str, count: int) -> None:
     """A running record of so many rows, all of its pieces there."""
-    record = read_record(next(results.glob(f"*-{ready.job.method}-*.json")))
-    count = len(rows)
-    folder = results / str(count)
+    folder = Path(results)
+    path = next(folder.glob(f"*-{method}-*.json"))
+    rows = spread(Journal(journal_of(path).path).read(), count)
+    record = read_record(path)
     record.status = "running"
     record.provenance.data["n"] = count
-    write_record(record, folder)
-    parts = Parts(folder, record.stem)
+    write_record(record, folder / str(count))
+    parts = Parts(folder / str(count), record.stem)
     cut = pieces(range(32, count, 32), count, SIZE)
     parts.write_cut(cut, adopted=False)
     for piece in cut:
         Journal(parts.whole(piece)).append(rows[piece.start : piece.stop])
-    samples = Many([row["id"] for row in rows])
-    return dataclasses.replace(ready, samples=samples, content="", searched=None), parts
+
+
+def merged(results: str, method: str, count: int) -> dict[str, Any]:
+    """Seconds and memory of the merge of a job that was put down."""
+    folder = Path(results) / str(count)
+    path, *others = sorted(folder.glob("*.json"), key=lambda one: f"-{method}-" not in one.name)
+    kept = None if method == "none" else (others[0], read_record(others[0]))
+    record, parts = read_record(path), Parts(folder, path.stem)
+    samples = Many([f"{at:09d}" for at in range(count)])
+    ready = dataclasses.replace(prepare(record.job), samples=samples, content="", searched=None)
+    computer = Computer(Queue(folder, (), Opening(), Launch(), folder))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before, begin = memory("VmRSS"), time.perf_counter()
+    merge(ready, record, parts, kept, computer)
+    seconds = time.perf_counter() - begin
+    return {
+        "rows": count,
+        "merge_s": round(seconds, 2),
+        "more_memory_mb": round(memory("VmHWM") - before),
+        "journal_mb": round(journal_of(path).path.stat().st_size / 1e6, 1),
+    }
 
 
 def memory(which: str) -> float:
     """MB that this process has (VmRSS), or had at most (VmHWM)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(which)) / 1024
-
-
-def merged(results: str, count: int) -> dict[str, Any]:
-    """Seconds and memory of the merge of one job, in a process of its own."""
-    folder = Path(results)
-    found = {}
-    for method in ("none", "mass"):
-        path = next(folder.glob(f"*-{method}-*.json"))
-        ready = prepare(read_record(path).job)
-        rows = spread(Journal(journal_of(path).path).read(), count)
-        many, parts = put_down(folder, ready, rows)
-        del rows
-        kept = found.get("none")
-        queue = Queue(parts.results, (), Opening(), Launch(), parts.results)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-        before = memory("VmRSS")
-        begin = time.perf_counter()
-        merge(many, read_record(parts.record), parts, kept, Computer(queue))
-        seconds = time.perf_counter() - begin
-        found[method] = (parts.record, read_record(parts.record))
-    size = journal_of(parts.record).path.stat().st_size
-    return {
-        "rows": count,
-        "merge_s": round(seconds, 2),
-        "more_memory_mb": round(memory("VmHWM") - before),
-        "journal_mb": round(size / 1e6, 1),
-    }
 
 
 def claimed(count: int) -> dict[str, Any]:
@@ -140,8 +133,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         assert asap_eval([*WORDS, f"results={folder}"]) == 0
         context = multiprocessing.get_context("spawn")
-        with context.Pool(1, maxtasksperchild=1) as pool:  # a process each: its own peak
-            merges = [pool.apply(merged, (folder, count)) for count in asked.rows]
+        merges = []
+        with context.Pool(1, maxtasksperchild=1) as pool:  # a process for each: its own peak
+            for count in asked.rows:
+                for method in ("none", "mass"):
+                    pool.apply(put_down, (folder, method, count))
+                    found = pool.apply(merged, (folder, method, count))
+                merges.append(found)
     said = {
         "machine": machine("cpu"),
         "merges": merges,
