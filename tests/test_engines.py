@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import json
 import os
@@ -26,6 +27,8 @@ from asap_eval.cli.overrides import check, parsed
 from asap_eval.launch.launch import Launch
 from asap_eval.launch.queue import Queue, Queued
 from asap_eval.launch.slurm import Slurm, Task
+from asap_eval.record import Job
+from asap_eval.runner.latest_model import load, spec_of
 from asap_eval.runner.piece import Opening
 
 SLURM = pytest.mark.skipif(bool(one_node_slurm.absent()), reason=one_node_slurm.absent())
@@ -307,3 +310,14 @@ def test_the_manifests_of_the_page_can_be_asked_for() -> None:
     for words in (shlex.split(job["spec"]["entrypoint"]), container["command"]):
         assert words[0] == "asap-eval"
         check(parsed(words[1:]))
+
+
+def test_a_model_over_several_gpus_is_opened_without_them() -> None:
+    """The command's copy lies whole on the CPU; its options, so its job, are those of workers."""
+    pytest.importorskip("transformers")
+    job = Job("llava_tiny", bench="vlm", weights="random", device="cuda")
+    spec = dataclasses.replace(spec_of(job), device_map="auto")
+    params = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name != "name"}
+    loaded = load(dataclasses.replace(job, model_params=params), "cpu")
+    assert loaded.params["device_map"] == "auto"
+    assert {p.device.type for p in loaded.model.parameters()} == {"cpu"}

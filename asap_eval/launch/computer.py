@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Generator
+from contextlib import suppress
 from typing import Any
 
 import torch
 
+from asap_eval.files import digests
+from asap_eval.launch.parts import Parts
 from asap_eval.launch.queue import Queue
 from asap_eval.record import Calibration, RunRecord
 from asap_eval.record.journal import Row
@@ -44,7 +48,10 @@ class Computer:
         """
         if self._ready is None or self._key != record.key:
             self._ready = None  # before another model is loaded: two may not fit into memory
-            self._ready = opened(record, self.queue.opening, self._on)
+            parts = Parts(self.queue.results, record.stem)
+            with suppress(FileNotFoundError):  # of a job that an older version began
+                digests.trust(json.loads(parts.digests.read_text(encoding="utf-8")))
+            self._ready = opened(record, self.queue.opening, parts.listing, self._on)
             self._key = record.key
         return self._ready
 
@@ -63,7 +70,7 @@ class Computer:
 
     def machine(self, record: RunRecord) -> dict[str, Any]:
         """The ``machine`` block of a record."""
-        return machine(record.job.device)
+        return {**machine(record.job.device), **self.ready(record).loaded.placement}
 
     def host(self) -> str:
         """Name of the machine that computes."""

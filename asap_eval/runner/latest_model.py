@@ -8,6 +8,8 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 
@@ -37,7 +39,11 @@ def load(job: Job, device: str | None = None) -> Loaded:
     if named not in _latest:
         forget()
         take: Callable[..., Loaded] = load_vlm if vlm else load_model
-        _latest[named] = take(spec_of(job), weights=job.weights, device=device, dtype=job.dtype)
+        spec = spec_of(job)
+        # Elsewhere than the job says nothing is computed, and one device holds all of it.
+        whole = spec if device == job.device else replace(spec, device_map=None)
+        found = take(whole, weights=job.weights, device=device, dtype=job.dtype)
+        _latest[named] = found if whole == spec else replace(cast(Any, found), spec=spec)
     return _latest[named]
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from asap_eval import plugins
 from asap_eval.data.decoded import PictureCache
+from asap_eval.data.listed import trusting
 from asap_eval.errors import AsapEvalError
 from asap_eval.method import Reducer
 from asap_eval.paths import cache_folder
@@ -44,11 +46,17 @@ class Opening:
     plugins: tuple[str, ...] = ()
 
 
-def opened(record: RunRecord, how: Opening, device: str | None = None) -> Prepared:
+def opened(
+    record: RunRecord,
+    how: Opening,
+    listing: Path | None = None,
+    device: str | None = None,
+) -> Prepared:
     """The job of a running record, opened here.
 
     Args:
-        device: see `prepare`.
+        listing: of the samples, as the head wrote it; None, or where there is none = they are
+            looked for here. device: see `prepare`.
 
     Raises:
         OtherJobError: this machine would give other numbers; it says which part differs.
@@ -56,7 +64,8 @@ def opened(record: RunRecord, how: Opening, device: str | None = None) -> Prepar
     """
     if how.plugins:
         plugins.load(how.plugins)
-    ready = prepare(record.job, imagenet=how.imagenet, device=device)
+    with trusting(listing):
+        ready = prepare(record.job, imagenet=how.imagenet, device=device)
     if ready.key != record.key:
         raise OtherJobError(_other(record, ready))
     if how.cache == "auto":
@@ -85,6 +94,7 @@ def rows_of(
             a piece is taken up again after those that are written.
     """
     job = ready.job
+    ready.samples.check(piece.start, piece.stop)
     batches = ready.bench.batches(
         ready.loaded,
         ready.samples,
