@@ -190,6 +190,9 @@ def spec_from(config: Mapping[str, Any]) -> ModelSpec:
     if declared is not None and spec.hf not in (None, declared.hf):
         local = Path(str(spec.hf)).expanduser().is_dir()
         return replace(spec, name=spec.hf, source=str(spec.hf) if local else address(str(spec.hf)))
+    if declared is not None and spec.num_classes not in (None, IMAGENET_CLASSES):
+        # What its file says of ImageNet's classes does not hold for others.
+        spec = replace(spec, labels="auto" if spec.labels == "wnid" else spec.labels)
     if declared is None or declared.timm == spec.timm or spec.timm is None:
         return spec
     labels = "auto" if spec.labels == declared.labels else spec.labels
