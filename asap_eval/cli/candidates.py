@@ -8,7 +8,7 @@ from asap_eval.cli.groups import GROUPS, TIMM, choices, root_keys, subkeys
 from asap_eval.cli.index import Described, index
 
 COMMANDS = (
-    *("run", "ls", "report", "train", "head", "strip", "cases", "recompute"),
+    *("run", "ls", "jobs", "report", "train", "head", "strip", "cases", "recompute"),
     *("doctor", "completion", "help"),
 )
 REPORTS = ("all", "audit", "cases", "diff", "html", "pictures")
