@@ -205,7 +205,8 @@ class Card:
             same number of tokens. deviations: every known difference from the authors' code.
         widens: another option, and values of it to try in turn where the knob does not reach a
             budget. ours: how ``option=value`` begins where it is no part of the published method;
-            tables say so.
+            tables say so. counts_more: what `Reducer.macs` counts beside the products that the
+            method's own functions run (a convention, work of the host for it); empty = nothing.
     """
 
     paper: str
@@ -217,6 +218,7 @@ class Card:
     deviations: str = "none known"
     widens: tuple[str, tuple[Any, ...]] | None = None
     ours: tuple[str, ...] = ()
+    counts_more: str = ""
 
 
 class Reducer:

@@ -136,7 +136,7 @@ def read(words: Sequence[str], cls: type[T], name: str, *, places: Sequence[str]
             key = free[0] if free[0] in lists else free.pop(0)
         group, dot, option = key.partition(".")
         if of_method and group == "method" and dot and option:
-            given.setdefault(of_method, {})[option] = _plain(word)
+            given.setdefault(of_method, {})[option] = plain(word)
         elif key not in known:
             more = ["method.<option>"] if of_method else []
             raise unknown(f"key of asap-eval {name}", key, [*known, *more])
@@ -163,8 +163,8 @@ def _needed(option: Field[Any]) -> bool:
     return option.default is MISSING and option.default_factory is MISSING
 
 
-def _plain(word: str) -> Any:
-    """The value of a method's option, whose type is the method's affair."""
+def plain(word: str) -> Any:
+    """The value of a method's option, ``option=value``: its type is the method's affair."""
     from asap_eval.cli.overrides import parsed
 
     return parsed([word])[0].value()

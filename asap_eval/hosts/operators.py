@@ -26,7 +26,17 @@ _counted: WeakKeyDictionary[nn.Module, dict[tuple[Shape, ...], int]] = WeakKeyDi
 """MACs of a module by the shapes of its input and its weights, for as long as it lives."""
 
 
-class _Products(TorchFunctionMode):
+WITH_VECTORS = {
+    torch.ops.aten.mv: 0,
+    torch.ops.aten.addmv: 1,
+    torch.ops.aten.dot: 0,
+    torch.ops.aten.vdot: 0,
+}
+"""Products with a vector, of which torch has no formula, and the argument whose every number is
+multiplied once."""
+
+
+class AttentionProducts(TorchFunctionMode):
     """Fused attention as its two products: kernels differ by device and release of torch, and it
     has no formula for some. Masked and causal ones count in full."""
 
@@ -44,7 +54,7 @@ def _products(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> 
     return query @ key.mT @ value
 
 
-class _Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):
     """Sums what torch's own formulas say of the operators inside the ``with``, on this thread."""
 
     total = 0
@@ -53,9 +63,12 @@ class _Operations(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func.overloadpacket)
+        kind = func.overloadpacket
+        formula = flop_registry.get(kind)
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=out)
+        elif kind in WITH_VECTORS:
+            self.total += 2 * args[WITH_VECTORS[kind]].numel()
         return out
 
 
@@ -98,7 +111,7 @@ def _run(module: nn.Module, shape: Shape, dtype: torch.dtype | None, ready: Read
     twin = _twin(module, {})
     weight = next(module.parameters())
     given = torch.empty(shape, dtype=dtype or weight.dtype, device="meta")
-    with torch.no_grad(), ready(twin), _Products(), _Operations() as operations:
+    with torch.no_grad(), ready(twin), AttentionProducts(), Operations() as operations:
         twin(given)
     return operations.total // 2
 
