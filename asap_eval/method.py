@@ -14,7 +14,7 @@ its `Reduction` is of that block's output, class token at 0; `hands_cls` keeps t
 `pack` orders the tokens of several crops. A method with ``tower = "language"`` acts in the language
 model while it reads the prompt: images are then samples, ``batch.prompt`` says where their image
 tokens are, ``view.image`` which tokens still hold some, and `positions` what becomes of their
-position ids.
+position ids. docs/contract.md says on one page what can be read and done where.
 """
 
 from __future__ import annotations
@@ -67,6 +67,22 @@ class Need(str, Enum):
     LOGITS = "logits"
     """``[b, H, R, N]`` fp32 scores of those queries before softmax, of later tokens too; padding
     and the rows of no query are 0."""
+    INPUT = "input"
+    """``[b, N, D]`` what enters the block. Language model, after a block."""
+    MLP_INPUT = "mlp_input"
+    """``[b, N, D]`` what the block's MLP gets: the output of the norm between attention and MLP.
+    Language model, after a block."""
+    NORMED = "normed"
+    """``[b, N, D]`` the tokens at the site through the model's last norm. Language model."""
+    OUT_PROJECTION = "out_projection"
+    """``[D, H d]`` weight of the linear layer behind the block's heads. Language model."""
+    NEXT_QUERIES = "next_queries"
+    NEXT_KEYS = "next_keys"
+    """``[b, H, N, d]`` what the block after the last used one would make of the tokens, biases
+    included, queries unscaled. Site ``output`` of a vision-language model."""
+    PROJECTED = "projected"
+    """``[b, P, D']`` all patches through the projector. Site ``output`` of a vision-language model;
+    the method then acts behind the projector: its `Reduction` is of these tokens."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +93,22 @@ class Prompt:
         lengths: ``[B]`` tokens of each prompt, image tokens included.
         start: ``[B]`` position of the first image token. count: ``[B]`` image tokens, one span.
         embeds: ``[B, N, D]`` input of the first block, zeros as padding at the end.
+        crop: ``[B, N]`` crop of the patch that each image token is, 0 = the base crop; -1 = none:
+            text, newlines and padding.
+        place: ``[B, N, 2]`` row and column of that patch, in the base crop or in the stitched grid
+            of the tiles, the padding around which does not count; a newline stands behind the last
+            column of its row. 0 for text and padding.
+        cls_row: ``[B, H, N]`` attention that the tower's class token pays to that patch in the last
+            used block, 0 where there is none; where the method declares `Need.CLS_ROW`.
     """
 
     lengths: Tensor
     start: Tensor
     count: Tensor
     embeds: Tensor
+    crop: Tensor
+    place: Tensor
+    cls_row: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +122,10 @@ class Batch:
         dtype: of the model's tokens.
         prompt: in a language model, where B counts samples, N is the longest prompt, the prefix 0
             and the grid (0, 0); ``None`` in a vision tower.
+        sample: ``[B]`` on the CPU, the sample whose crop each image of a vision-language model's
+            tower is; crops of one sample are neighbours, the base crop first. ``None`` = there are
+            no samples, every image is its own.
+        questions: what the samples are asked, as `Trace.name_questions` was told; see `question`.
     """
 
     count: int
@@ -109,10 +139,25 @@ class Batch:
     id_of: Callable[[int], str]
     prompt: Prompt | None = None
     dtype: torch.dtype = torch.float32
+    sample: Tensor | None = None
+    questions: tuple[str, ...] | None = None
 
     @property
     def patches(self) -> int:
         return self.tokens - self.prefix
+
+    def question(self, sample: int) -> str:
+        """What a sample is asked.
+
+        Raises:
+            BadValueError: nobody said it.
+        """
+        if self.questions is None:
+            raise BadValueError(
+                "The method reads the questions, and this pass has none: call "
+                "trace.name_questions(texts) before the model, one text a sample."
+            )
+        return self.questions[sample]
 
     def generator(self, image: int, salt: str = "") -> torch.Generator:
         """A CPU generator that depends on the seed and the image's id alone, not on the batch."""
@@ -193,6 +238,34 @@ class View:
     def logits(self) -> Tensor:
         return self.read(Need.LOGITS)
 
+    @property
+    def input(self) -> Tensor:
+        return self.read(Need.INPUT)
+
+    @property
+    def mlp_input(self) -> Tensor:
+        return self.read(Need.MLP_INPUT)
+
+    @property
+    def normed(self) -> Tensor:
+        return self.read(Need.NORMED)
+
+    @property
+    def out_projection(self) -> Tensor:
+        return self.read(Need.OUT_PROJECTION)
+
+    @property
+    def next_queries(self) -> Tensor:
+        return self.read(Need.NEXT_QUERIES)
+
+    @property
+    def next_keys(self) -> Tensor:
+        return self.read(Need.NEXT_KEYS)
+
+    @property
+    def projected(self) -> Tensor:
+        return self.read(Need.PROJECTED)
+
 
 @dataclass(frozen=True)
 class Card:
@@ -272,7 +345,21 @@ class Reducer:
     def observe(self, view: View, state: Any) -> None:
         """At the site ``after`` of a vision tower: asked as soon as the block's attention has run,
         before its MLP; features cannot be read yet. What a method does here finds the maps in a
-        CPU's cache, and runs on a GPU while the CPU goes on."""
+        CPU's cache, and runs on a GPU while the CPU goes on. At the site ``output``: asked in the
+        blocks that `observes` names."""
+
+    def observes(self, block: int, state: Any) -> bool:
+        """At the site ``output``: whether `observe` looks at this block too, where what attention
+        gives can be read."""
+        return False
+
+    def admit(self, view: View, state: Any) -> Reduction | None:
+        """In a language model, at any site: which tokens enter the first block, ``None`` = all.
+
+        Features can be read, if they are declared; ``view.block`` is 0, in `macs` too. Position ids
+        then count from 0, as in a shorter prompt.
+        """
+        return None
 
     def decide(self, view: View, state: Any) -> Reduction | None:
         """Where the watched images' tokens go; ``None`` = nowhere yet."""
@@ -317,6 +404,16 @@ class Reducer:
             ``[B]``; ``None`` = the prompts' own keys and values.
         """
         return None
+
+    def feeds(self, block: int, state: Any) -> bool:
+        """Whether the method replaces this block's MLP for image tokens (`feed`), in a language
+        model while it reads the prompts."""
+        return False
+
+    def feed(self, block: int, x: Tensor, state: Any) -> Tensor:
+        """``[T, D]`` in place of the MLP's output for the image tokens of all samples, from its
+        input ``[T, D]``. Text keeps its MLP; what runs here is counted in `macs`."""
+        raise NotImplementedError
 
     def knob_range(self, batch: Batch) -> tuple[float, float]:
         """The interval in which a budget searches the knob."""

@@ -115,6 +115,7 @@ class Trace:
         self._latest: PassTrace | None = None
         self._threads = 0
         self._ids: dict[int, tuple[str, ...]] = {}
+        self._questions: dict[int, tuple[str, ...]] = {}
         self._maps: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
     # --- features -------------------------------------------------------------------------------
@@ -206,6 +207,17 @@ class Trace:
         if ids is not None and len(ids) != batch:
             raise AsapEvalError(f"{len(ids)} image ids were given for a batch of {batch} images.")
         return ids
+
+    def name_questions(self, questions: Sequence[str]) -> None:
+        """Say what the samples of this thread's next pass are asked, for methods that read it."""
+        self._questions[threading.get_ident()] = tuple(questions)
+
+    def take_questions(self, samples: int) -> tuple[str, ...] | None:
+        """The questions of this pass, used once (host only)."""
+        questions = self._questions.pop(threading.get_ident(), None)
+        if questions is not None and len(questions) != samples:
+            raise AsapEvalError(f"{len(questions)} questions were named for {samples} samples.")
+        return questions
 
     def start(self, blocks: int, source: Tensor, patches: int | None = None) -> PassTrace:
         """Begin a forward pass of ``B`` images in this thread (host only).

@@ -29,6 +29,7 @@ QUESTIONS = ("What is it?", "Which of all these many colours is seen most often,
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "none": {},
+    "divprune": {"k": 20},
     "fastv": {"k": 20, "layer": 3},
     "shift_reading": {"k": 30},
     "sparsevlm": {"keep": [60, 30, 12]},

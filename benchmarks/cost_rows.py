@@ -8,10 +8,12 @@ from typing import Any
 from asap_eval.method import method_class
 from asap_eval.methods import (
     asap,
+    divprune,
     dynamicvit,
     fastv,
     fna_decoder,
     prunesid,
+    scope,
     shift_reading,
     sparsevlm,
     spot,
@@ -83,6 +85,7 @@ def _in_tower(budget: int, patches: int) -> list[Contender]:
         Contender("tome", "tome", None, {"r": schedule}),
         Contender("visionzip", "visionzip", budget),
         Contender("vispruner", "vispruner", budget),
+        Contender("scope", "scope", budget),
         Contender("prunesid", "prunesid", budget),
         Contender("average_pool", "average_pool", budget),
         Contender("no_visual_tokens", "no_visual_tokens"),
@@ -111,6 +114,7 @@ def _in_language(budget: int) -> list[Contender]:
     if kept is None:  # a crop count or a test's size: their list of 64 in proportion
         kept = [max(1, n * budget // 64) for n in sparsevlm.KEEP[64]]
     return [
+        Contender("divprune", "divprune", budget, layers=1),
         Contender("fastv", "fastv", budget, {"layer": 1}, layers=2),
         Contender("sparsevlm", "sparsevlm", None, {"keep": kept, "layers": [0, 1, 2]}, layers=4),
         Contender("shift_reading, our reading", "shift_reading", budget, {"layer": 1}, layers=2),
@@ -135,6 +139,8 @@ OWN: dict[str, list[tuple[Any, str, str]]] = {
     "tome": [(tome, "match", "matching")],
     "visionzip": [(visionzip, "compress", "selection and assignment")],
     "vispruner": [(vispruner, "important_and_diverse", "selection")],
+    "divprune": [(divprune, "cosines", "cosines"), (divprune, "farthest", "selection")],
+    "scope": [(scope, "cosines", "cosines"), (scope, "covering", "selection")],
     "prunesid": [
         (prunesid, "loadings", "decomposition"),
         (prunesid, "similarities", "cosines"),

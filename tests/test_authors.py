@@ -73,6 +73,15 @@ def job(*overrides: str) -> Job:
     return settings_of(made.config, made.choices, keys_of(made.overrides)).job
 
 
+def test_options_with_a_name_of_their_own() -> None:
+    """FasterVLM is a setting of VisPruner; the command line wins, another method is refused."""
+    given = ("model=llava_tiny", "bench=vlm", "settings=fastervlm")
+    assert job(*given, "method=vispruner", "k=29").params["ratio"] == 1.0
+    assert job(*given, "method=vispruner", "method.ratio=0.5").params["ratio"] == 0.5
+    with pytest.raises(BadValueError, match="of method 'vispruner', not of 'scope'"):
+        job(*given, "method=scope")
+
+
 AUTHORS = ("settings=authors", "model=deit_small")
 
 

@@ -40,6 +40,7 @@ LAYERS = [
     {"timing"},
     {"bench", "testing"},
     {"runner"},
+    {"launch"},
     {"audit"},
     {"report", "train"},
     {"cli"},

@@ -348,8 +348,8 @@ def test_language_methods_decide_sample_by_sample(name: str, case: Case) -> None
     one = trial(name, case)
     contract.accounts_for_tokens(one)
     contract.decides_alone(one)
-    counts = one.whole.trace.language
-    assert (counts.cached_tokens.amin(0) < counts.attention_tokens[0]).all()
+    trace = one.whole.trace
+    assert (trace.language.cached_tokens.amin(0) < trace.prompt_tokens).all()
 
 
 @pytest.mark.parametrize("case", ACTING, ids=str)

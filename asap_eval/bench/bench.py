@@ -136,6 +136,13 @@ class Bench(ABC, Generic[M, G, S, B]):
     ``data`` is left out."""
     own_data: ClassVar[str | None] = None
     """What ``data`` is where it is left out; None where it has to be given."""
+    no_pieces: ClassVar[str | None] = None
+    """Why its samples are not spread over workers: one of them then does them all. None where they
+    are."""
+    piece: ClassVar[int] = 64
+    """Samples that a worker takes at once, where ``launch.piece`` says nothing; about a minute."""
+    writes: ClassVar[bool] = False
+    """Whether it writes files of its own beside the record (`begin`)."""
     strict: ClassVar[bool] = False
     """Whether the command line ends with an error where samples failed; the record is whole."""
 
@@ -225,19 +232,35 @@ class Bench(ABC, Generic[M, G, S, B]):
         batch_size: int,
         workers: int = 0,
         start: int = 0,
+        stop: int | None = None,
     ) -> Iterator[B]:
-        """Batches in the order of the samples, from position ``start`` on."""
+        """Batches in the order of the samples, from position ``start`` up to ``stop``.
+
+        Both are ends of batches (`ends`), 0 or the number of samples, so that the batches are those
+        of the whole run; ``stop=None`` is the end.
+        """
 
     # The run.
 
-    def begin(self, stem: Path, done: int) -> None:
+    def begin(self, stem: Path, done: int, piece: Path | None = None) -> None:
         """Called before the first batch, so that a benchmark can open a file of its own.
 
         Such a file holds what is too large for rows.
 
         Args:
             stem: path of that file; the benchmark adds an ending. done: samples whose rows are
-                written already, 0 = a new run.
+                written already, 0 = a new run. piece: in place of ``stem`` for what is measured of
+                a piece of the run; ``done`` is then of the piece.
+        """
+
+    def gather(self, stem: Path, pieces: Sequence[tuple[Path, int]]) -> None:
+        """Called in place of `begin` where all rows are there, in pieces; `finish` comes next.
+
+        What was kept of each piece is brought together, to the bytes that one process would have
+        written. The pieces' files stay: this may be called again.
+
+        Args:
+            stem: of the whole. pieces: path that `begin` had of each, and its samples, in order.
         """
 
     @abstractmethod

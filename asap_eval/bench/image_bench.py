@@ -43,6 +43,7 @@ from asap_eval.work.rows import (
 class ImageBench(ImageModelBench[ImageBatch]):
     """Base of every benchmark of single images; rows are common columns and its own."""
 
+    piece = 512
     waits: ClassVar[bool] = True
     """Whether a batch's rows may be made after the next one has gone through the model, so that a
     GPU need not idle meanwhile; not where `measure` reads what the next pass overwrites."""
@@ -90,8 +91,8 @@ class ImageBench(ImageModelBench[ImageBatch]):
         batch_size: int,
         workers: int = 0,
         start: int = 0,
+        stop: int | None = None,
     ) -> Iterator[ImageBatch]:
-        """Decoded batches in the order of the images, from position ``start`` on."""
         return image_batches(
             samples,
             loaded.transform,
@@ -100,6 +101,7 @@ class ImageBench(ImageModelBench[ImageBatch]):
             start,
             self.beside(loaded, samples),
             pinned=_on_a_gpu(loaded),
+            stop=stop,
         )
 
     def evaluate(

@@ -48,6 +48,7 @@ class KeepMaps(ImageBench):
 
     accuracy = False
     images = "any"
+    writes = True
     no_speed = "it is for looking at single images. Use bench=imagenet"
 
     def __post_init__(self) -> None:
@@ -63,7 +64,7 @@ class KeepMaps(ImageBench):
             lambda: LooseStore(data), data, limit=limit, sample=sample, upright=True
         )
 
-    def begin(self, stem: Path, done: int) -> None:
+    def begin(self, stem: Path, done: int, piece: Path | None = None) -> None:
         self._inputs = stem.parent / INPUTS
 
     def measure(self, batch: ImageBatch, output: Tensor, trace: Trace) -> list[dict[str, Any]]:

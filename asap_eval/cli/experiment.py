@@ -23,7 +23,10 @@ from asap_eval.method import method_class
 from asap_eval.paths import conf_dir
 from asap_eval.runner.progress import say
 
-DEFAULTS = {"method": "none", "bench": "imagenet", "budget": "none", "paths": "default"}
+DEFAULTS = {
+    **{"method": "none", "bench": "imagenet", "budget": "none", "paths": "default"},
+    "launch": "none",
+}
 """What a row takes that names none, as ``conf/config.yaml`` has it."""
 
 

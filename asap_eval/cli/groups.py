@@ -12,7 +12,17 @@ from omegaconf import OmegaConf
 from asap_eval.paths import conf_dir
 from asap_eval.registry import METHODS
 
-GROUPS = ("model", "method", "bench", "budget", "settings", "train", "experiment", "paths")
+GROUPS = (
+    "model",
+    "method",
+    "bench",
+    "budget",
+    "settings",
+    "train",
+    "launch",
+    "experiment",
+    "paths",
+)
 
 FILLED = ("defaults", "hydra", "about", "common", "rows")
 """Keys of ``conf/config.yaml`` that are not for the command line."""

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 from omegaconf import OmegaConf
 
-from asap_eval.cli import authors, measured
+from asap_eval.cli import authors, measured, named
 from asap_eval.cli.entries import Kind, entries, known_models
 from asap_eval.cli.groups import TIMM, choices
 from asap_eval.cli.index import Described, described, index
@@ -149,7 +149,8 @@ def benchmarks_table() -> Sheet:
 
 
 def settings_table() -> Sheet:
-    """Every entry of ``settings=measured``, which is the default, and of ``settings=authors``."""
+    """Every entry of ``settings=measured``, the default, of ``settings=authors``, and options that
+    have a name of their own."""
     rows = []
     for model, method, entry in _entries(measured.KIND):
         source = f"{entry['result']} · {entry['images']} · {entry['command']}"
@@ -158,6 +159,9 @@ def settings_table() -> Sheet:
         lost = [f"{option} unknown" for option in entry.get("unknown", ())]
         said = ", ".join([_values(entry, authors.ABOUT), *lost])
         rows.append([model, method, authors.KIND, said, entry["source"]])
+    for name, entry in named.entries():
+        said = _values(entry["options"], ())
+        rows.append(["any", entry["method"], name, said, entry["source"]])
     return sheet_of_text(
         "Settings",
         ["model", "method", "settings=", "options", "source"],

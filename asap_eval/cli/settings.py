@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,12 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from asap_eval.bench.bench import bench_class
-from asap_eval.cli import authors, measured
+from asap_eval.cli import authors, measured, named
 from asap_eval.cli.groups import TIMM
 from asap_eval.cli.keys import Keys
 from asap_eval.cli.machine import fitted
 from asap_eval.errors import BadValueError, unknown
 from asap_eval.experiment.file import FILE
+from asap_eval.launch.launch import Launch, launch_of
 from asap_eval.method import method_class
 from asap_eval.models import ModelSpec, spec_from
 from asap_eval.options import checked, options, words
@@ -36,7 +37,7 @@ class Settings:
         job: what decides the numbers. results: folder of the records. workers: processes that
             load images. cache: whether decoded ones are kept. force: run again what is done.
             plan: only say what would run. imagenet: its folder, where data= is left out or names
-            it.
+            it. launch: how jobs are spread over workers.
         config: the resolved configuration, for the record. chosen: what of it the machine decides
             (`asap_eval.cli.machine`). recipe: how to train a head instead of measuring; None with
             stage=eval. notes: what was chosen for the user beside that, a line each.
@@ -50,6 +51,7 @@ class Settings:
     plan: bool
     config: dict[str, Any]
     imagenet: str | None = None
+    launch: Launch = field(default_factory=Launch)
     chosen: str = ""
     recipe: Recipe | None = None
     notes: tuple[str, ...] = ()
@@ -97,6 +99,8 @@ def settings_of(
         found, options = authors.fill(spec.name, name, given, budget=budget is not None)
         keys.k = keys.k if found is None else float(found)
         params.update(options)
+    elif kind == named.KIND:
+        params.update(named.fill(choice["settings"], plain["settings"], name, given))
     elif kind == measured.KIND and (taken := measured.taken(spec.name, name, given)).options:
         params.update(taken.options)
         notes = (measured.note(spec.name, name, taken),)
@@ -133,7 +137,8 @@ def settings_of(
         force=keys.force,
         plan=keys.plan,
         imagenet=plain["paths"]["imagenet"],
-        config={key: value for key, value in plain.items() if key not in FILE},
+        launch=launch_of(plain["launch"]),
+        config={key: value for key, value in plain.items() if key not in (*FILE, "launch")},
         chosen=on.said(keys),
         recipe=_recipe(keys.stage, plain["train"] or {}),
         notes=notes,

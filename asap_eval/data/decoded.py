@@ -84,8 +84,8 @@ class PictureCache:
     folder: Path
     say: Callable[[str], None]
 
-    def open(self, sources: Sources, steps: PictureSteps, start: int) -> Pass | None:
-        """A pass over the images of a set from ``start`` on; None where no pictures are kept."""
+    def open(self, sources: Sources, steps: PictureSteps, start: int, stop: int) -> Pass | None:
+        """A pass over images ``start`` to ``stop`` of a set; None where no pictures are kept."""
         shape, content, count = steps.shape(), sources.content(), len(sources.ids)
         if shape is None or count * _bytes(shape) < WORTH:
             return None
@@ -99,7 +99,8 @@ class PictureCache:
                 return None
             os.utime(path)
             kept = Kept(path, count, shape, frozenset(_confirmed(path)))
-            return Pass(kept, sources, content, start, kept.missing(start) > 0, self.say)
+            writes = kept.missing(start, stop) > 0
+            return Pass(kept, sources, content, start, stop, writes, self.say)
         except OSError as error:
             self.say(f"note: decoded images are not kept in {self.folder}: {error.strerror}.")
             return None
@@ -195,12 +196,12 @@ class Kept:
                 file.seek(self._entry(at))
                 file.write(_ENTRY.pack(self.own, zlib.crc32(content), readable))
 
-    def missing(self, start: int) -> int:
-        """How many images from ``start`` on are not kept; those of this pass count as kept."""
+    def missing(self, start: int, stop: int) -> int:
+        """How many images ``start`` to ``stop`` are not kept; those of this pass count as kept."""
         known = self.passes | {self.own}
         with self.path.open("rb") as file:
             file.seek(self._entry(start))
-            owners = [file.read(_ENTRY.size)[:_ID] for _ in range(start, self.count)]
+            owners = [file.read(_ENTRY.size)[:_ID] for _ in range(start, stop)]
         return sum(owner not in known for owner in owners)
 
     def confirm(self) -> None:
@@ -224,13 +225,15 @@ class Pass:
 
     Attributes:
         kept: the pictures. sources: the images; content: their hash as the pass began.
-        start: its first image. writes: whether pictures are missing. say: see `PictureCache`.
+        start, stop: its first image, and the one after its last. writes: whether pictures are
+            missing. say: see `PictureCache`.
     """
 
     kept: Kept
     sources: Sources
     content: str
     start: int
+    stop: int
     writes: bool
     say: Callable[[str], None]
 
@@ -241,7 +244,7 @@ class Pass:
         try:
             if self.sources.content() != self.content:
                 return
-            if lost := self.kept.missing(self.start):
+            if lost := self.kept.missing(self.start, self.stop):
                 self.say(
                     f"note: {lost} decoded images could not be written to {self.kept.path} (is the "
                     "disk full?); later rows decode them again."

@@ -322,6 +322,7 @@ def image_batches(
     beside: Callable[[int], Tensor] | None = None,
     *,
     pinned: bool = False,
+    stop: int | None = None,
 ) -> Iterator[ImageBatch]:
     """Batches of consecutive images from ``start``, the same ones for any number of workers.
 
@@ -330,18 +331,19 @@ def image_batches(
     Args:
         beside: makes what goes with image ``index`` into ``batch.beside``; a `DataError` there
             makes the image unreadable.
-        pinned: see `batches_of`.
+        pinned: see `batches_of`. stop: where the last batch ends, None = with the images.
     """
     if batch_size < 1:
         raise BadValueError(f"batch_size={batch_size}: give a number of images >= 1.")
     if not 0 <= start <= len(images):
         raise BadValueError(f"start={start} is outside the {len(images)} images.")
     decoding, scaling = split(transform)
-    opened = _kept(images, decoding, start)
+    stop = len(images) if stop is None else stop
+    opened = _kept(images, decoding, start, stop)
     images = replace(images, cache=None)  # what travels to the processes needs no more than `kept`
     found = batches_of(
         _Decoded(images, decoding, beside, None if opened is None else opened.kept),
-        consecutive(start, len(images), batch_size),
+        consecutive(start, stop, batch_size),
         workers,
         _Collate(images, scaling),
         pinned=pinned,
@@ -349,12 +351,12 @@ def image_batches(
     return found if opened is None else _to_the_end(found, opened)
 
 
-def _kept(images: ImageSet, decoding: Transform, start: int) -> Pass | None:
+def _kept(images: ImageSet, decoding: Transform, start: int, stop: int) -> Pass | None:
     """The kept pictures of a set, where its transform leaves pictures to keep."""
     if images.cache is None or not isinstance(decoding, PictureSteps):
         return None
     sources = Sources(images.ids, images.content, images.upright)
-    return images.cache.open(sources, decoding, start)
+    return images.cache.open(sources, decoding, start, stop)
 
 
 def _to_the_end(batches: Iterator[ImageBatch], opened: Pass) -> Iterator[ImageBatch]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,9 +12,13 @@ from torch import Tensor
 
 from asap_eval.files.placed import placed
 
+_LENGTH = 8
+"""Bytes in front of a header that say how long it is."""
+
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, notes: Mapping[str, str]) -> None:
-    """Write a safetensors file: all of it or nothing, as `placed`.
+    """Write a safetensors file: all of it or nothing, as `placed`. Equal tensors and notes give
+    equal bytes.
 
     Args:
         tensors: of any device and layout; some may share memory. notes: the file's metadata.
@@ -28,5 +33,16 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, notes: Mapping[str, 
         for name, tensor in tensors.items()
     }
     content = save(whole, dict(notes))
-    with placed(path) as part:
-        part.write_bytes(content)
+    size = int.from_bytes(content[:_LENGTH], "little")
+    with placed(path) as part, part.open("wb") as file:
+        file.write(_ordered(content[_LENGTH : _LENGTH + size]))
+        file.write(memoryview(content)[_LENGTH + size :])
+
+
+def _ordered(header: bytes) -> bytes:
+    """A header with its length in front, and its notes in order: safetensors' own is random."""
+    said = json.loads(header)
+    said["__metadata__"] = dict(sorted(said["__metadata__"].items()))
+    text = json.dumps(said, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _LENGTH)  # tensors begin at a multiple of this
+    return len(text).to_bytes(_LENGTH, "little") + text

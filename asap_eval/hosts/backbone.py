@@ -34,6 +34,22 @@ class Installed(Protocol):
 
 
 @dataclass(frozen=True)
+class Behind:
+    """What a vision-language model has behind the blocks of its tower that are used.
+
+    Attributes:
+        projector: ``[..., D] -> [..., D']``, token by token.
+        next_token: MACs per token of ``queries_and_keys``.
+        queries_and_keys: what the next block would make of ``[B, N, D]``, two ``[B, H, N, d]``;
+            ``None`` = the last block is used.
+    """
+
+    projector: Callable[[Tensor], Tensor]
+    next_token: int = 0
+    queries_and_keys: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+
+
+@dataclass(frozen=True)
 class Backbone:
     """A supported model, as the seam needs it.
 
@@ -52,6 +68,7 @@ class Backbone:
         image_size: height and width in pixels that the model was built for.
         resizable: context in which it takes images of other sizes: the position embedding is
             resampled as its own library does.
+        behind: what stands behind it in a vision-language model.
     """
 
     model: nn.Module
@@ -65,3 +82,4 @@ class Backbone:
     patched: Callable[[Installed], AbstractContextManager[None]]
     image_size: tuple[int, int]
     resizable: Callable[[], AbstractContextManager[None]]
+    behind: Behind | None = None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError
 from asap_eval.hosts.attention import attend, attend_with_maps
 from asap_eval.hosts.attention_rows import attention_rows, heads_first
-from asap_eval.hosts.backbone import Half
+from asap_eval.hosts.backbone import Behind, Half
 from asap_eval.hosts.layout import Layout
 from asap_eval.hosts.probe import Probe
 from asap_eval.kernels import takes
@@ -17,6 +18,7 @@ from asap_eval.token_map import TokenMap
 from asap_eval.tokens import (
     DROPPED,
     Reduction,
+    Tokens,
     combine,
     covering,
     fold_size,
@@ -38,18 +40,38 @@ FROM_ATTENTION = {
 }
 """What only a block's attention can give."""
 
+BEHIND = {Need.NEXT_QUERIES, Need.NEXT_KEYS, Need.PROJECTED}
+"""What can be read at the site ``output`` alone, of what a vision-language model has there."""
+
+READABLE = {Need.FEATURES, *FROM_ATTENTION}
+"""What can be read in the blocks of any tower."""
+
 
 class Pass:
     """One forward pass: the tokens on their way through the blocks.
 
     Args:
         x: ``[B, N, D]`` as the first block gets it. own: the grid the model was built for.
+        behind: what stands behind the tower.
+
+    Attributes:
+        projected: ``[B, N, D']`` what the tower hands on, the prefix 0, where a method acts behind
+            the projector.
     """
 
+    projected: Tensor | None = None
+
     def __init__(
-        self, reducer: Reducer, trace: Trace, batch: Batch, x: Tensor, own: tuple[int, int]
+        self,
+        reducer: Reducer,
+        trace: Trace,
+        batch: Batch,
+        x: Tensor,
+        own: tuple[int, int],
+        behind: Behind | None = None,
     ) -> None:
         self.reducer, self.trace, self.batch, self.own = reducer, trace, batch, own
+        self.behind = behind
         self.layout = Layout((batch.tokens,) * batch.count)
         self.size = torch.ones(batch.count, batch.tokens, device=x.device)
         self.changed = self.folded = False
@@ -114,12 +136,14 @@ class Pass:
         x = self._attention(block, x, attention, watched, reads)
         if site == "between":
             x = self._reduce(block, x, watched, reads)
-        view = self._view(block, watched, reads) if site == "after" and watched else None
+        # At the site `output` views of earlier blocks are for `observe` alone.
+        looks = site == "after" or (site == "output" and self.reducer.observes(block, self.state))
+        view = self._view(block, watched, reads) if looks and watched else None
         if view is not None:
             self.reducer.observe(view, self.state)
         self._count("mlp_tokens")
         x = mlp(x)
-        if site in ("after", "output"):
+        if site == "after" or (site == "output" and block == self.batch.depth):
             x = self._reduce(block, x, watched, reads, view)
         self._end(block)
         return x
@@ -139,7 +163,8 @@ class Pass:
         if self.reducer.site == "input":
             return []
         if self.reducer.site == "output":
-            return list(range(self.batch.count)) if block == self.batch.depth else []
+            looks = block == self.batch.depth or self.reducer.observes(block, self.state)
+            return list(range(self.batch.count)) if looks else []
         watched = self.reducer.watch(block, self.state)
         if isinstance(watched, bool):
             return list(range(self.batch.count)) if watched else []
@@ -227,6 +252,8 @@ class Pass:
         here = slice(None) if images is self.everyone else images
         if Need.FEATURES in self.reducer.needs:
             reads[Need.FEATURES] = self.layout.images(self.layout.flat(x), watched)
+        if self.reducer.needs & BEHIND:
+            self._read_behind(x, reads)
         self.seen.method_macs[here] += self.reducer.macs(view, self.state)
         reduction = self.reducer.decide(view, self.state)
         if reduction is None:
@@ -243,6 +270,20 @@ class Pass:
             return x
         return self._apply(x, whole, tuple(slots), slots != patches)
 
+    def _read_behind(self, x: Tensor, reads: dict[Need, Tensor]) -> None:
+        """What comes after the tower's last used block; every image still has all its tokens."""
+        behind, needs, prefix = self.behind, self.reducer.needs, self.batch.prefix
+        assert behind is not None  # the seam refuses a method that needs what is not there
+        if Need.PROJECTED in needs:
+            reads[Need.PROJECTED] = behind.projector(x[:, prefix:])
+            self.projected = F.pad(reads[Need.PROJECTED], (0, 0, prefix, 0))
+        if needs & {Need.NEXT_QUERIES, Need.NEXT_KEYS}:
+            assert behind.queries_and_keys is not None
+            q, k = behind.queries_and_keys(x)
+            read = {Need.NEXT_QUERIES: q, Need.NEXT_KEYS: k}
+            reads.update({need: read[need] for need in needs & read.keys()})
+            self.seen.method_macs.add_(x.shape[1] * behind.next_token)
+
     def _apply(
         self, x: Tensor, reduction: Reduction, slots: tuple[int, ...], folded: bool
     ) -> Tensor:
@@ -254,6 +295,9 @@ class Pass:
         after = Layout(slots)
         first = to_device(after.starts, x.device)[:, None]
         slot = torch.where(reduction.group >= 0, reduction.group + first, DROPPED)
+        if self.projected is not None:
+            tokens = Tokens(self.projected, self.size, self.seen.source, self.batch.prefix)
+            self.projected = tokens.apply(reduction).x
         flat, into = self.layout.flat(x), self.layout.flat_of_padded(slot)
         if reduction.weight is None and not folded:
             flat = select(flat, into, after.total)

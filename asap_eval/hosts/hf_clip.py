@@ -66,6 +66,19 @@ def _halves(layer: Any) -> tuple[Half, Half]:
     return attention, mlp
 
 
+def queries_and_keys(layer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What a layer would make of ``[B, N, D]``: ``[B, H, N, d]`` each, biases in, unscaled."""
+    attention, normed = layer.self_attn, layer.layer_norm1(x)
+    shape = (*x.shape[:2], attention.num_heads, attention.head_dim)
+    q, k = (p(normed).view(shape).transpose(1, 2) for p in (attention.q_proj, attention.k_proj))
+    return q, k
+
+
+def queries_and_keys_macs(layer: Any) -> int:
+    """MACs per token of `queries_and_keys`."""
+    return linear_macs(layer.self_attn.q_proj) + linear_macs(layer.self_attn.k_proj)
+
+
 def _geometry(model: Any, tower: Any) -> Geometry:
     config = tower.config
     side = config.image_size // config.patch_size

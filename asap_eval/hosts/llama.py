@@ -20,16 +20,14 @@ from torch import Tensor
 from asap_eval.errors import BadValueError, UnsupportedModelError
 from asap_eval.hosts.geometry import BlockGeometry, linear_macs
 from asap_eval.hosts.hf_clip import fused
+from asap_eval.hosts.image_tokens import Packed, prompt_of
+from asap_eval.hosts.language_reads import BEFORE, READABLE, FromLayer, ahead
 from asap_eval.hosts.overriding import Function, override
-from asap_eval.hosts.probe import Reader
 from asap_eval.hosts.prompts import Prompts
 from asap_eval.hosts.reading import Reading
-from asap_eval.hosts.replacing import replaced
-from asap_eval.method import Batch, Need, Prompt, Reducer, View
+from asap_eval.hosts.replacing import fed, replaced
+from asap_eval.method import Batch, Need, Reducer, View
 from asap_eval.trace import Trace
-
-READABLE = frozenset({Need.FEATURES, Need.ROWS, Need.LOGITS})
-"""What a method can read in the language model."""
 
 
 def _cache(kwargs: dict[str, Any]) -> Any:
@@ -56,6 +54,7 @@ class _Here(threading.local):
     """What one thread reads."""
 
     reading: Reading | None = None
+    packed: list[Packed] | None = None
 
 
 class LanguageSeam(AbstractContextManager[None]):
@@ -75,12 +74,15 @@ class LanguageSeam(AbstractContextManager[None]):
                     f"Layer {number} of the language model is a {type(layer).__name__}; methods "
                     "that act there run in Llama's."
                 )
-        unreadable = reducer.needs - READABLE
+        readable = BEFORE if reducer.site == "before" else READABLE
+        unreadable = reducer.needs - readable - {Need.CLS_ROW}  # of the tower, in `Prompt`
         if unreadable or reducer.site not in ("before", "after"):
             listed = ", ".join(sorted(need.value for need in unreadable)) or reducer.site
             raise UnsupportedModelError(
                 f"Method '{reducer.name}' declares {listed}; in the language model a method acts "
-                f"before or after a layer and reads {', '.join(n.value for n in READABLE)}."
+                "before a layer, where it reads "
+                f"{', '.join(sorted(n.value for n in BEFORE))}, or after one, where it reads "
+                f"{', '.join(sorted(n.value for n in READABLE - BEFORE))} too."
             )
 
     def __enter__(self) -> None:
@@ -113,6 +115,10 @@ class LanguageSeam(AbstractContextManager[None]):
                 "and one sequence a prompt (no beams)."
             )
 
+    def expect(self, packed: list[Packed]) -> None:
+        """Which patches the image tokens of this thread's next prompts are."""
+        self._here.packed = packed
+
     def begin(self, prompts: Prompts) -> None:
         """Prompts are about to be read."""
         layers = len(self.text.layers)
@@ -130,6 +136,8 @@ class LanguageSeam(AbstractContextManager[None]):
 
     def _batch(self, x: Tensor, reading: Reading) -> Batch:
         prompts, right = reading.prompts, reading.right(x)
+        packed, self._here.packed = self._here.packed, None
+        assert packed is not None  # said by the host of the tower, before the prompts begin
         embeds = [right[s, : int(n)] for s, n in enumerate(prompts.lengths)]
 
         def id_of(sample: int) -> str:
@@ -146,7 +154,7 @@ class LanguageSeam(AbstractContextManager[None]):
             seed=self.seed,
             device=x.device,
             id_of=id_of,
-            prompt=Prompt(prompts.lengths, prompts.start, prompts.count, right),
+            prompt=prompt_of(prompts, right, packed),
         )
 
     def _layer(self, index: int, reducer: Reducer, forward: Function) -> Function:
@@ -163,6 +171,8 @@ class LanguageSeam(AbstractContextManager[None]):
                 batch = self._batch(hidden_states, reading)
                 reducer.check(batch)
                 reading.state = reducer.begin(batch)
+                if type(reducer).admit is not Reducer.admit:
+                    hidden_states = self._admit(hidden_states, reading, reducer)
             return self._read(index, hidden_states, forward, kwargs, reading, reducer)
 
         return run
@@ -179,9 +189,9 @@ class LanguageSeam(AbstractContextManager[None]):
         """What a layer whose cache is shorter than the prompt gets instead of the model's mask."""
         if index not in reading.cached:
             return
-        mask, position = reading.next_token(index, cached, x.shape[1])
+        mask, position = reading.next_token(index, cached, x.shape[1], reducer.positions)
         kwargs["attention_mask"] = mask
-        if reducer.positions == "renumbered":
+        if position is not None:
             kwargs["position_ids"] = position
             kwargs["position_embeddings"] = self.text.rotary_emb(x, position_ids=position)
 
@@ -195,64 +205,47 @@ class LanguageSeam(AbstractContextManager[None]):
         reducer: Reducer,
     ) -> Tensor:
         """One layer over the prompts, with whatever the method does there."""
-        block, counts = index + 1, reading.seen.values
+        block, counts, layer = index + 1, reading.seen.values, self.text.layers[index]
         asked = reducer.watch(block, reading.state)
         everyone = range(len(x))
         watched = sorted(asked.tolist()) if isinstance(asked, Tensor) else list(everyone) * asked
-        reads: dict[Need, Tensor] = {}
         if reducer.site == "before" and watched:
+            rotary = reading.rotary_of(self.text, x) or kwargs["position_embeddings"]
+            reads, macs = ahead(layer, block, x, rotary, watched, reading, reducer)
+            reading.seen.method_macs[watched] += macs
             x = self._reduce(block, x, watched, reads, reading, reducer)
         counts["attention_tokens"][index] = counts["mlp_tokens"][index] = reading.lengths
         if reading.changed:
-            if reading.rotary is None:
-                reading.rotary = self.text.rotary_emb(x, position_ids=reading.position)
-            kwargs["position_embeddings"] = reading.rotary
+            kwargs["position_embeddings"] = reading.rotary_of(self.text, x)
             kwargs["position_ids"] = reading.position
             kwargs["attention_mask"] = reading.mask
             reading.cached[index] = reading.valid
         with ExitStack() as stack:
+            if reducer.feeds(block, reading.state):
+                counts["mlp_tokens"][index] = reading.lengths - reading.image.sum(1)
+                stack.enter_context(fed(block, layer.mlp, reading, reducer))
             if reducer.attends(block, reading.state):
-                attention, cache = self.text.layers[index].self_attn, _cache(kwargs)
-                stack.enter_context(replaced(index, attention, cache, reading, reducer))
-            reader = None
-            if watched and reducer.needs & {Need.ROWS, Need.LOGITS}:
-                # The innermost: it sees the layer's own call, not those of what replaces it.
-                reader = stack.enter_context(Reader())
+                cache = _cache(kwargs)
+                stack.enter_context(replaced(index, layer.self_attn, cache, reading, reducer))
+            taken = None
+            if watched and reducer.site == "after":
+                # The innermost: it sees the layer's own calls, not those of what replaces them.
+                taken = stack.enter_context(FromLayer(layer, block, x, watched, reading, reducer))
             x = forward(x, **kwargs)
-        if reader is not None:
-            reads |= self._rows(block, reader, watched, reading, reducer)
         if index in reading.cached:
             counts["cached_tokens"][index] = reading.cached[index].sum(1)
-        if reducer.site == "after" and watched:
-            x = self._reduce(block, x, watched, reads, reading, reducer)
+        if taken is not None:
+            x = self._reduce(block, x, watched, taken.reads(), reading, reducer)
         counts["lengths"][index] = reading.lengths
         reading.seen.done = block
         return x
 
-    def _rows(
-        self, block: int, reader: Reader, watched: list[int], reading: Reading, reducer: Reducer
-    ) -> dict[Need, Tensor]:
-        """``[b, H, R, N]`` attention or scores, as needed, of the queries the method names; padding
-        at the end."""
-        lengths = reading.lengths[watched]
-        queries = reducer.rows(block, lengths, reading.state)
-        q, k = (reading.right(t.transpose(1, 2))[watched] for t in reader.queries_and_keys(block))
-        longest = int(lengths.max())
-        q, k = q[:, :longest].float(), k[:, :longest].float()
-        k = k.repeat_interleave(q.shape[2] // k.shape[2], 2)
-        chosen = q[torch.arange(len(q), device=q.device)[:, None], queries.clamp(min=0)]
-        logits = torch.einsum("brhd,bnhd->bhrn", chosen, k) * q.shape[-1] ** -0.5
-        place = torch.arange(longest, device=q.device)
-        later = place > queries[..., None]  # also padding: it stands behind every token
-        none = (queries < 0)[:, None, :, None]
-        found = {}
-        if Need.LOGITS in reducer.needs:
-            padding = (place >= lengths[:, None])[:, None, None]
-            found[Need.LOGITS] = logits.masked_fill(none | padding, 0)
-        if Need.ROWS in reducer.needs:
-            rows = logits.masked_fill(later[:, None] & ~none, -torch.inf).softmax(-1)
-            found[Need.ROWS] = rows.masked_fill(none, 0)
-        return found
+    def _admit(self, x: Tensor, reading: Reading, reducer: Reducer) -> Tensor:
+        """What enters the first layer."""
+        watched = list(range(len(x)))
+        x = self._reduce(0, x, watched, {}, reading, reducer)
+        reading.admitted = reading.changed
+        return x
 
     def _reduce(
         self,
@@ -263,27 +256,32 @@ class LanguageSeam(AbstractContextManager[None]):
         reading: Reading,
         reducer: Reducer,
     ) -> Tensor:
+        """Ask the method where tokens go, and send them there; block 0 = what is admitted."""
         seen = reading.seen
         samples = torch.tensor(watched, device=x.device)
         longest = int(reading.lengths[samples].max())
         size = reading.right(reading.valid.float())
-        if Need.FEATURES in reducer.needs:
-            reads[Need.FEATURES] = reading.right(x)[samples, :longest]
+        if reducer.needs & {Need.FEATURES, Need.NORMED}:
+            features = reading.right(x)[samples, :longest]
+            for need in reducer.needs & {Need.FEATURES, Need.NORMED}:
+                reads[need] = features if need is Need.FEATURES else self.text.norm(features)
         image = reading.right(reading.image.long()).bool()[samples, :longest]
         view = View(
             block, samples, size[samples, :longest], 0, self.trace.language.note, reads, image
         )
         seen.method_macs[samples] += reducer.macs(view, reading.state)
-        decided = reducer.decide(view, reading.state)
+        decide = reducer.decide if block else reducer.admit
+        decided = decide(view, reading.state)
         if decided is None:
             return x
         whole = decided.within(samples, size)
         moved = whole.moved(size)
         acted = moved[samples] if decided.acted is None else decided.acted
         fired = samples[acted]
-        seen.fired[fired] = torch.where(seen.fired[fired] == 0, block, seen.fired[fired])
+        first = max(block, 1)
+        seen.fired[fired] = torch.where(seen.fired[fired] == 0, first, seen.fired[fired])
         if whole.weight is None and not bool(moved.any()):
             return x
-        out = reading.apply(x, whole, reducer.positions)
+        out = reading.apply(x, whole, reducer.positions if block else "renumbered")
         seen.values["source"] = reading.source
         return out

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,15 +19,16 @@ from torch import Tensor, nn
 
 from asap_eval.errors import BadValueError, UnsupportedModelError
 from asap_eval.hosts import hf_clip, operators
-from asap_eval.hosts.backbone import Backbone
+from asap_eval.hosts.backbone import Backbone, Behind
 from asap_eval.hosts.geometry import LanguageGeometry, LlavaGeometry, linear_macs
+from asap_eval.hosts.image_tokens import packed
 from asap_eval.hosts.llama import LanguageSeam, language_blocks
 from asap_eval.hosts.overriding import Function, check_free, override
 from asap_eval.hosts.prompts import Prompts
 from asap_eval.hosts.seam import Seam
 from asap_eval.hosts.tiles import crops_of, tiles_of
-from asap_eval.method import Reducer, View
-from asap_eval.packing import Newline, spatial
+from asap_eval.method import Batch, Need, Reducer, View
+from asap_eval.packing import Crops, Newline, spatial
 from asap_eval.tokens import Reduction
 from asap_eval.trace import Trace
 
@@ -62,7 +64,14 @@ def tower(model: Any) -> Backbone:
             f"vision_feature_layer={layer} uses no block of {len(whole.blocks)}."
         )
     geometry = replace(whole.geometry, blocks=whole.geometry.blocks[:used])
-    return replace(whole, blocks=whole.blocks[:used], geometry=geometry)
+    behind = Behind(model.model.multi_modal_projector)
+    for layer in whole.blocks[used : used + 1]:
+        behind = replace(
+            behind,
+            next_token=hf_clip.queries_and_keys_macs(layer),
+            queries_and_keys=partial(hf_clip.queries_and_keys, layer),
+        )
+    return replace(whole, blocks=whole.blocks[:used], geometry=geometry, behind=behind)
 
 
 def _used(layer: int, blocks: int) -> int:
@@ -118,12 +127,25 @@ def check_work(model: Any, geometry: LlavaGeometry) -> None:
 
 @dataclass
 class _Whole(Reducer):
-    """The tower of a method that acts in the language model: nothing is removed."""
+    """The tower of a method that acts in the language model: nothing is removed.
 
-    def watch(self, block: int, state: Any) -> bool:
-        return False
+    Attributes:
+        reads: whether the method reads the class tokens' attention; the state is a list of it.
+    """
 
-    def decide(self, view: View, state: Any) -> Reduction | None:
+    reads: bool
+    site = "output"
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.CLS_ROW} if self.reads else ())
+
+    def begin(self, batch: Batch) -> list[Tensor]:
+        return []
+
+    def decide(self, view: View, state: list[Tensor]) -> Reduction | None:
+        if self.reads:
+            state.append(view.cls_row[:, :, view.prefix :])
         return None
 
 
@@ -138,7 +160,8 @@ class LlavaSeam(AbstractContextManager[Trace]):
     def __init__(self, model: Any, reducer: Reducer, seed: int, newline: Newline) -> None:
         self.model, self.reducer, self.newline = model, reducer, newline
         in_tower = reducer.tower == "vision"
-        self.seam = Seam(tower(model), reducer if in_tower else _Whole(), seed)
+        of_tower = reducer if in_tower else _Whole(Need.CLS_ROW in reducer.needs)
+        self.seam = Seam(tower(model), of_tower, seed)
         self.trace = self.seam.trace
         self.language = LanguageSeam(
             model.model.language_model, None if in_tower else reducer, self.trace, seed
@@ -241,13 +264,26 @@ class LlavaSeam(AbstractContextManager[Trace]):
             counts = [1 + down * across for down, across in tiles]
             pixels = torch.cat([p[:n] for p, n in zip(pixel_values, counts, strict=True)])
         self._name_crops(counts, tiled=bool(tiles))
-        features = self._tower(pixels)
-        if image_sizes is not None and tiles:
-            features = self._packed(features, counts, tiles, image_sizes)
+        of_crop = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        self.seam.expect(of_crop, self.trace.take_questions(len(counts)))
+        features, projected = self._tower(pixels)
+        in_language = self.reducer.tower == "language"
+        if tiles or in_language:
+            seen = self._seen(counts, tiles, image_sizes)
+            orders = [self._order(one) for one in seen]
+            if tiles:
+                features = self._packed(features, counts, orders)
+            if in_language:
+                read: list[Tensor] = self.seam.running.state or []
+                rows: Sequence[Tensor | None] = (
+                    read[0].split(list(counts)) if read else [None] * len(counts)
+                )
+                tokens = zip(seen, orders, rows, strict=True)
+                self.language.expect([packed(*sample) for sample in tokens])
         device = pixels.device
         self.trace.hand_over(
-            sample=torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(device),
-            projected=self.trace.lengths[-1] - self._first,
+            sample=of_crop.to(device),
+            projected=projected,
             handed=torch.tensor([len(tokens) for tokens in features], device=device),
         )
         return features
@@ -265,44 +301,65 @@ class LlavaSeam(AbstractContextManager[Trace]):
         crops = [f"{i}#{c}" for i, n in zip(ids, counts, strict=True) for c in range(n)]
         self.trace.name_images(crops if tiled else ids)
 
-    def _tower(self, pixels: Tensor) -> list[Tensor]:
-        """``[n, D]`` projected tokens of each crop ``[C, 3, H, W]``; padding costs nothing."""
+    def _tower(self, pixels: Tensor) -> tuple[list[Tensor], Tensor]:
+        """``[n, D]`` projected tokens of each crop ``[C, 3, H, W]``, and ``[C]`` how many of each
+        went through the projector; padding costs nothing."""
         vision, projector = self.model.model.vision_tower, self.model.model.multi_modal_projector
         x = vision.pre_layrnorm(vision.embeddings(pixels))
         with self.seam.unread():
             for block in self.seam.backbone.blocks:
                 x = block(x, None)
         lengths = self.trace.lengths[-1].tolist()
+        made = self.seam.running.projected
+        if made is not None:  # the method acted behind the projector
+            kept = [row[self._first : n] for row, n in zip(made, lengths, strict=True)]
+            return kept, self.trace.patches
+        projected = self.trace.lengths[-1] - self._first
         if len(set(lengths)) == 1:
-            return list(projector(x[:, self._first : lengths[0]]))
+            return list(projector(x[:, self._first : lengths[0]])), projected
         kept = [row[self._first : length] for row, length in zip(x, lengths, strict=True)]
-        return list(projector(torch.cat(kept)).split([len(tokens) for tokens in kept]))
+        tokens = projector(torch.cat(kept)).split([len(tokens) for tokens in kept])
+        return list(tokens), projected
 
-    def _packed(
+    def _seen(
         self,
-        crops: list[Tensor],
         counts: Sequence[int],
         tiles: Sequence[tuple[int, int]],
-        image_sizes: Tensor,
+        image_sizes: Tensor | None,
+    ) -> list[Crops]:
+        """Each sample's crops, as a packing sees them; without tiles a sample is one crop."""
+        grid, lengths = self.seam.backbone.geometry.grid, self.trace.lengths[-1].tolist()
+        at, out = 0, []
+        for number, count in enumerate(counts):
+            of_sample = slice(at, at + count)
+            out.append(
+                crops_of(
+                    self.trace.source[of_sample],
+                    lengths[of_sample],
+                    first=self._first,
+                    size=None if image_sizes is None else image_sizes[number],
+                    tiles=tiles[number] if tiles else (0, 0),
+                    grid=grid,
+                )
+            )
+            at += count
+        return out
+
+    def _order(self, seen: Crops) -> Tensor:
+        """In which a sample's tokens are handed on; of one crop as they are."""
+        if seen.tiles == (0, 0):
+            return torch.arange(len(seen.crop), device=seen.crop.device)
+        order = self.reducer.pack(seen)
+        return spatial(seen, self.newline) if order is None else order
+
+    def _packed(
+        self, crops: list[Tensor], counts: Sequence[int], orders: Sequence[Tensor]
     ) -> list[Tensor]:
         """``[n, D]`` of each sample: its crops in order, newlines among them."""
-        newline = self.model.model.image_newline.to(crops[0])[None]
-        lengths, at, out = self.trace.lengths[-1].tolist(), 0, []
-        for count, shape, size in zip(counts, tiles, image_sizes, strict=True):
-            of_sample = slice(at, at + count)
-            seen = crops_of(
-                self.trace.source[of_sample],
-                lengths[of_sample],
-                first=self._first,
-                size=size,
-                tiles=shape,
-                grid=self.seam.backbone.geometry.grid,
-            )
-            order = self.reducer.pack(seen)
-            if order is None:
-                order = spatial(seen, self.newline)
+        newline, at, out = self.model.model.image_newline.to(crops[0])[None], 0, []
+        for count, order in zip(counts, orders, strict=True):
             # `NEWLINE` is -1, the last row.
-            out.append(torch.cat([*crops[of_sample], newline])[order])
+            out.append(torch.cat([*crops[at : at + count], newline])[order])
             at += count
         return out
 

@@ -50,20 +50,20 @@ class Probe(TorchFunctionMode):
 
 
 class Reader(TorchFunctionMode):
-    """Keeps the queries and keys of fused attention inside the ``with``, and changes nothing."""
+    """Keeps queries, keys and values of fused attention inside the ``with``; changes nothing."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[tuple[Tensor, Tensor]] = []
+        self.calls: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         if func is F.scaled_dot_product_attention:
-            self.calls.append((args[0], args[1]))
+            self.calls.append((args[0], args[1], args[2]))
         return func(*args, **(kwargs or {}))
 
-    def queries_and_keys(self, block: int) -> tuple[Tensor, Tensor]:
+    def tensors(self, block: int) -> tuple[Tensor, Tensor, Tensor]:
         """``[B, H, N, d]`` each, of the one call there was."""
         if len(self.calls) != 1:
             raise UnsupportedModelError(

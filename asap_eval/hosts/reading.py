@@ -21,6 +21,8 @@ class Reading:
         rotary, mask: of the tokens now; ``None`` = the model's own still hold.
         cached: by layer behind a reduction, or whose method keeps something else in the cache, the
             valid tokens its cache got from the prompt.
+        admitted: whether tokens went before the first layer, so that the model's own counting of
+            positions is another prompt's.
         seen: what the trace of the language model is to hold.
     """
 
@@ -36,13 +38,19 @@ class Reading:
         self.source = torch.where(place < prompts.count[:, None], start + place, DROPPED)
         self.rotary: tuple[Tensor, Tensor] | None = None
         self.mask: Tensor | None = None
-        self.changed = False
+        self.changed = self.admitted = False
         self.cached: dict[int, Tensor] = {}
         self.state: Any = None
 
     @property
     def lengths(self) -> Tensor:
         return self.valid.sum(1)
+
+    def rotary_of(self, text: Any, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Cosines and sines of the tokens now, ``[S, N, d]``; ``None`` = the model's own hold."""
+        if self.changed and self.rotary is None:
+            self.rotary = text.rotary_emb(x, position_ids=self.position)
+        return self.rotary
 
     def right(self, values: Tensor) -> Tensor:
         """``[S, longest, ...]`` with padding at the end, zeros there, from padding at the front."""
@@ -92,15 +100,25 @@ class Reading:
         own = torch.eye(count, dtype=torch.bool, device=self.valid.device)
         return (seen | own)[:, None]
 
-    def next_token(self, layer: int, cached: int, count: int) -> tuple[Tensor | None, Tensor]:
-        """Mask ``[S, 1, count, keys]`` and renumbered positions ``[S, count]`` of new tokens.
+    def next_token(
+        self, layer: int, cached: int, count: int, positions: str
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Mask ``[S, 1, count, keys]`` and positions ``[S, count]`` of new tokens; ``None`` = no
+        mask, and the model's own positions.
 
         Args:
             cached: tokens in the layer's cache. count: new tokens; they come one by one.
+            positions: of a reduction, as `Reducer.positions`.
         """
         valid = self.cached[layer]
-        new = torch.ones(len(valid), cached + count - valid.shape[1], dtype=torch.bool)
+        before = cached - valid.shape[1]  # new tokens so far
+        new = torch.ones(len(valid), before + count, dtype=torch.bool)
         keys = torch.cat([valid, new.to(valid.device)], 1)
-        first = keys[:, : keys.shape[1] - count].sum(1)
-        position = first[:, None] + torch.arange(count, device=keys.device)
+        position = None
+        if positions == "renumbered":
+            position = keys[:, : keys.shape[1] - count].sum(1)
+        elif self.admitted:
+            position = self.position[:, -1] + 1 + before
+        if position is not None:
+            position = position[:, None] + torch.arange(count, device=keys.device)
         return (None if bool(keys.all()) else keys[:, None, None]), position

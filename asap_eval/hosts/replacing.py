@@ -1,4 +1,4 @@
-"""Attention that a method replaces in a layer of the language model while the prompt is read."""
+"""Attention and MLPs that a method replaces in a layer of the language model while it reads."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from asap_eval.errors import UnsupportedModelError
+from asap_eval.hosts.overriding import Function, override
 from asap_eval.hosts.probe import Probe
 from asap_eval.hosts.reading import Reading
 from asap_eval.method import Reducer
@@ -54,6 +55,24 @@ def replaced(
     kept = reducer.cached(index + 1, reading.state)
     if cache is not None and kept is not None:
         reading.cached[index] = shorten(cache, index, *kept, reading)
+
+
+@contextmanager
+def fed(block: int, mlp: nn.Module, reading: Reading, reducer: Reducer) -> Iterator[None]:
+    """Inside the ``with`` the MLP of a layer runs on text alone; image tokens get the method's."""
+
+    def make(forward: Function) -> Function:
+        def run(x: Tensor) -> Tensor:
+            image = reading.image
+            out = torch.empty_like(x)
+            out[~image] = forward(x[~image])
+            out[image] = reducer.feed(block, x[image], reading.state).to(x.dtype)
+            return out
+
+        return run
+
+    with override(mlp, "forward", make):
+        yield
 
 
 def later_masked(q: Tensor) -> Tensor:

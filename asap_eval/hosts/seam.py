@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError
 from asap_eval.hosts.backbone import Backbone, Half
-from asap_eval.hosts.forward import FROM_ATTENTION, Pass
+from asap_eval.hosts.forward import BEHIND, FROM_ATTENTION, READABLE, Pass
 from asap_eval.hosts.hooks import hooked, inner_hook
 from asap_eval.hosts.overriding import Function, check_free, override
 from asap_eval.hosts.resize import resize
-from asap_eval.method import Batch, Reducer
+from asap_eval.method import Batch, Need, Reducer
 from asap_eval.token_map import TokenMap
 from asap_eval.trace import Trace
 
@@ -37,11 +37,14 @@ class _Here(threading.local):
         running: its pass. pixels: the images of the pass to come.
         entered: whether it is inside a call of the model, and the pass is that call's.
         unread: whether nobody looks at what blocks hand to each other.
+        sample, questions: of the pass to come, see `Batch`.
     """
 
     running: Pass | None = None
     pixels: Tensor | None = None
     entered = unread = False
+    sample: Tensor | None = None
+    questions: tuple[str, ...] | None = None
 
 
 class Seam(AbstractContextManager[Trace]):
@@ -84,6 +87,7 @@ class Seam(AbstractContextManager[Trace]):
                 f"Method '{self.reducer.name}' acts in a language model, and this "
                 f"{geometry.family} has none. Choose a vision-language model."
             )
+        self._check_needs()
         early = self.reducer.needs & FROM_ATTENTION
         if self.reducer.site == "before" and early:
             raise AsapEvalError(
@@ -101,6 +105,29 @@ class Seam(AbstractContextManager[Trace]):
         for number, block in enumerate(self.backbone.blocks, 1):
             check_free(block, f"Block {number}")
 
+    def _check_needs(self) -> None:
+        reducer, behind = self.reducer, self.backbone.behind
+        offered = READABLE | BEHIND if reducer.site == "output" else READABLE
+        if unreadable := reducer.needs - offered:
+            raise UnsupportedModelError(
+                f"Method '{reducer.name}' declares {_listed(unreadable)}; in a vision tower a "
+                f"method reads, at the site '{reducer.site}': {_listed(offered)}."
+            )
+        wanted = reducer.needs & BEHIND
+        if wanted and (
+            behind is None or (behind.queries_and_keys is None and wanted != {Need.PROJECTED})
+        ):
+            raise UnsupportedModelError(
+                f"Method '{reducer.name}' reads {_listed(wanted)} behind the tower's last used "
+                "block, and this model has nothing there. Choose a vision-language model that "
+                "leaves its tower's last block unused, as LLaVA does."
+            )
+        if Need.PROJECTED in wanted and reducer.hands_cls:
+            raise AsapEvalError(
+                f"Method '{reducer.name}' acts behind the projector, where there is no class token "
+                "to hand on."
+            )
+
     def _input_grid(self) -> tuple[int, int]:
         """The grid of patches that the method resizes images to."""
         own, reducer = self.backbone.geometry.grid, self.reducer
@@ -111,6 +138,18 @@ class Seam(AbstractContextManager[Trace]):
                 f"to be between 1 x 1 and {own[0]} x {own[1]} patches; it gives {grid}."
             )
         return grid
+
+    # --- what a vision-language host says and asks -----------------------------------------------
+
+    def expect(self, sample: Tensor, questions: tuple[str, ...] | None) -> None:
+        """Whose crops the images of this thread's next pass are, and what is asked of them."""
+        self._here.sample, self._here.questions = sample, questions
+
+    @property
+    def running(self) -> Pass:
+        """This thread's pass."""
+        assert self._here.running is not None
+        return self._here.running
 
     # --- what a host may ask: see `Installed` ----------------------------------------------------
 
@@ -204,9 +243,9 @@ class Seam(AbstractContextManager[Trace]):
                 self._check_call(index, args, kwargs)
                 here = self._here
                 if index == 0:
-                    here.running = Pass(
-                        self.reducer, self.trace, self._batch(x), x, self.backbone.geometry.grid
-                    )
+                    backbone = self.backbone
+                    own, behind = backbone.geometry.grid, backbone.behind
+                    here.running = Pass(self.reducer, self.trace, self._batch(x), x, own, behind)
                 running = here.running
                 if running is None:
                     raise AsapEvalError("A later block ran before the first one.")
@@ -271,8 +310,10 @@ class Seam(AbstractContextManager[Trace]):
                 f"These images make {tokens} tokens; the model was built for {expected}. "
                 "Build it for this image size (img_size=...)."
             )
-        ids, pixels = self.trace.take_ids(count), self._here.pixels
-        self._here.pixels = None
+        here = self._here
+        ids, pixels = self.trace.take_ids(count), here.pixels
+        sample, questions = here.sample, here.questions
+        here.pixels = here.sample = here.questions = None
 
         def id_of(image: int) -> str:
             if ids is not None:
@@ -293,4 +334,10 @@ class Seam(AbstractContextManager[Trace]):
             device=x.device,
             id_of=id_of,
             dtype=x.dtype,
+            sample=sample,
+            questions=questions,
         )
+
+
+def _listed(needs: Collection[Need]) -> str:
+    return ", ".join(sorted(need.value for need in needs))

@@ -28,7 +28,7 @@ def crops_of(
     lengths: Sequence[int],
     *,
     first: int,
-    size: Tensor,
+    size: Tensor | None,
     tiles: tuple[int, int],
     grid: tuple[int, int],
 ) -> Crops:
@@ -36,14 +36,9 @@ def crops_of(
 
     Args:
         source: ``[C, P]`` of its crops' trace. lengths: tokens of each crop, prefix included.
-        first: 0 where the class token is handed on, otherwise 1. size: of the picture.
+        first: 0 where the class token is handed on, otherwise 1.
+        size: of the picture; ``None`` = there are no tiles, whose padding it would say.
     """
-    from transformers.models.llava_next.modeling_llava_next import unpad_image
-
-    rows, columns = tiles[0] * grid[0], tiles[1] * grid[1]
-    # Padding is the same on opposite sides: the first place that is left says all.
-    places = torch.arange(rows * columns).view(1, rows, columns)
-    corner = int(unpad_image(places, size)[0, 0, 0])
     crop = torch.cat([torch.full((n - first,), number) for number, n in enumerate(lengths)])
     slot = torch.cat([torch.arange(first, n) for n in lengths])
     return Crops(
@@ -52,5 +47,16 @@ def crops_of(
         source=source,
         grid=grid,
         tiles=tiles,
-        padding=(corner // columns, corner % columns),
+        padding=(0, 0) if size is None else _padding(size, tiles, grid),
     )
+
+
+def _padding(size: Tensor, tiles: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int]:
+    """Rows above and columns left of the image in the stitched grid, as many as below and right."""
+    from transformers.models.llava_next.modeling_llava_next import unpad_image
+
+    rows, columns = tiles[0] * grid[0], tiles[1] * grid[1]
+    # Padding is the same on opposite sides: the first place that is left says all.
+    places = torch.arange(rows * columns).view(1, rows, columns)
+    corner = int(unpad_image(places, size)[0, 0, 0])
+    return corner // columns, corner % columns

@@ -139,11 +139,15 @@ def _accounts_crops(trial: Trial, seen: Seen) -> None:
 def _accounts_in_language(trial: Trial, seen: Seen) -> None:
     trace, counts, reduces = seen.trace, seen.trace.language, trial.effect == "tokens"
     demand(counts.fired.bool().eq(reduces).all(), "Not every prompt was reduced.")
-    fewer = counts.lengths[-1] < counts.attention_tokens[0]
+    fewer = counts.lengths[-1] < trace.prompt_tokens
     demand(fewer.eq(reduces).all(), "A prompt that fired kept all its tokens, or the reverse.")
-    cached = counts.cached_tokens <= counts.attention_tokens[:1]
+    cached = counts.cached_tokens <= trace.prompt_tokens
     demand(cached.all(), "A layer's cache holds more keys than the prompt has tokens.")
-    chained = torch.equal(counts.attention_tokens[1:], counts.lengths[:-1])
+    if trial.build().site == "before":
+        chained = torch.equal(counts.attention_tokens, counts.lengths)
+    else:
+        entered = (counts.attention_tokens[0] <= trace.prompt_tokens).all()
+        chained = torch.equal(counts.attention_tokens[1:], counts.lengths[:-1]) and bool(entered)
     demand(chained, "A layer's attention saw other tokens than the layer before it left.")
     whole = trial.subject.prefix + trace.source.shape[1]
     demand((trace.lengths == whole).all(), "The vision tower lost tokens.")
@@ -370,11 +374,12 @@ def counts_macs(trial: Trial) -> None:
     subject = trial.subject
     for at in range(subject.count):
         reducer, done = counted(trial.build())
-        watched, replaced = _noting_replaced(reducer)
+        watched, told = _telling(reducer)
         with in_torch():
             trace = subject.seen(watched, [at]).trace
-        said, blocks = _said_of(subject, reducer, trace)
-        for block in sorted(replaced):
+        blocks = _blocks(subject, reducer, trace)
+        said = told.macs
+        for block in told.replaced:
             tokens = float(blocks[block - 1][1].sum())
             said += blocks[block - 1][0].attention_pair * tokens**2
         found, more = sum(done.values()), type(reducer).card.counts_more
@@ -387,29 +392,42 @@ def counts_macs(trial: Trial) -> None:
         )
 
 
-def _noting_replaced(reducer: Reducer) -> tuple[Reducer, set[int]]:
-    """The same method, and the blocks whose attention it replaces, filled while it runs."""
-    replaced: set[int] = set()
+@dataclasses.dataclass
+class Told:
+    """What a method said of its work in a pass: its MACs, all samples and blocks together, and the
+    blocks whose attention it replaced."""
+
+    macs: float = 0.0
+    replaced: set[int] = dataclasses.field(default_factory=set)
+
+
+def _telling(reducer: Reducer) -> tuple[Reducer, Told]:
+    """The same method, and what it says of its work, filled while it runs."""
+    told = Told()
 
     def attends(self: Reducer, block: int, state: Any) -> bool:
         does = type(reducer).attends(self, block, state)
-        replaced.update([block] if does else [])
+        told.replaced.update([block] if does else [])
         return does
 
-    return like(reducer, attends=attends), replaced
+    def macs(self: Reducer, view: View, state: Any) -> int | Tensor:
+        own = type(reducer).macs(self, view, state)
+        each = torch.as_tensor(own, dtype=torch.float64).expand(len(view.images))
+        told.macs += float(each.sum())
+        return own
+
+    return like(reducer, attends=attends, macs=macs), told
 
 
-def _said_of(
-    subject: Subject, reducer: Reducer, trace: Trace
-) -> tuple[float, list[tuple[BlockGeometry, Tensor]]]:
-    """What `macs` said, and each block with the tokens at its attention."""
+def _blocks(subject: Subject, reducer: Reducer, trace: Trace) -> list[tuple[BlockGeometry, Tensor]]:
+    """Each block of the model that the method acts in, with the tokens at its attention."""
     if isinstance(subject, Images):
         blocks, own = subject.geometry.blocks, trace
     elif type(reducer).tower == "language":
         blocks, own = llava_geometry(subject.model).language.blocks, trace.language
     else:
         blocks, own = llava_geometry(subject.model).tower.blocks, trace
-    return float(own.method_macs.sum()), list(zip(blocks, own.attention_tokens, strict=True))
+    return list(zip(blocks, own.attention_tokens, strict=True))
 
 
 # --- what is read -------------------------------------------------------------------------------

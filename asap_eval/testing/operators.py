@@ -21,7 +21,10 @@ rotary positions that way, others multiply."""
 FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 """The CPU's fused attention; some releases of torch count nothing of it."""
 
-ASKED = ("begin", "watch", "rows", "observe", "decide", "attend", "cached", "pack")
+ASKED = (
+    *("begin", "watch", "rows", "observes", "observe", "admit", "decide"),
+    *("attend", "cached", "feed", "pack"),
+)
 """Functions of a method that a host calls during a pass, `macs` itself left out."""
 
 

@@ -58,8 +58,11 @@ class Questions(Subject):
         return 1
 
     def _inputs(self, picked: Sequence[int] | None) -> dict[str, Any]:
-        chosen = self.samples if picked is None else [self.samples[at] for at in picked]
-        return llava.inputs(self.name, *chosen, dtype=DTYPES[self.dtype])
+        return llava.inputs(self.name, *self._numbers(picked), dtype=DTYPES[self.dtype])
+
+    def _numbers(self, picked: Sequence[int] | None) -> list[int]:
+        """Of samples, as `llava` counts them."""
+        return [*self.samples] if picked is None else [self.samples[at] for at in picked]
 
     def plain(self) -> Tensor:
         return llava.logits(self.loaded, self._inputs(None))
@@ -74,6 +77,7 @@ class Questions(Subject):
     ) -> Seen:
         given = self._inputs(picked)
         with install(self.model, reducer, seed=seed) as trace:
+            trace.name_questions([llava.QUESTIONS[number] for number in self._numbers(picked)])
             if names is not None:
                 trace.name_images(names)
             logits, ids = llava.logits_and_ids(self.loaded, given, self.tokens)

@@ -79,11 +79,16 @@ def acting(asked: Asked, subject: Subject) -> Trial | None:
 
 def _to_try(asked: Asked, subject: Subject) -> Sequence[float | str | None]:
     """The knob as it was given, or values over its range, those about a quarter up first."""
-    if asked.k is not None or asked.cls.card.knob is None:
+    if asked.k is not None or not _turns(asked):
         return [asked.k]
     values = list(knob_values(asked, subject))
     aim = values[0] + (values[-1] - values[0]) / 4
     return sorted(values, key=lambda value: abs(value - aim))
+
+
+def _turns(asked: Asked) -> bool:
+    """Whether the method has a knob with a range."""
+    return asked.cls.card.knob is not None and asked.cls.knob_range is not Reducer.knob_range
 
 
 def _wider(asked: Asked) -> Iterator[dict[str, Any]]:
@@ -97,7 +102,7 @@ def _wider(asked: Asked) -> Iterator[dict[str, Any]]:
 
 def keeping_all(asked: Asked, subject: Subject) -> Trial | None:
     """A setting that keeps every token: as asked, or an end of the knob's range."""
-    if asked.cls.card.knob is None or asked.k is not None:
+    if not _turns(asked) or asked.k is not None:
         tried: Iterable[float | str | None] = [asked.k]
     else:
         ends = list(knob_values(asked, subject))

@@ -70,6 +70,7 @@ def answers(
     """
     given = vlm.inputs(pictures, questions)
     trace.name_images(ids)
+    trace.name_questions(questions)
     with torch.inference_mode():
         out = vlm.model.generate(**given, max_new_tokens=max_new_tokens, do_sample=False)
     return answers_from(vlm, trace, geometry, given, out)

@@ -105,6 +105,7 @@ def keep_maps(
         given = vlm.inputs([picture], [prompt])
         with install(vlm.model, reducer, seed=seed, newline=newline) as trace:
             trace.name_images([sample])
+            trace.name_questions([prompt])
             with torch.inference_mode():
                 out = vlm.model.generate(**given, max_new_tokens=new_tokens, do_sample=False)
         names = _names(vlm, given)

@@ -75,6 +75,7 @@ class Latency(QuestionBench):
     question: str | None = None
 
     accuracy = False
+    no_pieces = "its times are compared with those of the same process"
     no_speed = "it measures nothing else"
 
     def __post_init__(self) -> None:
@@ -180,6 +181,7 @@ class Latency(QuestionBench):
         """A method in the model for one call on a batch; entering it is not timed."""
         with install(loaded.model, reducer, seed=seed, newline=self.newline) as trace:
             trace.name_images([one.id for one in asked.ready])
+            trace.name_questions([one.prompt for one in asked.ready])
             yield trace
 
     def _peaks(

@@ -132,8 +132,9 @@ class QuestionBench(Bench[LoadedVlm, LlavaGeometry, QuestionSet, QuestionBatch])
         batch_size: int,
         workers: int = 0,
         start: int = 0,
+        stop: int | None = None,
     ) -> Iterator[QuestionBatch]:
-        return question_batches(samples, batch_size, workers, start)
+        return question_batches(samples, batch_size, workers, start, stop)
 
     def spent(
         self, kind: str, rows: Sequence[Row], geometry: LlavaGeometry, convention: str

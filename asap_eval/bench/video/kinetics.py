@@ -155,10 +155,11 @@ class Kinetics(ImageModelBench[VideoBatch]):
         batch_size: int,
         workers: int = 0,
         start: int = 0,
+        stop: int | None = None,
     ) -> Iterator[VideoBatch]:
-        store = cast(VideoStore, samples.store)
+        store, transform = cast(VideoStore, samples.store), loaded.transform
         return video_batches(
-            store, samples.places, self.sampling, loaded.transform, batch_size, workers, start
+            store, samples.places, self.sampling, transform, batch_size, workers, start, stop
         )
 
     def encode(

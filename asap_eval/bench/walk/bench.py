@@ -60,6 +60,7 @@ class WalkBench(ImageBench):
     maps: list[str] = field(default_factory=list)
 
     accuracy = False
+    writes = True
     waits = False  # the observer has the latest pass alone
     images = "labelled"
     no_speed = "it looks at the unpruned model's attention; benchmarks/speed.py times the walk"
@@ -108,13 +109,18 @@ class WalkBench(ImageBench):
             )
         return images
 
-    def begin(self, stem: Path, done: int) -> None:
-        self._arrays = stem.with_name(f"{stem.name}.arrays.safetensors")
-        sums = stem.with_name(f"{stem.name}.sums.safetensors")
-        if not done:
+    def begin(self, stem: Path, done: int, piece: Path | None = None) -> None:
+        self._arrays = _arrays_of(stem)
+        if not done and piece is None:
             self._arrays.unlink(missing_ok=True)
-        complete = done and self._arrays.exists() and _samples(self._arrays) == done
-        self._sums = None if complete else StreamedSums(sums, done)
+        complete = piece is None and done and _samples(self._arrays) == done
+        self._sums = None if complete else StreamedSums(_sums_of(piece or stem), done)
+
+    def gather(self, stem: Path, pieces: Sequence[tuple[Path, int]]) -> None:
+        self._arrays = _arrays_of(stem)
+        complete = _samples(self._arrays) == sum(count for _, count in pieces)
+        files = [(_sums_of(piece), count) for piece, count in pieces]
+        self._sums = None if complete else StreamedSums.joined(_sums_of(stem), files)
 
     def installed(self, reducer: Reducer) -> Reducer:
         return self._observer
@@ -162,8 +168,16 @@ def _staged(walked: Walked, ids: Sequence[str]) -> dict[str, Tensor]:
     return {"total": torch.stack(walked.total), **single}
 
 
+def _arrays_of(stem: Path) -> Path:
+    return stem.with_name(f"{stem.name}.arrays.safetensors")
+
+
+def _sums_of(stem: Path) -> Path:
+    return stem.with_name(f"{stem.name}.sums.safetensors")
+
+
 def _samples(path: Path) -> int:
-    """Samples behind a file of arrays; 0 where it is none."""
+    """Samples behind a file of arrays; 0 where there is none."""
     try:
         with safe_open(path, framework="pt") as file:
             return int((file.metadata() or {}).get("samples", 0))

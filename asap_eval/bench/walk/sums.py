@@ -3,25 +3,29 @@
 A run appends a batch to its per-sample file after the sums of that batch were written. Stopped
 between the two, the sums would be one batch ahead; so the file holds two generations, before and
 after the latest batch, and a resumed run takes the one that the per-sample file agrees with.
+
+Sums are exact (fixed_point.py), so that a job may be cut into pieces, each with a file of its own:
+`StreamedSums.joined` adds them up to the bits that one process would have ended with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from asap_eval.bench.walk.fixed_point import added, fixed, floating
 from asap_eval.errors import RecordError
 from asap_eval.files.tensors import save_tensors
 
 
 class StreamedSums:
-    """Named sums of tensors over the samples of a run, in fp64.
+    """Named sums of tensors over the samples of a run, or of a piece of it.
 
     Attributes:
-        path: the file. done: samples that are in the sums. totals: the sums by name.
+        path: the file. done: samples that are in the sums.
     """
 
     def __init__(self, path: Path, done: int) -> None:
@@ -31,7 +35,12 @@ class StreamedSums:
             RecordError: ``done`` samples are in the per-sample file, but not in this one.
         """
         self.path, self.done = path, done
-        self.totals: dict[str, Tensor] = _generation(path, done) if done else {}
+        self._totals: dict[str, Tensor] = _generation(path, done) if done else {}
+
+    @property
+    def totals(self) -> dict[str, Tensor]:
+        """The sums by name, fp64."""
+        return {name: floating(total) for name, total in self._totals.items()}
 
     def add(self, values: Mapping[str, Tensor], samples: int) -> None:
         """Add one batch of ``samples`` and put both generations on the disk, whole or not at all.
@@ -40,20 +49,43 @@ class StreamedSums:
             values: what the batch adds to each name; a new name begins at it.
 
         Raises:
+            AsapEvalError: a value is no finite number.
             OSError: the file cannot be written; an older one is then still whole.
         """
-        before, begun = self.totals, self.done
-        self.totals = dict(before)
-        for name, value in values.items():
-            value = value.detach().double().cpu()
-            self.totals[name] = before[name] + value if name in before else value
+        before, begun = self._totals, self.done
+        self._totals = _sum(before, {name: fixed(value) for name, value in values.items()})
         self.done += samples
         generations = {f"{begun}:{name}": value for name, value in before.items()}
-        generations |= {f"{self.done}:{name}": value for name, value in self.totals.items()}
+        generations |= {f"{self.done}:{name}": value for name, value in self._totals.items()}
         save_tensors(generations, self.path, {"generations": f"{begun} {self.done}"})
+
+    @classmethod
+    def joined(cls, path: Path, pieces: Iterable[tuple[Path, int]]) -> StreamedSums:
+        """The sums of a whole run from those of its pieces, whose files stay as they are.
+
+        Args:
+            path: of the whole; nothing is written there. pieces: file and samples of each; one at
+                a time is in memory.
+
+        Raises:
+            RecordError: a piece's file does not hold its samples.
+        """
+        whole = cls(path, 0)
+        for piece, count in pieces:
+            whole._totals = _sum(whole._totals, _generation(piece, count))
+            whole.done += count
+        return whole
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+def _sum(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """By name; one that only one of them has is taken over."""
+    found = dict(one)
+    for name, value in other.items():
+        found[name] = added(found[name], value) if name in found else value
+    return found
 
 
 def _generation(path: Path, done: int) -> dict[str, Tensor]:

@@ -228,17 +228,25 @@ class QuestionBatch(Generic[AnyAsker]):
 
 
 def question_batches(
-    questions: QuestionSet[AnyAsker], batch_size: int, workers: int = 0, start: int = 0
+    questions: QuestionSet[AnyAsker],
+    batch_size: int,
+    workers: int = 0,
+    start: int = 0,
+    stop: int | None = None,
 ) -> Iterator[QuestionBatch[AnyAsker]]:
     """Batches in order, from question ``start`` on, where a batch has to begin.
 
     Args:
-        workers: processes that decode pictures.
+        workers: processes that decode pictures. stop: where the last batch ends, None = with the
+            questions.
     """
     places = [(at, p) for at, asked in enumerate(questions.asked) for p in asked.places]
     bounds = [0, *questions.ends(batch_size)]
-    assert start in bounds, f"no batch begins at question {start}"
-    batches = [list(range(first, last)) for first, last in pairwise(bounds) if first >= start]
+    stop = bounds[-1] if stop is None else stop
+    assert {start, stop} <= set(bounds), f"no batches reach from question {start} to {stop}"
+    batches = [
+        list(range(first, last)) for first, last in pairwise(bounds) if start <= first < stop
+    ]
     for batch in batches_of(_Read(questions, places), batches, workers, list):
         asked = questions.asked[batch[0][0]]
         bound = asked.judge.new_tokens

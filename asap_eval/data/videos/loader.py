@@ -119,6 +119,7 @@ def video_batches(
     batch_size: int,
     workers: int = 0,
     start: int = 0,
+    stop: int | None = None,
 ) -> Iterator[VideoBatch]:
     """Batches of consecutive videos from ``start``, the same ones for any number of workers.
 
@@ -126,13 +127,18 @@ def video_batches(
 
     Args:
         places: of the videos in the store. batch_size: frames that go through the model at once.
+        stop: where the last batch ends, None = with the videos.
     """
     if batch_size < 1:
         raise BadValueError(f"batch_size={batch_size}: give a number of frames >= 1.")
     ids, labels = [store.ids[at] for at in places], [store.labels[at] for at in places]
     return batches_of(
         _Decoded(store, places, sampling, transform),
-        consecutive(start, len(places), videos_per_batch(sampling, batch_size)),
+        consecutive(
+            start,
+            len(places) if stop is None else stop,
+            videos_per_batch(sampling, batch_size),
+        ),
         workers,
         _Collate(ids, labels, batch_size),
     )

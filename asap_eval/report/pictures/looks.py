@@ -41,6 +41,8 @@ LOOKS = {
     "visionzip": (GREEN, "^", SOLID),
     "vispruner": (PURPLE, "v", SOLID),
     "prunesid": (ORANGE, "X", SOLID),
+    "divprune": (BLUE, ">", SOLID),
+    "scope": (VERMILION, "<", SOLID),
     "fna_decoder": (SKY, "P", SOLID),
     "random": (GREY, "X", SHADED),
     "stride": (GREY, "<", SHADED),

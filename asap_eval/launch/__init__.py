@@ -1,0 +1,5 @@
+"""One job, or a whole table, by several workers: pieces claimed, computed and merged on the disk.
+
+`launch.py` holds the keys, `parts.py` is the layout on the disk, `queue.py` what a command asks its
+workers for, `launcher.py` the interface behind which an engine starts them, one file each.
+"""

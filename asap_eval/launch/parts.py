@@ -1,0 +1,187 @@
+"""What lies on the disk while several workers run a job, and who reads and writes it.
+
+::
+
+    <stem>.json                               running: key, job, calibration (head, then workers)
+    <stem>.samples.jsonl                      the rows: written by the merge
+    .<stem>.parts/cut.json                    where the pieces end: `Cut` (head)
+    .<stem>.parts/000000512.jsonl             a whole piece, named by its first sample
+    .<stem>.parts/000000512.part              one that is being written, batch by batch (`Journal`)
+    .<stem>.parts/000000512.lock              held by the worker that writes it (flock)
+    .<stem>.parts/000000512.tries             errors that ended a try of it: a list of `Failure`
+    .<stem>.parts/failed.json                 `Failure` that ended the job
+    .<stem>.parts/workers/<host>-<pid>.json   `Worker`, as it is at this job
+    .locks/<stem>.lock                        the job's lock: calibration, merge and speed
+    .locks/workers/<host>-<pid>.lock          held as long as the worker lives
+
+A kill leaves locks free, parts that `Journal.resume` takes up, and nothing else. A merge removes
+the folder of parts once the record is ``done``. Without locks (``launch.locks=off``) every worker
+writes parts of its own (``000000512.<host>-<pid>.part``): two may do one piece, whose rows are
+equal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from asap_eval.record.files import write_json
+from asap_eval.runner.pieces import Piece
+
+
+@dataclass
+class Failure:
+    """An error of a worker.
+
+    Attributes:
+        kind: name of the error's class. message: in one line, as a person reads it.
+        host: where. log: of the worker, "" = it has none. started: whether the worker could open
+            the job; where not, its machine is at fault and the command ends.
+    """
+
+    kind: str
+    message: str
+    host: str
+    log: str = ""
+    started: bool = True
+
+
+@dataclass
+class Worker:
+    """A worker at one job, as its file says; written at every batch, at most once a second.
+
+    Attributes:
+        host, pid: of the process. log: its file, "" = none. device: ``cpu``, or the GPU's name.
+        threads: of torch. began, latest: seconds of the clock (time.time) of the first and of the
+            latest word. pieces: first samples of those that it finished. samples: whose rows it
+            wrote; where a piece was taken over, those after. piece, at: the piece it is at, and the
+            next sample of it; None between two. error: what stopped it at this job.
+    """
+
+    host: str
+    pid: int
+    log: str = ""
+    device: str = "cpu"
+    threads: int = 1
+    began: float = 0.0
+    latest: float = 0.0
+    pieces: list[int] = field(default_factory=list)
+    samples: int = 0
+    piece: int | None = None
+    at: int | None = None
+    error: Failure | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.host}-{self.pid}"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The folder of parts of one job.
+
+    Attributes:
+        results: folder of the records. stem: of the job's record.
+    """
+
+    results: Path
+    stem: str
+
+    @property
+    def folder(self) -> Path:
+        return self.results / f".{self.stem}.parts"
+
+    @property
+    def record(self) -> Path:
+        return self.results / f"{self.stem}.json"
+
+    def whole(self, piece: Piece) -> Path:
+        """The file of a finished piece."""
+        return self.folder / f"{piece.start:09d}.jsonl"
+
+    def part(self, piece: Piece, own: str = "") -> Path:
+        """The file of a piece that is being written; ``own`` names its writer without locks."""
+        return self.folder / f"{piece.start:09d}{'.' if own else ''}{own}.part"
+
+    def lock(self, piece: Piece) -> Path:
+        return self.folder / f"{piece.start:09d}.lock"
+
+    def tries(self, piece: Piece) -> Path:
+        return self.folder / f"{piece.start:09d}.tries"
+
+    @property
+    def failed(self) -> Path:
+        return self.folder / "failed.json"
+
+    def worker(self, name: str) -> Path:
+        return self.folder / "workers" / f"{name}.json"
+
+    def cut(self) -> list[Piece]:
+        """The pieces of the job; [] where there is no folder (any more)."""
+        with suppress(FileNotFoundError):
+            stops = json.loads((self.folder / "cut.json").read_text(encoding="utf-8"))["stops"]
+            return [Piece(a, b) for a, b in zip([0, *stops], stops, strict=False)]
+        return []
+
+    def write_cut(self, pieces: list[Piece]) -> None:
+        write_json(self.folder / "cut.json", {"stops": [piece.stop for piece in pieces]})
+
+    def missing(self) -> list[Piece]:
+        """Pieces that are not whole yet, in order."""
+        there = {path.stem for path in self.folder.glob("*.jsonl")}
+        return [piece for piece in self.cut() if f"{piece.start:09d}" not in there]
+
+    def workers(self) -> list[Worker]:
+        """All that ever worked on the job, by name."""
+        files = sorted((self.folder / "workers").glob("*.json"))
+        return [worker for path in files if (worker := read_worker(path)) is not None]
+
+    def failure(self) -> Failure | None:
+        """What ended the job, if anything did."""
+        return next(iter(_failures(self.failed)), None)
+
+    def failures(self, piece: Piece) -> list[Failure]:
+        """What ended tries of a piece."""
+        return list(_failures(self.tries(piece)))
+
+    def add_failure(self, piece: Piece, failure: Failure) -> None:
+        """Note a try that failed; the piece's lock has to be held."""
+        found = [dataclasses.asdict(one) for one in (*self.failures(piece), failure)]
+        write_json(self.tries(piece), found)
+
+    def write_failure(self, failure: Failure) -> None:
+        """Note what ended the job."""
+        write_json(self.failed, [dataclasses.asdict(failure)])
+
+    def write_worker(self, worker: Worker) -> None:
+        write_json(self.worker(worker.name), dataclasses.asdict(worker))
+
+
+def all_parts(results: Path) -> list[Parts]:
+    """The jobs of a results folder that workers run or ran, by name."""
+    folders = sorted(results.glob(".*.parts"))
+    return [Parts(results, path.name[1:].removesuffix(".parts")) for path in folders]
+
+
+def read_worker(path: Path) -> Worker | None:
+    """A worker's file; None where it is gone."""
+    try:
+        body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    if body["error"] is not None:
+        body["error"] = Failure(**body["error"])
+    return Worker(**body)
+
+
+def _failures(path: Path) -> Iterator[Failure]:
+    try:
+        bodies = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    yield from (Failure(**body) for body in bodies)
