@@ -13,6 +13,7 @@ from typing import Any
 from asap_eval.cli.guard import FAILED
 from asap_eval.cli.words import command, plain
 from asap_eval.errors import BadValueError
+from asap_eval.report.sheet import DASH, Sheet, sheet_of_text
 from asap_eval.testing.demands import Finding
 
 
@@ -37,9 +38,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _checked(asked: Asked) -> int:
+    from asap_eval.method import method_class
     from asap_eval.plugins import load
     from asap_eval.report.text import show
-    from asap_eval.testing import check  # with torch
+    from asap_eval.testing.run import check, left_out  # with torch
 
     load(asked.plugins)
     found = check(
@@ -50,7 +52,8 @@ def _checked(asked: Asked) -> int:
         keep_all=_options(asked.keep_all) if asked.keep_all else None,
         **asked.options,
     )
-    show([_sheet(asked.method, found, wide=asked.wide)])
+    lacking = left_out(method_class(asked.method)) if asked.model is None else ""
+    show([_sheet(asked.method, found, lacking, wide=asked.wide)])
     return FAILED if any(one.failed for one in found) else 0
 
 
@@ -74,9 +77,7 @@ def _options(words: Sequence[str]) -> Mapping[str, Any]:
     return {word.partition("=")[0]: plain(word) for word in words}
 
 
-def _sheet(method: str, found: Sequence[Finding], *, wide: bool) -> Any:
-    from asap_eval.report.sheet import DASH, sheet_of_text
-
+def _sheet(method: str, found: Sequence[Finding], lacking: str, *, wide: bool) -> Sheet:
     rows = []
     for one in found:
         why = one.why if one.verdict != "passed" or wide else ""
@@ -87,5 +88,5 @@ def _sheet(method: str, found: Sequence[Finding], *, wide: bool) -> Any:
         f"Checks of method={method}: {said}",
         ["check", "verdict", "why"],
         rows,
-        notes=["asap-eval ls checks says what each demands."],
+        notes=["asap-eval ls checks says what each demands.", *([lacking] if lacking else [])],
     )

@@ -26,14 +26,14 @@ _counted: WeakKeyDictionary[nn.Module, dict[tuple[Shape, ...], int]] = WeakKeyDi
 """MACs of a module by the shapes of its input and its weights, for as long as it lives."""
 
 
-WITH_VECTORS = {
-    torch.ops.aten.mv: 0,
-    torch.ops.aten.addmv: 1,
-    torch.ops.aten.dot: 0,
-    torch.ops.aten.vdot: 0,
+MORE: dict[Any, Callable[..., int]] = {
+    torch.ops.aten.mv: lambda a, b: a.numel(),
+    torch.ops.aten.addmv: lambda out, a, b, **_: a.numel(),
+    torch.ops.aten.dot: lambda a, b: a.numel(),
+    torch.ops.aten.vdot: lambda a, b: a.numel(),
+    torch.ops.aten._cdist_forward: lambda a, b, *_: a.shape[-2] * b.numel(),
 }
-"""Products with a vector, of which torch has no formula, and the argument whose every number is
-multiplied once."""
+"""MACs of products with a vector and of distances, of which torch has no formula."""
 
 
 class AttentionProducts(TorchFunctionMode):
@@ -67,8 +67,8 @@ class Operations(TorchDispatchMode):
         formula = flop_registry.get(kind)
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=out)
-        elif kind in WITH_VECTORS:
-            self.total += 2 * args[WITH_VECTORS[kind]].numel()
+        elif kind in MORE:
+            self.total += 2 * MORE[kind](*args, **(kwargs or {}))
         return out
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 Verdict = Literal["passed", "failed", "does not apply"]
 
 DEMANDS = {
-    "documented": "the card, every option and the knob's range are written down",
+    "documented": "the card and every option are written down, and the knob has a range, if any",
     "acts": "some setting of the knob changes what the model does",
     "seeds": "one seed gives one answer, whatever other code draws from global generators",
     "keep all": "where every token is kept the model's own output comes out",

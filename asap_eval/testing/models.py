@@ -145,7 +145,7 @@ def shake(model: nn.Module, seed: int = 0, peak: float = PEAK) -> Any:
             if name.endswith("qkv.weight"):
                 p[: 2 * p.shape[0] // 3] *= peak
             elif "q_proj" in name or "k_proj" in name:
-                p *= peak
+                p.mul_(peak)
     return model.eval().requires_grad_(False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,11 @@ COUNT = 4
 OURS = ("llava_tiny", "llava_next_tiny")
 """Vision-language models of a check: one crop an image, and several."""
 
-REPEATED = ("alone", "order", "resume")
-"""Checks that compare two runs, and mean nothing where one run cannot be repeated."""
+COMPARED = {
+    "seeds": ("two runs with one seed differ", ("alone", "order", "resume", "promoted")),
+    "alone": ("a batch is not its images", ("resume",)),
+}
+"""Checks whose failure, in words, leaves others nothing to compare."""
 
 
 def check(
@@ -48,6 +51,7 @@ def check(
     model: str | None = None,
     weights: str | None = None,
     keep_all: Mapping[str, Any] | None = None,
+    on: Iterable[Subject] | None = None,
     **params: Any,
 ) -> list[Finding]:
     """Try a method on models with random weights, offline, and hold it to `DEMANDS`.
@@ -59,6 +63,7 @@ def check(
             of vision-language models small LLaVAs (extra ``vlm``).
         weights: as for a run; ``None`` = random ones with peaked attention.
         keep_all: options with which every token is kept, where no end of the knob's range does.
+        on: other models and samples to try it on, in place of ``model``.
 
     Returns:
         One finding for each demand, in their order.
@@ -69,7 +74,7 @@ def check(
     asked = Asked(method, params, k)
     with tempfile.TemporaryDirectory(prefix="asap_eval_check_") as folder:
         prepared, refused = [], ""
-        for subject in subjects_of(asked.cls, model, weights):
+        for subject in subjects_of(asked.cls, model, weights) if on is None else on:
             try:
                 prepared.append(_prepared(asked, subject, keep_all, Path(folder)))
             except UnsupportedModelError as error:
@@ -95,12 +100,23 @@ def subjects_of(
     if cls.tower == "vision":
         for name, shape in SMALL.items():
             yield Images(vit(depth=DEPTH, **shape), images(COUNT), f"a small ViT, {name}")
-    if cls.tower == "language" or cls.site == "output":
+    if cls.tower == "language":
         check_transformers()
+    if cls.tower == "language" or (cls.site == "output" and not left_out(cls)):
         from asap_eval.testing.questions import Questions  # with transformers
 
         # What a tower hands on of an image may be several crops, which `pack` orders.
         yield Questions(OURS[cls.tower == "vision"], tokens=2)
+
+
+def left_out(cls: type[Reducer]) -> str:
+    """What a check of a method leaves out on this machine, in a sentence; empty = nothing."""
+    if cls.tower == "vision" and cls.site == "output":
+        try:
+            check_transformers()
+        except UnsupportedModelError as error:
+            return f"What is handed on to a language model was not tried. {error}"
+    return ""
 
 
 def _named(model: str, weights: str | None) -> Subject:
@@ -129,7 +145,8 @@ class Prepared:
 
     Attributes:
         acting: a setting that changes something. keeping: one that keeps every token.
-        stopped: at which error of its own the method stops, in words; empty = at none.
+        stopped, keeping_stopped: at which error of its own the method stops while those are looked
+            for, in words; empty = at none.
     """
 
     subject: Subject
@@ -137,23 +154,31 @@ class Prepared:
     acting: Trial | None = None
     keeping: Trial | None = None
     stopped: str = ""
+    keeping_stopped: str = ""
 
 
 def _prepared(
     asked: Asked, subject: Subject, keep_all: Mapping[str, Any] | None, folder: Path
 ) -> Prepared:
+    found = kept = None
+    stopped = keeping_stopped = ""
     try:
         asked = _with_predictors(asked, subject, folder)
         found = acting(asked, subject)
+    except AsapEvalError:
+        raise
+    except Exception as error:  # whatever the author's code raises
+        stopped = _stop(asked.cls, error)
+    try:
         if keep_all is None:
             kept = keeping_all(asked, subject)
         else:
             kept = asked.trial(subject, None, keep_all)
     except AsapEvalError:
         raise
-    except Exception as error:  # whatever the author's code raises
-        return Prepared(subject, asked, stopped=_stop(asked.cls, error))
-    return Prepared(subject, asked, found, kept)
+    except Exception as error:
+        keeping_stopped = _stop(asked.cls, error)
+    return Prepared(subject, asked, found, kept, stopped, keeping_stopped)
 
 
 def _with_predictors(asked: Asked, subject: Subject, folder: Path) -> Asked:
@@ -181,12 +206,19 @@ def _stop(cls: type[Reducer], error: BaseException) -> str:
 def _findings(cls: type[Reducer], prepared: Sequence[Prepared]) -> list[Finding]:
     found: dict[str, Finding] = {}
     for name in DEMANDS:
-        if name in REPEATED and found["seeds"].failed:
-            why = "two runs with one seed differ (seeds): nothing can be compared."
-            found[name] = Finding(name, "does not apply", why)
-        else:
+        spoiled = next((why for why, one in _spoilers(name) if found[one].failed), None)
+        if spoiled is None:
             found[name] = _finding(name, cls, prepared)
+        else:
+            found[name] = Finding(name, "does not apply", f"{spoiled}: nothing can be compared.")
     return list(found.values())
+
+
+def _spoilers(name: str) -> Iterator[tuple[str, str]]:
+    """Checks without which one means nothing, each behind what is wrong then."""
+    for one, (why, others) in COMPARED.items():
+        if name in others:
+            yield f"{why} ({one})", one
 
 
 def _finding(name: str, cls: type[Reducer], prepared: Sequence[Prepared]) -> Finding:
@@ -228,8 +260,8 @@ def _step(name: str, cls: type[Reducer], one: Prepared, every: Sequence[Prepared
     if name == "documented":
         is_documented(cls, one.subject, one.asked.params)
         return
-    if one.stopped:
-        raise ContractError(one.stopped)
+    if stopped := one.keeping_stopped if name == "keep all" else one.stopped:
+        raise ContractError(stopped)
     if name == "keep all":
         if one.keeping is None:
             raise DoesNotApplyError(

@@ -36,7 +36,8 @@ class Asked:
         return method_class(self.method)
 
     def build(self, k: float | str | None = None, more: Mapping[str, Any] | None = None) -> Reducer:
-        return build_from(self.method, {**self.params, **(more or {})}, k)
+        knob = {} if k is None else {"k": k}
+        return build_from(self.method, {**self.params, **(more or {}), **knob})
 
     def trial(self, subject: Subject, k: float | str | None, more: Mapping[str, Any]) -> Trial:
         """These options on a subject, with the effect that they have."""

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from asap_eval.hosts import Geometry, geometry_of, install
 from asap_eval.method import Batch, Reducer
 from asap_eval.testing.models import output
+from asap_eval.testing.operators import like
+from asap_eval.timing.speed import Unpruned
 from asap_eval.trace import Trace
 
 Effect = Literal["tokens", "attention", "nothing"]
@@ -91,26 +93,13 @@ class Subject(ABC):
 
     def batch(self, reducer: Reducer) -> Batch:
         """What a method is told of a batch of all samples."""
-        look = Look(type(reducer).tower)
-        self.seen(look)
-        assert look.batch is not None
-        return look.batch
+        told: list[Batch] = []
 
+        def check(self: Reducer, batch: Batch) -> None:
+            told.append(batch)
 
-class Look(Reducer):
-    """Does nothing, and remembers the batch it was told of."""
-
-    name = "look"
-
-    def __init__(self, tower: Any) -> None:
-        self.tower = tower
-        self.batch: Batch | None = None
-
-    def check(self, batch: Batch) -> None:
-        self.batch = batch
-
-    def watch(self, block: int, state: Any) -> bool:
-        return False
+        self.seen(like(Unpruned(), tower=type(reducer).tower, check=check))
+        return told[0]
 
 
 @dataclass(frozen=True)
