@@ -8,6 +8,10 @@ on the method: two installs of one method, or two batches, cannot see each other
 Letters: B images of the batch, b images watched, N tokens, P patches, H heads, d head width,
 D width. Blocks count from 1.
 
+At the site ``inside`` a method reads HEAD_ATTENTION and FEATURES, the block's input; all images are
+watched and have one length. Its block then counts as one on the fused tokens: `Reducer.macs` counts
+the queries, keys and products of the tokens that were fused away.
+
 Two places of a vision-language model have a form of their own. What a tower hands on is reduced at
 the site ``output``: the method reads the last block that is used (keys, attention rows, output) and
 its `Reduction` is of that block's output, class token at 0; `hands_cls` keeps the class token and
@@ -34,9 +38,10 @@ from asap_eval.packing import Crops
 from asap_eval.registry import METHODS
 from asap_eval.tokens import Reduction
 
-Site = Literal["input", "before", "between", "after", "output"]
+Site = Literal["input", "before", "inside", "between", "after", "output"]
 """Where a method acts: on the images before the model sees them (`Reducer.grid`); at the blocks it
-watches, before a block, between its attention and its MLP, or after it; or on what the tower hands
+watches, before a block, inside its attention (between softmax and V), between its attention and its
+MLP, or after it; or on what the tower hands
 on, the output of the last block that is used. There every image is watched once and `Reducer.watch`
 is not asked."""
 
@@ -64,6 +69,8 @@ class Need(str, Enum):
     """``[b, H, N, N]`` fp32 attention of every head."""
     ROWS = "rows"
     """``[b, H, R, N]`` fp32 attention of the queries that `Reducer.rows` names."""
+    HEAD_NORMS = "head_norms"
+    """``[b, H, N]`` fp32 norm of each head's output at every token, before the projection."""
     LOGITS = "logits"
     """``[b, H, R, N]`` fp32 scores of those queries before softmax, of later tokens too; padding
     and the rows of no query are 0."""
@@ -119,7 +126,7 @@ class Batch:
         count: B. tokens: N of every image. prefix: class, distillation and register tokens.
         depth: L. has_cls: whether token 0 is a class token. grid: patches down and across.
         seed: the run's seed. id_of: the id of an image by its position in the batch.
-        dtype: of the model's tokens.
+        dtype: of the model's tokens. width: D of a vision tower.
         prompt: in a language model, where B counts samples, N is the longest prompt, the prefix 0
             and the grid (0, 0); ``None`` in a vision tower.
         sample: ``[B]`` on the CPU, the sample whose crop each image of a vision-language model's
@@ -139,6 +146,7 @@ class Batch:
     id_of: Callable[[int], str]
     prompt: Prompt | None = None
     dtype: torch.dtype = torch.float32
+    width: int = 0
     sample: Tensor | None = None
     questions: tuple[str, ...] | None = None
 
@@ -231,6 +239,10 @@ class View:
         return self.read(Need.HEAD_ATTENTION)
 
     @property
+    def head_norms(self) -> Tensor:
+        return self.read(Need.HEAD_NORMS)
+
+    @property
     def rows(self) -> Tensor:
         return self.read(Need.ROWS)
 
@@ -308,6 +320,9 @@ class Reducer:
     """Whether attention adds ``log(size)`` of each key (proportional attention)."""
     idle: ClassVar[bool] = False
     """Whether the model's own code runs throughout, bit for bit, without any kernel of ours."""
+    fuses: ClassVar[bool] = True
+    """At the site ``inside``: whether the block's maps are fused as the tokens are (columns summed,
+    rows averaged with the tokens' weights), or attention is computed anew from the fused tokens."""
     hands_cls: ClassVar[bool] = False
     """Whether a tower hands its class token to the language model, before the other tokens."""
     positions: ClassVar[Positions] = "kept"
@@ -382,6 +397,12 @@ class Reducer:
     def origin(self) -> dict[str, Any]:
         """What a record must say of files the method runs from (hash, training); {} = none."""
         return {}
+
+    def runs(self, block: int, state: Any) -> Tensor | None:
+        """Which tokens run this block of a vision tower: ``[B, K]`` their places, ascending, the
+        prefix among them. The others skip it whole, attention and MLP, and come back behind it, at
+        their places and unchanged; ``None`` = all run. Such a block cannot be watched."""
+        return None
 
     def attends(self, block: int, state: Any) -> bool:
         """Whether the method replaces this block's attention product (`attend`)."""

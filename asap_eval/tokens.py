@@ -14,6 +14,9 @@ from torch import Tensor
 DROPPED = -1
 """Slot of a token that does not survive; slot of padding."""
 
+LEAST_SIZE = 1e-3
+"""Of a token whose members' shares sum to less."""
+
 
 @dataclass(frozen=True)
 class Reduction:
@@ -24,6 +27,8 @@ class Reduction:
             image are ``0 .. S_b - 1`` without gaps and are the order of the new sequence.
         weight: ``[B, N]`` float, the factor of each token in the sum that makes its slot; ``None``
             = the size-weighted mean, which is the identity for a token alone in its slot.
+        share: ``[B, N]`` float, the factor of each token's size in the size of its slot; ``None`` =
+            1, so that sizes are the patches held. `Tokens.source` follows patches either way.
         acted: ``[B]`` bool, the images the method decided to reduce here; ``None`` = those whose
             ``group`` is not the identity. A pooled sink can leave the sequence as it was and the
             image has fired all the same.
@@ -32,6 +37,7 @@ class Reduction:
     group: Tensor
     weight: Tensor | None = None
     acted: Tensor | None = None
+    share: Tensor | None = None
 
     @property
     def slots(self) -> Tensor:
@@ -51,11 +57,15 @@ class Reduction:
         group = Reduction.identity(size).group
         group[images] = DROPPED
         group[images, : self.group.shape[1]] = self.group
-        if self.weight is None:
-            return Reduction(group)
-        weight = torch.ones_like(size, dtype=self.weight.dtype)
-        weight[images, : self.weight.shape[1]] = self.weight
-        return Reduction(group, weight)
+
+        def whole(factors: Tensor | None) -> Tensor | None:
+            if factors is None:
+                return None
+            found = torch.ones_like(size, dtype=factors.dtype)
+            found[images, : factors.shape[1]] = factors
+            return found
+
+        return Reduction(group, whole(self.weight), share=whole(self.share))
 
     @staticmethod
     def identity(size: Tensor) -> Reduction:
@@ -85,8 +95,9 @@ class Tokens:
 
     Attributes:
         x: ``[B, N, D]`` features.
-        size: ``[B, N]`` fp32, patches folded into each token; 0 = padding, so ``log(size)`` is at
-            once the bias of proportional attention and the padding mask.
+        size: ``[B, N]`` fp32, patches folded into each token as `Reduction.share` counts them; 0 =
+            padding, so ``log(size)`` is at once the bias of proportional attention and the padding
+            mask.
         source: ``[B, P]`` int64, slot (prefix included) that holds each original patch, -1 = lost.
         prefix: number of class, distillation and register tokens at the front.
     """
@@ -193,10 +204,19 @@ def slot_weight(reduction: Reduction, size: Tensor) -> Tensor:
 
 
 def fold_size(size: Tensor, reduction: Reduction, longest: int) -> Tensor:
-    """``[B, longest]`` sizes after a reduction: the sum over each slot, 0 = padding."""
+    """``[B, longest]`` sizes after a reduction: the sum over each slot, 0 = padding.
+
+    With factors (`Reduction.share`) a sum may come out at 0 or below, where it would be padding: it
+    is at least `LEAST_SIZE`.
+    """
     group = reduction.group
-    out = torch.zeros(size.shape[0], longest, dtype=size.dtype, device=size.device)
-    return out.scatter_add_(1, group.clamp(min=0), torch.where(group >= 0, size, 0))
+    added = size if reduction.share is None else size * reduction.share
+    out = torch.zeros(size.shape[0], longest, dtype=added.dtype, device=size.device)
+    out.scatter_add_(1, group.clamp(min=0), torch.where(group >= 0, added, 0))
+    if reduction.share is None:
+        return out
+    there = torch.arange(longest, device=size.device) < reduction.slots[:, None]
+    return torch.where(there, out.clamp(min=LEAST_SIZE), 0)
 
 
 def covering(own: tuple[int, int], grid: tuple[int, int]) -> Tensor:

@@ -106,8 +106,12 @@ def run(stem: str, method: str, *, only: int | None = None, **options: Any) -> R
     return Run(logits, blocks, trace, vit.num_prefix_tokens)
 
 
-def compare(golden: Golden, got: Run) -> None:
-    """Everything that model-level files have in common."""
+def compare(golden: Golden, got: Run, *, sizes: bool = True) -> None:
+    """Everything that model-level files have in common.
+
+    Args:
+        sizes: whether a size is the number of patches held.
+    """
     close(got.logits, golden["logits"], LOGITS)
     counts = torch.tensor(golden.metadata["padded_token_count_after_each_block"])
     assert torch.equal(got.trace.lengths, counts[:, None].expand_as(got.trace.lengths))
@@ -116,11 +120,19 @@ def compare(golden: Golden, got: Run) -> None:
             close(tokens[:1], golden[f"block{index}_img0"], LOGITS)
     if "tokens_after_last_block" in golden.tensors:
         close(got.blocks[-1], golden["tokens_after_last_block"], LOGITS)
-    if "size_final" in golden.tensors:
-        assert torch.equal(sizes(got), golden["size_final"][..., 0])
+    if sizes and "size_final" in golden.tensors:
+        assert torch.equal(held(got), golden["size_final"][..., 0])
 
 
-def sizes(got: Run) -> Tensor:
+def alone(golden: Golden, method: str, options: dict[str, Any]) -> None:
+    """Each image by itself, against ``logits_batch1``."""
+    expected = golden["logits_batch1"]
+    for at in range(len(expected)):
+        got = run(golden.metadata["model"], method, only=at, **options)
+        close(got.logits[0], expected[at], LOGITS)
+
+
+def held(got: Run) -> Tensor:
     """``[B, N]`` patches that ended up in each token; 1 for a prefix token."""
     source, last = got.trace.source, got.blocks[-1]
     size = torch.zeros(last.shape[:2]).scatter_add_(1, source.clamp(min=0), (source >= 0).float())

@@ -365,6 +365,7 @@ def test_needs_hold_what_they_promise(name: str) -> None:
             ),
             Need.ATTENTION: maps.mean(0),
             Need.CLS_ROW: maps[:, 0],
+            Need.HEAD_NORMS: (maps @ qkv[:, 2].transpose(0, 1)).norm(dim=-1),
         }.items():
             torch.testing.assert_close(seen[need][i], expected, rtol=0, atol=1e-5)
 
@@ -386,6 +387,7 @@ CROPS: dict[Need, Callable[[slice], tuple[Any, ...]]] = {
     Need.CLS_ROW: lambda valid: (slice(None), valid),
     Need.ATTENTION: lambda valid: (valid, valid),
     Need.HEAD_ATTENTION: lambda valid: (slice(None), valid, valid),
+    Need.HEAD_NORMS: lambda valid: (slice(None), valid),
     Need.ROWS: lambda valid: (slice(None), slice(None), valid),
     Need.LOGITS: lambda valid: (slice(None), slice(None), valid),
 }

@@ -500,7 +500,7 @@ def test_a_run_is_paired_resumed_and_keyed_by_its_head(
 def test_speed_with_and_without_decoding(
     data: Path, head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asap_eval.runner.measure.SPEED_ROUNDS", 2)
+    monkeypatch.setattr("asap_eval.runner.conclude.SPEED_ROUNDS", 2)
     job = evaluation(data, head, method="random", k=0.5, speed=True, batch_size=8)
     record = run(job, results=tmp_path).record
     speed = record.speed

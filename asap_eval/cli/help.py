@@ -38,6 +38,7 @@ Keys you will want (key=value, --key=value and --key value are the same):
   weights=   a file; left out = the published ones
   limit=     the first n samples; sample=spread takes them evenly
   device=    auto, cpu, cuda; dtype= auto, float32, bfloat16, float16; speed=true times the run too
+  launch=    local: one worker a visible GPU; join: this process is one more (torchrun, srun)
   results=   folder of the records; asap-eval report makes tables of it
 
 Options: -m, --multirun: every combination of k=2,4,8 in turn; --cfg job: the composed

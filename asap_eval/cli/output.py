@@ -105,6 +105,12 @@ def remarks(record: RunRecord) -> list[str]:
             f"{job.method}: no images are left to calibrate on, so the knob was searched on "
             f"{calibration.samples} of the evaluated ones."
         )
+    devices = sorted({worker["device"] for worker in record.provenance.workers})
+    if len(devices) > 1:
+        found.append(
+            f"{job.method}: computed on {' and '.join(devices)}; predictions of a few samples may "
+            "differ between them."
+        )
     return found + _of_training(record)
 
 

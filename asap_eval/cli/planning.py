@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +18,12 @@ from asap_eval.cli.settings import Settings
 from asap_eval.data.named import NotFetchedError
 from asap_eval.errors import DataError, RecordError, UnsupportedModelError, WeightsError
 from asap_eval.hub.errors import offline
+from asap_eval.launch.launcher import launcher_of
 from asap_eval.record import Job, read_record, record_stem
 from asap_eval.runner import finished
 from asap_eval.runner.checks import checked
 from asap_eval.runner.latest_model import spec_of
+from asap_eval.runner.pieces import cut
 from asap_eval.runner.prepare import Prepared, prepare
 from asap_eval.train.head.fit import Recipe
 from asap_eval.train.head.run import training_plan
@@ -40,6 +43,7 @@ def plan_of(settings: Settings) -> tuple[list[str], bool]:
     try:
         with nothing_fetched():
             runs = dataclasses.replace(job, weights="random") if unfetched else job
+            began = time.perf_counter()
             ready = prepare(runs, imagenet=settings.imagenet)
     except NotFetchedError as error:
         needed = error if offline() else lacking_data(error.name)
@@ -70,12 +74,36 @@ def plan_of(settings: Settings) -> tuple[list[str], bool]:
             f"  budget:  {job.budget.kind} {job.budget.target:g}, searched on up to "
             f"{job.budget.samples} images, about 10 to 20 passes over them"
         )
+    if settings.launch.spreads:
+        lines += _launch_lines(settings, ready, time.perf_counter() - began)
     if unfetched:
         return [*lines, _missing(unfetched)], False  # records are named by their weights' content
     lines.append(f"  record:  {_state(ready, settings.results)}")
     if ready.bench.accuracy and ready.job.method != "none":
         lines.append(f"  compare: {_state(ready.for_baseline(), settings.results)}")
     return lines, True
+
+
+def _launch_lines(settings: Settings, ready: Prepared, opening: float) -> list[str]:
+    """How the job is cut and spread; refuses what the engine cannot do here.
+
+    Args:
+        opening: seconds that the job took to open in this process.
+    """
+    launch, job = settings.launch, ready.job
+    found = cut(ready.bench, ready.samples, job.batch_size, launch.piece)
+    most = max((piece.stop - piece.start for piece in found), default=0)
+    text = f"{launch.kind}, {len(found)} pieces of up to {most} samples"
+    if ready.bench.no_pieces is not None:
+        text = f"{launch.kind}, one worker: {ready.bench.no_pieces}"
+    elif launch.kind != "join":
+        engine = launcher_of(launch)
+        engine.check(job.device)
+        workers = min(engine.count(job.device), len(found))
+        text += (
+            f", {workers} workers, about {-(-len(ready.samples) // max(workers, 1))} samples each"
+        )
+    return [f"  launch:  {text}; each opens the job once ({opening:.1f} s here, imports left out)"]
 
 
 def training_plan_of(job: Job, recipe: Recipe, results: Path) -> tuple[list[str], bool]:

@@ -21,12 +21,17 @@ from asap_eval.cli.lists import with_brackets
 from asap_eval.cli.output import Result, show
 from asap_eval.cli.overrides import check, each_of, keys_of, names_a_run, parsed, values_of
 from asap_eval.cli.planning import plan_of, training_plan_of
-from asap_eval.cli.settings import settings_of
+from asap_eval.cli.settings import Settings, settings_of
+from asap_eval.cli.spreading import Found, opening_of, outcome_of, shows, spread_rows
 from asap_eval.cli.user_config import user_defaults, user_file
 from asap_eval.cli.words import debugging, settings, switches_of, typed
 from asap_eval.errors import BadValueError, UnreachableError, unknown
+from asap_eval.experiment import Experiment
+from asap_eval.launch.devices import take_gpu
+from asap_eval.launch.head import NotWaitedError, alone
+from asap_eval.launch.launch import Launch
 from asap_eval.plugins import load
-from asap_eval.runner import run
+from asap_eval.runner import Outcome, run
 from asap_eval.runner.progress import say
 from asap_eval.train.head.run import head_summary, train
 
@@ -48,10 +53,18 @@ def main(argv: Sequence[str]) -> int:
     else goes to standard error.
     """
     try:
-        return guarded(lambda: _run(argv), debug=debugging(argv))
+        return guarded(lambda: _waited(argv), debug=debugging(argv))
     except KeyboardInterrupt:
         say("Interrupted. The same command goes on after the last batch that was written.")
         return INTERRUPTED
+
+
+def _waited(argv: Sequence[str]) -> int:
+    try:
+        return _run(argv)
+    except NotWaitedError as said:
+        say(str(said))
+        return 0
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -69,6 +82,8 @@ def _run(argv: Sequence[str]) -> int:
         return 0
     jobs = swept(overrides) if asked.multirun else [overrides]
     codes, made = [], set[Path]()
+    if len(jobs) > 1 and _spreads(overrides):
+        return _all_at_once(jobs, extra, made)
     for number, given in enumerate(jobs):
         if asked.multirun:
             say(f"Job {number}: {' '.join(given)}", style="bold")
@@ -105,6 +120,7 @@ def _complete(words: Sequence[str], asked: Asked, extra: Sequence[Path]) -> list
         AsapEvalError: a key, choice or option that does not exist, or a sweep without ``-m``.
     """
     given = parsed(words)
+    _check_launch(given)
     _load_plugins(given)
     check(given, extra)
     bare = not asked.cfg and not names_a_run(given)
@@ -138,6 +154,28 @@ def _complete(words: Sequence[str], asked: Asked, extra: Sequence[Path]) -> list
     return [*added, *texts]
 
 
+def _check_launch(given: Sequence[Override]) -> None:
+    """Refuse Hydra's launchers, and choose the GPU of a process that joins others.
+
+    Raises:
+        BadValueError: exit codes and output would be lost.
+    """
+    for override in given:
+        if override.key_or_group == "hydra/launcher" and override.value() != "basic":
+            raise BadValueError(
+                f"{override.input_line}: Hydra's launchers lose exit codes and what a job prints. "
+                "launch=local (or slurm, ray, join) spreads a sweep over workers."
+            )
+        if override.key_or_group == "launch" and override.value() == "join":
+            take_gpu()  # before torch opens one
+
+
+def _spreads(overrides: Sequence[str]) -> bool:
+    """Whether a command line names workers."""
+    chosen = [one for one in parsed(overrides) if one.key_or_group == "launch"]
+    return any(name != "none" for one in chosen for name in values_of(one))
+
+
 def _load_plugins(overrides: Sequence[Override]) -> None:
     """Import what ``plugins=`` names: its methods are choices of everything that follows."""
     for override in overrides:
@@ -158,6 +196,52 @@ def _jobs_of(given: Sequence[str], extra: Sequence[Path], made: set[Path]) -> in
     Args:
         made: records that this command has made; ``force=true`` makes none of them twice.
     """
+    table = _table_of(given, extra)
+    if table.stage == "train":
+        return _train(table.rows)
+    if table.plan:
+        return _plan(table.rows)
+    launch = table.launch
+    found = spread_rows(table.rows, made) if launch is not None and launch.spreads else None
+    return _run_table(table, made, found)
+
+
+def _all_at_once(jobs: Sequence[Sequence[str]], extra: Sequence[Path], made: set[Path]) -> int:
+    """The jobs of a sweep as one list for workers, then a table each."""
+    tables = [_table_of(given, extra) for given in jobs]
+    if any(table.plan or table.stage == "train" for table in tables):
+        return max(_jobs_of(given, extra, made) for given in jobs)
+    found = spread_rows([row for table in tables for row in table.rows], made)
+    codes = []
+    for number, (given, table) in enumerate(zip(jobs, tables, strict=True)):
+        say(f"Job {number}: {' '.join(given)}", style="bold")
+        codes.append(_run_table(table, made, found[: len(table.rows)]))
+        found = found[len(table.rows) :]
+    return max(codes)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The rows that one command line asks for, as one table.
+
+    Attributes:
+        rows, experiment: what runs. stage, plan, wide, debug: keys of these names.
+    """
+
+    rows: list[Row]
+    experiment: Experiment | None
+    stage: str
+    plan: bool
+    wide: bool
+    debug: bool
+
+    @property
+    def launch(self) -> Launch | None:
+        """How its rows are spread; None where none of them can run."""
+        return next((row.settings.launch for row in self.rows if row.settings), None)
+
+
+def _table_of(given: Sequence[str], extra: Sequence[Path]) -> _Table:
     whole = composed(given, extra)
     config = whole.config
     experiment = None
@@ -171,10 +255,23 @@ def _jobs_of(given: Sequence[str], extra: Sequence[Path], made: set[Path]) -> in
     for chosen in dict.fromkeys(row.settings.chosen for row in rows if row.settings):
         if chosen:
             say(f"auto: {chosen}")
-    if config.stage == "train":
-        return _train(rows)
-    if config.plan is True:
-        return _plan(rows)
+    return _Table(
+        rows,
+        experiment,
+        stage=str(config.stage),
+        plan=config.plan is True,
+        wide=config.wide is True,
+        debug=config.debug is True,
+    )
+
+
+def _run_table(table: _Table, made: set[Path], found: Sequence[Found | None] | None) -> int:
+    """Run the rows of a table and show it.
+
+    Args:
+        found: what workers made of each row; None = this process runs them, one after the other.
+    """
+    rows = table.rows
     results = [
         Result(row.entry, row.model, row.settings.job if row.settings else None, reason=row.reason)
         for row in rows
@@ -183,15 +280,17 @@ def _jobs_of(given: Sequence[str], extra: Sequence[Path], made: set[Path]) -> in
     for number, (row, result) in enumerate(zip(rows, results, strict=True), 1):
         if len(rows) > 1:
             say(f"[{number}/{len(rows)}] {' '.join(row.overrides)}", style="bold")
-        codes.append(guarded(partial(_one, row, result, made), debug=config.debug is True))
-    show(results, experiment, wide=config.wide is True)
+        step = partial(_one, row, result, made, None if found is None else found[number - 1])
+        codes.append(guarded(step, debug=table.debug))
+    if shows(table.launch):
+        show(results, table.experiment, wide=table.wide)
     if len(rows) > 1 and any(codes):
         say(f"{sum(map(bool, codes))} of {len(rows)} rows failed; see above.", style="red")
     return max(codes)
 
 
-def _one(row: Row, result: Result, made: set[Path]) -> int:
-    """Run one row and fill in its result; returns its exit code.
+def _one(row: Row, result: Result, made: set[Path], found: Found | None) -> int:
+    """Run one row, or take what workers made of it, and fill in its result; returns its exit code.
 
     A row of an experiment whose method cannot be run, or cannot reach its target, is a finding and
     no failure. Failed samples are a failure where the benchmark is strict; the record is written
@@ -204,17 +303,7 @@ def _one(row: Row, result: Result, made: set[Path]) -> int:
     for note in settings.notes:
         say(f"note: {note}")
     try:
-        outcome = run(
-            settings.job,
-            results=settings.results,
-            force=settings.force,
-            made=made,
-            workers=settings.workers,
-            cache=settings.cache,
-            imagenet=settings.imagenet,
-            config=settings.config,
-            overrides=row.overrides,
-        )
+        outcome = _here(row, settings, made) if found is None else outcome_of(found)
     except Exception as error:
         result.reason = str(error) or type(error).__name__
         if row.entry is None or not isinstance(error, UnreachableError):
@@ -228,9 +317,27 @@ def _one(row: Row, result: Result, made: set[Path]) -> int:
     return FAILED if lost else 0
 
 
+def _here(row: Row, settings: Settings, made: set[Path]) -> Outcome:
+    """Run one row in this process."""
+    return run(
+        settings.job,
+        results=settings.results,
+        force=settings.force,
+        made=made,
+        workers=settings.workers,
+        cache=settings.cache,
+        imagenet=settings.imagenet,
+        config=settings.config,
+        overrides=row.overrides,
+        goes_on=partial(alone, opening=opening_of(settings)),
+    )
+
+
 def _train(rows: Sequence[Row]) -> int:
     """Train one head; standard output ends with its path."""
     settings = rows[0].settings
+    if settings is not None and settings.launch.spreads:
+        raise BadValueError("stage=train runs in one process: leave launch= out.")
     if len(rows) != 1 or settings is None or settings.recipe is None:
         raise BadValueError(
             "stage=train trains one head: give model=, data= and bench=kinetics, no experiment=."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -58,6 +58,7 @@ class Backbone:
         blocks: the transformer blocks, in order.
         halves: ``halves(block) -> (attention half, MLP half)``, each ``[B, N, D] -> [B, N, D]``
             with its residual, exactly as the model's own forward computes it.
+        attention: ``attention(block)``, the module that projects to queries, keys and values.
         geometry: what decides the model's work.
         chain: the module whose forward runs the blocks, each on what the one before hands on, and
             looks at nothing between them; ``None`` = there is none.
@@ -77,6 +78,7 @@ class Backbone:
     chain: nn.Module | None
     norm: nn.Module | None
     halves: Callable[[nn.Module], tuple[Half, Half]]
+    attention: Callable[[Any], nn.Module]
     geometry: Geometry
     fused: Callable[[], AbstractContextManager[None]]
     patched: Callable[[Installed], AbstractContextManager[None]]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError
-from asap_eval.hosts.attention import attend, attend_with_maps
+from asap_eval.hosts.attention import attend, attend_with_maps, map_dtype
 from asap_eval.hosts.attention_rows import attention_rows, heads_first
 from asap_eval.hosts.backbone import Behind, Half
 from asap_eval.hosts.layout import Layout
 from asap_eval.hosts.probe import Probe
+from asap_eval.hosts.projections import Only, fuse_maps
 from asap_eval.kernels import takes
 from asap_eval.method import Batch, Need, Reducer, View
 from asap_eval.token_map import TokenMap
@@ -37,6 +40,7 @@ FROM_ATTENTION = {
     Need.HEAD_ATTENTION,
     Need.ROWS,
     Need.LOGITS,
+    Need.HEAD_NORMS,
 }
 """What only a block's attention can give."""
 
@@ -45,6 +49,13 @@ BEHIND = {Need.NEXT_QUERIES, Need.NEXT_KEYS, Need.PROJECTED}
 
 READABLE = {Need.FEATURES, *FROM_ATTENTION}
 """What can be read in the blocks of any tower."""
+
+INSIDE = {Need.FEATURES, Need.HEAD_ATTENTION}
+"""What can be read between softmax and V."""
+
+
+class _Read(Exception):
+    """Queries and keys have been read: the rest of the attention is not wanted."""
 
 
 class Pass:
@@ -85,12 +96,15 @@ class Pass:
         if batch.grid != own:
             self.seen.fired.fill_(1)
 
-    def run(self, block: int, x: Tensor, attention: Half, mlp: Half, read: bool) -> Tensor:
+    def run(
+        self, block: int, x: Tensor, attention: Half, mlp: Half, inner: nn.Module, read: bool
+    ) -> Tensor:
         """One block (from 1) with whatever the method does there.
 
         Args:
-            x: what the block before handed on. read: whether anything but the next block may see
-                what this one hands on. Then it is padded, as it always is after the last block.
+            x: what the block before handed on. inner: the block's attention module.
+            read: whether anything but the next block may see what this one hands on. Then it is
+                padded, as it always is after the last block.
 
         Returns:
             ``[B, N, D]``; where it is not padded maybe ``[1, T, D]``, see `Layout`.
@@ -98,7 +112,7 @@ class Pass:
         self._check_order(block, x)
         if self.padded:
             x = self.layout.packed(x)
-        x = self._block(block, x, attention, mlp)
+        x = self._block(block, x, attention, mlp, inner)
         self.padded = read or block == self.batch.depth
         if not self.padded:
             return x
@@ -121,7 +135,7 @@ class Pass:
                 f"[{images}, {longest}, D]: tokens that a hook changes keep their number."
             )
 
-    def _block(self, block: int, x: Tensor, attention: Half, mlp: Half) -> Tensor:
+    def _block(self, block: int, x: Tensor, attention: Half, mlp: Half, inner: nn.Module) -> Tensor:
         if not self.batch.count:
             self._count("attention_tokens")
             self._count("mlp_tokens")
@@ -130,10 +144,18 @@ class Pass:
         watched = self._watched(block)
         site = self.reducer.site
         reads: dict[Need, Tensor] = {}
+        chosen = self.reducer.runs(block, self.state)
+        if chosen is not None:
+            if watched:
+                raise AsapEvalError(f"Block {block} is watched, and some of its tokens skip it.")
+            return self._partly(block, x, attention, mlp, chosen)
         if site == "before":
             x = self._reduce(block, x, watched, reads)
-        self._count("attention_tokens")
-        x = self._attention(block, x, attention, watched, reads)
+        if site == "inside" and watched:
+            x = self._inside(block, x, attention, inner, watched)
+        else:
+            self._count("attention_tokens")
+            x = self._attention(block, x, attention, watched, reads)
         if site == "between":
             x = self._reduce(block, x, watched, reads)
         # At the site `output` views of earlier blocks are for `observe` alone.
@@ -147,6 +169,75 @@ class Pass:
             x = self._reduce(block, x, watched, reads, view)
         self._end(block)
         return x
+
+    def _partly(self, block: int, x: Tensor, attention: Half, mlp: Half, chosen: Tensor) -> Tensor:
+        """A block that the tokens ``chosen [B, K]`` run among themselves; the others skip it."""
+        if not self.layout.dense:
+            raise AsapEvalError(f"Tokens can skip block {block} where all images have one length.")
+        layout, size = self.layout, self.size
+        self.layout = Layout((chosen.shape[1],) * self.batch.count)
+        self.size = size.gather(1, chosen)
+        at = chosen[..., None].expand(-1, -1, x.shape[-1])
+        self._count("attention_tokens")
+        part = self._attention(block, x.gather(1, at), attention, [], {})
+        self._count("mlp_tokens")
+        part = mlp(part)
+        self.layout, self.size = layout, size
+        self._end(block)
+        return x.scatter(1, at, part)
+
+    def _inside(
+        self, block: int, x: Tensor, half: Half, inner: nn.Module, watched: list[int]
+    ) -> Tensor:
+        """The attention half of a method that acts between softmax and V."""
+        if len(watched) < self.batch.count or not self.layout.dense:
+            raise AsapEvalError(
+                f"Method '{self.reducer.name}' acts inside the attention of block {block}, where "
+                "all images have to be watched and to have one length."
+            )
+        size = self.size
+        maps = self._maps(block, x, half, inner)
+        reads = dict.fromkeys(self.reducer.needs & {Need.HEAD_ATTENTION}, maps)
+        decision = self._decision(block, x, watched, reads)
+        if decision is not None:
+            reduction, slots, folded = decision
+            if len(set(slots)) > 1:
+                raise AsapEvalError(f"Block {block}: maps can be fused to one length only.")
+            x = self._apply(x, reduction, slots, folded)
+        self._count("attention_tokens")
+        if decision is not None and not self.reducer.fuses:
+            return self._attention(block, x, half, [], {})
+        if decision is not None:
+            weight = slot_weight(reduction, size)
+            maps = fuse_maps(maps, reduction.group, weight, slots[0])
+        with Only(inner, "v"), Probe(lambda _q, _k, v: maps.to(v.dtype) @ v) as probe:
+            x = half(x)
+        self._check_seen(block, probe)
+        return x
+
+    def _maps(self, block: int, x: Tensor, half: Half, inner: nn.Module) -> Tensor:
+        """``[B, H, N, N]`` attention of every head in fp32, without values and output."""
+        maps: list[Tensor] = []
+
+        def read(q: Tensor, k: Tensor, _v: Tensor) -> Tensor:
+            dtype = map_dtype(q)
+            logits = q.to(dtype) @ k.to(dtype).mT * q.shape[-1] ** -0.5
+            if self.folded:
+                logits = logits + self.size.log()[:, None, None].to(dtype)
+            maps.append(logits.softmax(-1))
+            raise _Read
+
+        with Only(inner, "qk"), Probe(read) as probe, suppress(_Read):
+            half(x)
+        self._check_seen(block, probe)
+        return maps[0]
+
+    def _check_seen(self, block: int, probe: Probe) -> None:
+        if probe.seen != 1:
+            raise UnsupportedModelError(
+                f"Block {block} called fused attention {probe.seen} times instead of once; "
+                "its attention cannot be read or shortened."
+            )
 
     def _count(self, name: str) -> None:
         self.seen.counts[name].append(self.layout.lengths)
@@ -211,6 +302,9 @@ class Pass:
             if Need.CLS_ROW in needs:
                 _, rows = attention_rows(q, k, bias, layout, watched, None)
                 reads[Need.CLS_ROW] = rows[:, :, 0]
+            if Need.HEAD_NORMS in needs:
+                heads_out = heads_first(out, layout, watched)
+                reads[Need.HEAD_NORMS] = heads_out.to(map_dtype(q)).norm(dim=-1)
             if needs & {Need.ROWS, Need.LOGITS}:
                 lengths = to_device([layout.lengths[i] for i in watched], q.device)
                 queries = self.reducer.rows(block, lengths, self.state)
@@ -221,11 +315,7 @@ class Pass:
 
         with Probe(run) as probe:
             x = half(x)
-        if probe.seen != 1:
-            raise UnsupportedModelError(
-                f"Block {block} called fused attention {probe.seen} times instead of once; "
-                "its attention cannot be read or shortened."
-            )
+        self._check_seen(block, probe)
         return x
 
     def _view(self, block: int, watched: list[int], reads: dict[Need, Tensor]) -> View:
@@ -245,8 +335,18 @@ class Pass:
         view: View | None = None,
     ) -> Tensor:
         """Ask the method where the tokens of the watched images go, and send them there."""
-        if not watched:
-            return x
+        decision = self._decision(block, x, watched, reads, view) if watched else None
+        return x if decision is None else self._apply(x, *decision)
+
+    def _decision(
+        self,
+        block: int,
+        x: Tensor,
+        watched: list[int],
+        reads: dict[Need, Tensor],
+        view: View | None = None,
+    ) -> tuple[Reduction, tuple[int, ...], bool] | None:
+        """What the method decides for the batch, as `_apply` takes it; ``None`` = nothing moves."""
         view = view or self._view(block, watched, reads)
         images, size = view.images, view.size
         here = slice(None) if images is self.everyone else images
@@ -257,18 +357,19 @@ class Pass:
         self.seen.method_macs[here] += self.reducer.macs(view, self.state)
         reduction = self.reducer.decide(view, self.state)
         if reduction is None:
-            return x
+            return None
         acted = reduction.moved(size) if reduction.acted is None else reduction.acted
         fired = self.seen.fired[here]
         self.seen.fired[here] = torch.where(acted & (fired == 0), block, fired)
         whole = reduction if images is self.everyone else reduction.within(images, self.size)
-        # Patches that are left: more than slots where one of them holds several.
-        held = torch.where(whole.group >= 0, self.size, 0).sum(1)
-        slots, patches = Arriving(torch.stack([whole.slots, held.long()])).list()
+        # Tokens that share their slot, or whose size is not 1: then sizes matter from here on.
+        left = whole.group >= 0
+        sized = left.sum(1) - whole.slots + (left & (self.size != 1)).sum(1)
+        slots, uneven = Arriving(torch.stack([whole.slots, sized])).list()
         same = whole.weight is None and tuple(slots) == self.layout.lengths
         if same and not bool(reduction.moved(size).any()):
-            return x
-        return self._apply(x, whole, tuple(slots), slots != patches)
+            return None
+        return whole, tuple(slots), any(uneven)
 
     def _read_behind(self, x: Tensor, reads: dict[Need, Tensor]) -> None:
         """What comes after the tower's last used block; every image still has all its tokens."""
@@ -290,7 +391,7 @@ class Pass:
         """The sequence after a reduction, dense or packed as the new lengths allow.
 
         Args:
-            slots: tokens of each image then. folded: whether one of them holds several patches.
+            slots: tokens of each image then. folded: whether the size of one is not 1.
         """
         after = Layout(slots)
         first = to_device(after.starts, x.device)[:, None]
@@ -307,6 +408,6 @@ class Pass:
         self.size = fold_size(self.size, reduction, after.longest)
         self.seen.values["source"] = follow(self.seen.source, reduction)
         self.layout, self.changed = after, True
-        # Where no token holds two patches the bias is zero: a mask would only cost time.
+        # Where all sizes are 1 the bias is zero: a mask would only cost time.
         self.folded = self.reducer.proportional and folded
         return after.shaped(flat)

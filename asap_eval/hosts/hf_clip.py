@@ -45,6 +45,7 @@ def backbone(model: Any) -> Backbone:
         chain=tower.encoder,
         norm=None,  # it follows the class token alone
         halves=_halves,
+        attention=lambda block: block.self_attn,
         geometry=_geometry(model, tower),
         fused=lambda: fused(outer),
         patched=lambda _installed: _patched(outer),

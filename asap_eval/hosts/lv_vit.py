@@ -29,6 +29,7 @@ def backbone(model: Any) -> Backbone:
         chain=model.blocks,
         norm=model.norm,
         halves=_halves,
+        attention=lambda block: block.attn,
         geometry=_geometry(model),
         fused=lambda: _fused(model),
         patched=lambda installed: _patched(model, installed),

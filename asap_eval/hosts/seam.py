@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError
 from asap_eval.hosts.backbone import Backbone, Half
-from asap_eval.hosts.forward import BEHIND, FROM_ATTENTION, READABLE, Pass
+from asap_eval.hosts.forward import BEHIND, FROM_ATTENTION, INSIDE, READABLE, Pass
 from asap_eval.hosts.hooks import hooked, inner_hook
 from asap_eval.hosts.overriding import Function, check_free, override
 from asap_eval.hosts.resize import resize
@@ -107,7 +107,8 @@ class Seam(AbstractContextManager[Trace]):
 
     def _check_needs(self) -> None:
         reducer, behind = self.reducer, self.backbone.behind
-        offered = READABLE | BEHIND if reducer.site == "output" else READABLE
+        elsewhere: dict[str, set[Need]] = {"output": READABLE | BEHIND, "inside": INSIDE}
+        offered = elsewhere.get(reducer.site, READABLE)
         if unreadable := reducer.needs - offered:
             raise UnsupportedModelError(
                 f"Method '{reducer.name}' declares {_listed(unreadable)}; in a vision tower a "
@@ -249,7 +250,8 @@ class Seam(AbstractContextManager[Trace]):
                 running = here.running
                 if running is None:
                     raise AsapEvalError("A later block ran before the first one.")
-                return running.run(index + 1, x, attention, mlp, self._is_read(index))
+                inner = self.backbone.attention(block)
+                return running.run(index + 1, x, attention, mlp, inner, self._is_read(index))
 
             return forward
 
@@ -334,6 +336,7 @@ class Seam(AbstractContextManager[Trace]):
             device=x.device,
             id_of=id_of,
             dtype=x.dtype,
+            width=geometry.width,
             sample=sample,
             questions=questions,
         )

@@ -32,6 +32,11 @@ class Launch:
     silence: float = 600.0
     engine: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def spreads(self) -> bool:
+        """Whether workers run the jobs, and not the command itself one after the other."""
+        return self.kind != "none"
+
     def __post_init__(self) -> None:
         for name, least in (("workers", 1), ("piece", 1), ("retries", 0)):
             if (value := getattr(self, name)) is not None and value < least:

@@ -27,7 +27,9 @@ from asap_eval.errors import unknown
 from asap_eval.launch.launch import Launch
 from asap_eval.launch.queue import Queue
 
-ENGINES: dict[str, str] = {}
+ENGINES = {
+    "local": "asap_eval.launch.local:Local",
+}
 """Engines and where they are; loaded when asked for. ``none`` and ``join`` start nothing."""
 
 

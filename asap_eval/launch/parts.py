@@ -4,15 +4,17 @@
 
     <stem>.json                               running: key, job, calibration (head, then workers)
     <stem>.samples.jsonl                      the rows: written by the merge
-    .<stem>.parts/cut.json                    where the pieces end: `Cut` (head)
+    .<stem>.parts/cut.json                    where the pieces end, and what a journal held (head)
     .<stem>.parts/000000512.jsonl             a whole piece, named by its first sample
     .<stem>.parts/000000512.part              one that is being written, batch by batch (`Journal`)
     .<stem>.parts/000000512.lock              held by the worker that writes it (flock)
-    .<stem>.parts/000000512.tries             errors that ended a try of it: a list of `Failure`
+    .<stem>.parts/000000512.tries             errors that ended tries of it: a list of `Failure`
+    .<stem>.parts/000000512.*                 what a benchmark keeps of it (`Bench.begin`)
     .<stem>.parts/failed.json                 `Failure` that ended the job
     .<stem>.parts/workers/<host>-<pid>.json   `Worker`, as it is at this job
     .locks/<stem>.lock                        the job's lock: calibration, merge and speed
     .locks/workers/<host>-<pid>.lock          held as long as the worker lives
+    .locks/workers/<host>-<pid>.json          the jobs it goes down: a list of stems
 
 A kill leaves locks free, parts that `Journal.resume` takes up, and nothing else. A merge removes
 the folder of parts once the record is ``done``. Without locks (``launch.locks=off``) every worker
@@ -24,14 +26,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from asap_eval.record.files import write_json
-from asap_eval.runner.pieces import Piece
+from asap_eval.runner.lock import LOCKS, is_held
+from asap_eval.runner.pieces import Piece, parts_folder
 
 
 @dataclass
@@ -56,13 +60,15 @@ class Worker:
     """A worker at one job, as its file says; written at every batch, at most once a second.
 
     Attributes:
-        host, pid: of the process. log: its file, "" = none. device: ``cpu``, or the GPU's name.
-        threads: of torch. began, latest: seconds of the clock (time.time) of the first and of the
-            latest word. pieces: first samples of those that it finished. samples: whose rows it
-            wrote; where a piece was taken over, those after. piece, at: the piece it is at, and the
-            next sample of it; None between two. error: what stopped it at this job.
+        name: of its files: host and process. host, pid: of the process. log: its file, "" = none.
+        device: ``cpu``, or the GPU's name. threads: of torch. began, latest: seconds of the clock
+            (time.time) of the first and of the latest word. pieces: first samples of those that it
+            finished. samples: whose rows it wrote; where a piece was taken over, those after.
+        piece, at: the piece it is at, and the next sample of it; None between two. error: what
+            stopped it at this job.
     """
 
+    name: str
     host: str
     pid: int
     log: str = ""
@@ -75,10 +81,6 @@ class Worker:
     piece: int | None = None
     at: int | None = None
     error: Failure | None = None
-
-    @property
-    def name(self) -> str:
-        return f"{self.host}-{self.pid}"
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Parts:
 
     @property
     def folder(self) -> Path:
-        return self.results / f".{self.stem}.parts"
+        return parts_folder(self.record)
 
     @property
     def record(self) -> Path:
@@ -111,6 +113,15 @@ class Parts:
     def lock(self, piece: Piece) -> Path:
         return self.folder / f"{piece.start:09d}.lock"
 
+    def stem_of(self, piece: Piece) -> Path:
+        """Where a benchmark keeps what is too large for rows of a piece; it adds an ending.
+
+        Those of an earlier run of one process stay where that run left them, beside the record.
+        """
+        if piece.start == 0 and self.adopted():
+            return self.results / self.stem
+        return self.folder / f"{piece.start:09d}"
+
     def tries(self, piece: Piece) -> Path:
         return self.folder / f"{piece.start:09d}.tries"
 
@@ -123,18 +134,31 @@ class Parts:
 
     def cut(self) -> list[Piece]:
         """The pieces of the job; [] where there is no folder (any more)."""
-        with suppress(FileNotFoundError):
-            stops = json.loads((self.folder / "cut.json").read_text(encoding="utf-8"))["stops"]
-            return [Piece(a, b) for a, b in zip([0, *stops], stops, strict=False)]
-        return []
+        stops = self._said().get("stops", [])
+        return [Piece(a, b) for a, b in zip([0, *stops], stops, strict=False)]
 
-    def write_cut(self, pieces: list[Piece]) -> None:
-        write_json(self.folder / "cut.json", {"stops": [piece.stop for piece in pieces]})
+    def adopted(self) -> bool:
+        """Whether the first piece is what an earlier run of one process left."""
+        return bool(self._said().get("adopted", False))
+
+    def write_cut(self, pieces: Sequence[Piece], *, adopted: bool) -> None:
+        said = {"adopted": adopted, "stops": [piece.stop for piece in pieces]}
+        write_json(self.folder / "cut.json", said)
+
+    def _said(self) -> dict[str, Any]:
+        with suppress(FileNotFoundError):
+            found: dict[str, Any] = json.loads((self.folder / "cut.json").read_bytes())
+            return found
+        return {}
 
     def missing(self) -> list[Piece]:
         """Pieces that are not whole yet, in order."""
         there = {path.stem for path in self.folder.glob("*.jsonl")}
         return [piece for piece in self.cut() if f"{piece.start:09d}" not in there]
+
+    def remove(self) -> None:
+        """Throw everything away that workers left."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def workers(self) -> list[Worker]:
         """All that ever worked on the job, by name."""
@@ -166,6 +190,26 @@ def all_parts(results: Path) -> list[Parts]:
     """The jobs of a results folder that workers run or ran, by name."""
     folders = sorted(results.glob(".*.parts"))
     return [Parts(results, path.name[1:].removesuffix(".parts")) for path in folders]
+
+
+def write_jobs(path: Path, stems: Sequence[str]) -> None:
+    """Say which jobs a worker goes down; beside the lock that says that it lives."""
+    write_json(path, list(stems))
+
+
+def living(results: Path, stems: Collection[str]) -> list[str]:
+    """Names of the workers that live and go down any of these jobs; files of dead ones go."""
+    found = []
+    for lock in sorted((results / LOCKS / "workers").glob("*.lock")):
+        said = lock.with_suffix(".json")
+        if not is_held(lock):
+            said.unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
+            continue
+        with suppress(FileNotFoundError):
+            if set(json.loads(said.read_bytes())) & set(stems):
+                found.append(lock.stem)
+    return found
 
 
 def read_worker(path: Path) -> Worker | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
 from asap_eval.methods.parts.matching import match, match_macs, mean_over_heads, removable
+from asap_eval.methods.parts.schedule import mixed
 from asap_eval.tokens import Reduction
 
 
@@ -69,8 +70,7 @@ class Tome(Reducer):
         if isinstance(r, list):
             return r + [0] * (depth - len(r))
         if inflection is None:
-            more = round((r - math.floor(r)) * depth)
-            return [math.floor(r) + (block < more) for block in range(depth)]
+            return mixed(r, depth)
         low = int(r * (1 - inflection))
         step = (2 * r - 2 * low) / max(depth - 1, 1)
         return [int(low + step * block) for block in range(depth)]

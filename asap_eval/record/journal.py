@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from asap_eval.errors import RecordError
 
 Row = dict[str, Any]
 """One sample; ``id`` is always there, the rest is the benchmark's."""
+TOGETHER = 512
+"""Lines that are read at once."""
 
 
 class Journal:
@@ -58,19 +61,40 @@ class Journal:
         Raises:
             RecordError: the file is missing or a line of it is broken.
         """
+        found: list[Row] = []
         try:
-            lines = self.path.read_bytes().splitlines(keepends=True)
+            with self.path.open("rb") as file:
+                while lines := list(itertools.islice(file, TOGETHER)):
+                    found += _together(lines) or self._one_by_one(lines, len(found))
         except OSError as error:
             raise RecordError(
                 f"Cannot read the per-sample file {self.path}: {error.strerror}."
             ) from error
-        rows = [_row(line) for line in lines]
-        if None in rows:
-            raise RecordError(f"{self.path}: line {rows.index(None) + 1} is broken.")
-        return [row for row in rows if row is not None]
+        return found
+
+    def _one_by_one(self, lines: Sequence[bytes], before: int) -> list[Row]:
+        """Rows of lines one of which may be broken; ``before`` are read already."""
+        found = []
+        for number, line in enumerate(lines, before + 1):
+            if (row := _row(line)) is None:
+                raise RecordError(f"{self.path}: line {number} is broken.")
+            found.append(row)
+        return found
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+def _together(lines: Sequence[bytes]) -> list[Row] | None:
+    """Lines as rows that share the names of their keys, a third of the memory; None where a line is
+    torn or foreign."""
+    whole = all(line.startswith(b"{") and line.endswith(b"}\n") for line in lines)
+    try:
+        rows = json.loads(b"[%s]" % b",".join(lines)) if whole else []
+    except ValueError:
+        return None
+    same = len(rows) == len(lines) and all(isinstance(r, dict) and "id" in r for r in rows)
+    return rows if same else None
 
 
 def _row(line: bytes) -> Row | None:

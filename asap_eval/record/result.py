@@ -171,6 +171,9 @@ class Provenance:
     """``id`` and ``message`` of every failed sample."""
     calibration: Calibration | None = None
     """How the budget was met."""
+    workers: list[dict[str, Any]] = field(default_factory=list)
+    """Where several processes computed the rows, each of them: ``host``, ``device`` (``cpu`` or the
+    GPU's name), ``threads``, ``pieces`` and ``samples``. [] = the process that ``machine`` says."""
 
 
 @dataclass

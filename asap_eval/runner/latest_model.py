@@ -29,15 +29,20 @@ def load(job: Job) -> Loaded:
     vlm = bench_class(job.bench).vlm
     named = (job.model, json.dumps(job.model_params), job.weights, job.device, job.dtype, vlm)
     if named not in _latest:
-        _latest.clear()
-        _free_memory()
+        forget()
         model = spec_of(job) if job.model_params else job.model
         take: Callable[..., Loaded] = load_vlm if vlm else load_model
         _latest[named] = take(model, weights=job.weights, device=job.device, dtype=job.dtype)
     return _latest[named]
 
 
-def _free_memory() -> None:
+def forget() -> None:
+    """Give the model back: another process is to have its place on the device."""
+    _latest.clear()
+    free_memory()
+
+
+def free_memory() -> None:
     """Give back what nothing refers to any more, on a GPU to whatever is loaded next."""
     gc.collect()  # modules and their hooks refer to each other
     if torch.cuda.is_available():

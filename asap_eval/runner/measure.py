@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from asap_eval.bench.first_samples import FirstSamples
-from asap_eval.errors import DataError, SetUpError
+from asap_eval.errors import SetUpError
 from asap_eval.method import Reducer
 from asap_eval.record import RunRecord, write_record
 from asap_eval.record.journal import Journal, Row
-from asap_eval.runner.calibration import calibrate, evaluated
-from asap_eval.runner.earlier_records import (
-    Kept,
-    files_of,
-    interrupted,
-    journal_of,
-    rows_of_baseline,
-)
+from asap_eval.runner.calibration import calibrate
+from asap_eval.runner.conclude import conclude
+from asap_eval.runner.earlier_records import Kept, interrupted, journal_of
 from asap_eval.runner.machine_errors import described
+from asap_eval.runner.pieces import parts_folder
 from asap_eval.runner.prepare import Prepared
 from asap_eval.runner.progress import bar, say
 from asap_eval.runner.provenance import Request
 from asap_eval.runner.started_record import started_record
-
-SPEED_ROUNDS = 30
-"""Counted rounds of a speed measurement."""
 
 
 def measure(
@@ -52,20 +46,17 @@ def measure(
     earlier = None if anew else interrupted(path)
     if earlier is None:
         journal.remove()
+        shutil.rmtree(parts_folder(path), ignore_errors=True)
     record = started_record(ready, earlier, journal.path.name, request)
     begun = dataclasses.replace(record)
     write_record(record, path.parent)
     try:
         reducer = _reducer(ready, record, path.parent, workers)
         rows = _rows(ready, reducer, path, journal, workers)
-        _check_content(ready, record, journal)
-        _conclude(ready, record, rows, baseline)
-        if ready.job.speed:
-            _add_speed(ready, reducer, record)
-        record.files = files_of(path, record)
-        record.status = "done"
+        conclude(ready, path, record, rows, baseline, reducer, journal.remove)
         record.provenance.duration_s = time.perf_counter() - begin
         write_record(record, path.parent)
+        shutil.rmtree(parts_folder(path), ignore_errors=True)
     except BaseException as error:
         begun.status, begun.error = "failed", described(error, ready.job)
         begun.provenance.duration_s = time.perf_counter() - begin
@@ -119,45 +110,3 @@ def _see(first: FirstSamples, batch: Sequence[Row], journal: Journal) -> None:
     except SetUpError:
         journal.remove()
         raise
-
-
-def _check_content(ready: Prepared, record: RunRecord, journal: Journal) -> None:
-    """Throw the rows away where the data changed on the way."""
-    try:
-        ready.check_content()
-    except DataError:
-        journal.remove()
-        record.provenance.calibration = None
-        raise
-
-
-def _conclude(ready: Prepared, record: RunRecord, rows: list[Row], baseline: Kept | None) -> None:
-    """Put everything into the record that the rows decide."""
-    job = ready.job
-    summary = ready.bench.summarise(rows, ready.geometry, job.macs_convention)
-    record.metrics, record.macs = summary.metrics, summary.macs
-    record.tokens, record.fired = summary.tokens, summary.fired
-    record.tasks, record.analysis = summary.tasks, summary.analysis
-    record.speed, record.latency_ms = summary.speed, summary.latency_ms
-    record.memory_gb = summary.memory_gb
-    record.arrays = ready.bench.finish(rows, ready.geometry)
-    record.provenance.failures = [
-        {"id": row["id"], "message": row["error"]} for row in rows if row["error"] is not None
-    ]
-    if record.provenance.calibration is not None:
-        evaluated(record.provenance.calibration, ready.bench, job, ready.geometry, rows)
-    if baseline is not None:
-        ready.bench.compare(record, baseline[1], rows, rows_of_baseline(baseline))
-
-
-def _add_speed(ready: Prepared, reducer: Reducer, record: RunRecord) -> None:
-    with bar(f"speed {ready.job.method}", None) as advance:
-        record.speed = ready.bench.speed(
-            ready.loaded,
-            reducer,
-            ready.samples,
-            batch_size=ready.job.batch_size,
-            seed=ready.job.seed,
-            rounds=SPEED_ROUNDS,
-            progress=lambda: advance(1),
-        )

@@ -7,6 +7,7 @@ have written. The cut depends on the job and on the size of a piece alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from asap_eval.bench.bench import AnyBench, Samples
@@ -20,12 +21,18 @@ class Piece(NamedTuple):
     stop: int
 
 
-def pieces(ends: Sequence[int], n: int, size: int) -> list[Piece]:
+def parts_folder(path: Path) -> Path:
+    """Where workers put the pieces of a job, beside its record."""
+    return path.parent / f".{path.stem}.parts"
+
+
+def pieces(ends: Sequence[int], n: int, size: int, start: int = 0) -> list[Piece]:
     """Consecutive batches together, until they hold ``size`` samples.
 
     Args:
         ends: samples done after each whole batch (`Bench.ends`). n: samples of the job; those
-            after the last whole batch are a batch of their own. size: of a piece.
+            after the last whole batch are a batch of their own. size: of a piece. start: the end of
+            a batch, where the first piece begins.
 
     Raises:
         BadValueError: a size below 1.
@@ -33,7 +40,6 @@ def pieces(ends: Sequence[int], n: int, size: int) -> list[Piece]:
     if size < 1:
         raise BadValueError(f"launch.piece={size}: give a number of samples >= 1.")
     found: list[Piece] = []
-    start = 0
     for end in [*ends, n]:
         if end - start >= size or (end == n and start < n):
             found.append(Piece(start, end))
@@ -41,15 +47,18 @@ def pieces(ends: Sequence[int], n: int, size: int) -> list[Piece]:
     return found
 
 
-def cut(bench: AnyBench, samples: Samples, batch_size: int, size: int | None) -> list[Piece]:
+def cut(
+    bench: AnyBench, samples: Samples, batch_size: int, size: int | None, done: int = 0
+) -> list[Piece]:
     """The pieces of a job; a single one where the benchmark cannot be spread.
 
     Args:
         size: ``launch.piece``, None = as many samples as the benchmark says, at least a batch.
+        done: samples whose rows are there already, whole batches: the first piece comes after them.
     """
     n = len(samples)
     if bench.no_pieces is not None:
-        return [Piece(0, n)] if n else []
+        return [Piece(done, n)] if done < n else []
     if size is None:
         size = max(bench.samples_per_batch(batch_size), bench.piece)
-    return pieces(bench.ends(samples, batch_size), n, size)
+    return pieces(bench.ends(samples, batch_size), n, size, done)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,22 @@ from typing import Any
 from asap_eval.data.decoded import PictureCache
 from asap_eval.errors import unknown
 from asap_eval.paths import cache_folder
-from asap_eval.record import Job, RunRecord, record_stem
+from asap_eval.record import Job, RunRecord, read_record, record_stem
 from asap_eval.runner.earlier_records import finished
 from asap_eval.runner.lock import locked
 from asap_eval.runner.machine_errors import explaining
 from asap_eval.runner.measure import measure
+from asap_eval.runner.pieces import parts_folder
 from asap_eval.runner.prepare import Prepared, prepare
 from asap_eval.runner.progress import say, say_once
 from asap_eval.runner.provenance import Request
 
 CACHES = ("auto", "off")
 """What can be done with decoded pictures."""
+
+
+GoesOn = Callable[[Prepared, Path, Request, "Path | None"], None]
+"""Brings the job of a record to its end; the last is the record of its baseline."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ def run(
     imagenet: str | None = None,
     config: Mapping[str, Any] | None = None,
     overrides: Sequence[str] | None = None,
+    goes_on: GoesOn | None = None,
 ) -> Outcome:
     """Run a job, or hand back the record of an earlier run; an interrupted one is resumed.
 
@@ -57,6 +63,7 @@ def run(
         cache: ``auto`` keeps decoded pictures in the user's cache, ``off`` does not.
         imagenet: its folder, for jobs that name it or no data.
         config, overrides: configuration and command line it came from, for the record.
+        goes_on: ends a job of which several workers left pieces; None = it runs from its start.
 
     Raises:
         AsapEvalError: anything that can be said in one line; the record, if one was begun, is
@@ -76,7 +83,7 @@ def run(
         for note in ready.bench.notes(ready.samples):
             say(f"note: {note}")
         request = Request(dict(config or {}), overrides)
-        return _Runs(results, force, made, workers).run(ready, request)
+        return _Runs(results, force, made, workers, goes_on).run(ready, request)
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,7 @@ class _Runs:
     force: bool
     made: set[Path]
     workers: int
+    goes_on: GoesOn | None
 
     def run(self, ready: Prepared, request: Request) -> Outcome:
         path = self._path(ready)
@@ -96,6 +104,15 @@ class _Runs:
         unpruned = None
         if ready.bench.accuracy and ready.job.method != "none":
             unpruned = self._baseline(ready.for_baseline(), request.of_baseline())
+        with locked(path):
+            if not anew and (record := finished(path)):
+                return Outcome(record, path, reused=True)
+            pieces = not anew and parts_folder(path).is_dir()
+        if pieces and self.goes_on is not None:
+            say("Workers left pieces of this job: they are taken up.")
+            self.goes_on(ready, path, request, None if unpruned is None else unpruned.path)
+            self.made.add(path.resolve())
+            return Outcome(read_record(path), path, reused=False)
         with locked(path):
             if not anew and (record := finished(path)):
                 return Outcome(record, path, reused=True)

@@ -101,7 +101,7 @@ def _accounts_images(trial: Trial, seen: Seen) -> None:
     steps += [("between", trace.attention_tokens, trace.mlp_tokens)]
     steps += [("after", trace.mlp_tokens, lengths)]
     site = trial.build().site
-    acts = {"output": "after"}.get(site, site)
+    acts = {"output": "after", "inside": "before"}.get(site, site)
     for name, before, after in steps:
         demand((after <= before).all(), f"Tokens became more at the site '{name}'.")
         changed = not torch.equal(after, before)

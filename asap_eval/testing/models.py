@@ -56,15 +56,16 @@ def clip(seed: int = 0) -> nn.Module:
     """A Hugging Face CLIP vision tower: 36 patches and a class token, 5 layers."""
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
-    config = CLIPVisionConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=5,
-        num_attention_heads=2,
-        image_size=24,
-        patch_size=4,
-        attn_implementation="sdpa",
-    )
+    options: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 2,
+        "image_size": 24,
+        "patch_size": 4,
+        "attn_implementation": "sdpa",
+    }
+    config = CLIPVisionConfig(**options)
     return shake(CLIPVisionModel(config), seed, PEAK)
 
 

@@ -1,0 +1,345 @@
+"""The command that spreads its jobs: it checks and begins them, starts workers and waits.
+
+A job is done when its record says so, whoever wrote it: nothing that an engine says, or fails to
+say, decides that. The command may be killed at any moment; given again it goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from asap_eval import errors
+from asap_eval.errors import AsapEvalError, BadValueError
+from asap_eval.launch.begin import begin
+from asap_eval.launch.launch import Launch
+from asap_eval.launch.launcher import Ended, Launcher, launcher_of
+from asap_eval.launch.parts import Failure, Parts, Worker, living
+from asap_eval.launch.queue import Queue, Queued
+from asap_eval.launch.worker import work
+from asap_eval.record import Job, read_record, record_stem
+from asap_eval.runner import Outcome
+from asap_eval.runner.earlier_records import finished
+from asap_eval.runner.latest_model import forget
+from asap_eval.runner.lock import LOCKS, locked, locked_if_free
+from asap_eval.runner.machine_errors import explaining
+from asap_eval.runner.piece import Opening
+from asap_eval.runner.prepare import Prepared, prepare
+from asap_eval.runner.progress import bar, say
+from asap_eval.runner.provenance import Request
+
+EVERY = 0.5
+"""Seconds between two looks at the results folder."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One row that a command asks for.
+
+    Attributes:
+        job: what to run. results: folder of the records. force: run again what is done. opening:
+            how it is opened. config, overrides: where it came from, for the record.
+    """
+
+    job: Job
+    results: Path
+    force: bool
+    opening: Opening
+    config: Mapping[str, Any]
+    overrides: Sequence[str] | None
+
+
+class NotWaitedError(AsapEvalError):
+    """Workers run, and the command was not to wait for them: no error, and no record yet."""
+
+
+def spread(rows: Sequence[Asked], launch: Launch, made: set[Path]) -> list[Outcome | Exception]:
+    """Run rows by workers; of each its outcome, or what is wrong with it.
+
+    Args:
+        rows: one results folder and one `Opening` for all of them. made: records that the command
+            has made; added to.
+
+    Raises:
+        AsapEvalError: nothing could be started, or no worker is left.
+    """
+    joins = launch.kind == "join"
+    engine = None if joins else launcher_of(launch)
+    for device in dict.fromkeys(row.job.device for row in rows):
+        if engine is not None:
+            engine.check(device)
+    list_ = _List(launch, made)
+    found = [list_.add(row) for row in rows]
+    if list_.jobs:
+        queue = Queue(
+            results=rows[0].results.resolve(),
+            jobs=tuple(list_.jobs.values()),
+            opening=rows[0].opening,
+            launch=launch,
+            folder=Path.cwd(),
+        )
+        if engine is None:
+            work(queue)
+        else:
+            forget()
+            _Head(queue, engine, rows[0].job.device).run()
+    made.update(list_.made)
+    return [_outcome(one) if isinstance(one, Path) else one for one in found]
+
+
+def alone(
+    ready: Prepared, path: Path, request: Request, baseline: Path | None, opening: Opening
+) -> None:
+    """Go on, in this process, with a job that several workers began."""
+    launch = Launch(kind="join")
+    with locked(path):
+        begin(ready, path, request, anew=False, size=None)
+    jobs = (Queued(path.stem, None if baseline is None else baseline.stem),)
+    work(Queue(path.parent.resolve(), jobs, opening, launch, Path.cwd()))
+    if isinstance(found := _outcome(path), Exception):
+        raise found
+
+
+class _List:
+    """The jobs of a command, begun one after the other; baselines before what needs them."""
+
+    def __init__(self, launch: Launch, made: set[Path]) -> None:
+        self.launch, self.earlier = launch, made
+        self.jobs: dict[str, Queued] = {}
+        self.made: set[Path] = set()
+
+    def add(self, row: Asked) -> Outcome | Exception | Path:
+        """Begin a row: what it came to, or the path where its record will be."""
+        try:
+            with explaining(row.job):
+                return self._add(row)
+        except Exception as error:
+            return error
+
+    def _add(self, row: Asked) -> Outcome | Path:
+        ready = prepare(row.job, imagenet=row.opening.imagenet)
+        if ready.data_said is not None:
+            count = len(ready.samples)
+            say(f"{ready.data_said}: {count} images are evaluated. Your own: data=<folder>.")
+        for note in ready.bench.notes(ready.samples):
+            say(f"note: {note}")
+        self._check(row, ready)
+        request = Request(row.config, row.overrides)
+        path = _path(row.results, ready)
+        if not self._anew(row, path) and (record := finished(path)) is not None:
+            return Outcome(record, path, reused=path.resolve() not in self.made)
+        baseline = None
+        if ready.bench.accuracy and ready.job.method != "none":
+            unpruned = ready.for_baseline()
+            baseline = self._begin(row, unpruned, request.of_baseline(), None)
+        return self._begin(row, ready, request, baseline)
+
+    def _begin(self, row: Asked, ready: Prepared, request: Request, baseline: Path | None) -> Path:
+        path = _path(row.results, ready)
+        if path.stem in self.jobs:
+            return path
+        with locked(path):
+            anew = self._anew(row, path)
+            if not anew and finished(path) is not None:
+                Parts(path.parent, path.stem).remove()  # a stop after the record was written
+                return path
+            begin(ready, path, request, anew=anew, size=self.launch.piece)
+        self.made.add(path.resolve())
+        self.jobs[path.stem] = Queued(path.stem, None if baseline is None else baseline.stem)
+        return path
+
+    def _check(self, row: Asked, ready: Prepared) -> None:
+        """Refuse what several workers cannot do."""
+        if row.force and self.launch.kind == "join":
+            raise BadValueError(
+                "force=true with launch=join: every process would begin anew, and none would end. "
+                "Remove the record, or use another launch=."
+            )
+        if ready.bench.writes and self.launch.locks == "off":
+            raise BadValueError(
+                f"launch.locks=off with bench={row.job.bench}: two workers could write the same "
+                "file. Use launch=none, or a results folder whose file system has locks."
+            )
+        if row.job.speed and row.job.device == "cpu" and (self.launch.workers or 1) > 1:
+            raise BadValueError(
+                "speed=true on a CPU with several workers: they would take each other's cores. Run "
+                "it with launch=none; the accuracy that is there is not measured again."
+            )
+
+    def _anew(self, row: Asked, path: Path) -> bool:
+        return row.force and path.resolve() not in self.earlier | self.made
+
+
+def _path(results: Path, ready: Prepared) -> Path:
+    return results / f"{record_stem(ready.job, ready.key)}.json"
+
+
+def _outcome(path: Path) -> Outcome | Exception:
+    """What became of a job that workers ran."""
+    record = read_record(path)
+    if record.status == "done":
+        return Outcome(record, path, reused=False)
+    failure = Parts(path.parent, path.stem).failure()
+    if failure is None:
+        return AsapEvalError(f"{path} is {record.status}: {record.error or 'nobody works on it'}")
+    return _error_of(failure)
+
+
+def _error_of(failure: Failure) -> AsapEvalError:
+    """A worker's error as this process would have raised it, with host and log."""
+    kind = getattr(errors, failure.kind, AsapEvalError)
+    known = isinstance(kind, type) and issubclass(kind, AsapEvalError)
+    where = f" (worker on {failure.host}{', log ' if failure.log else ''}{failure.log})"
+    made: AsapEvalError = (kind if known else AsapEvalError)(failure.message + where)
+    return made
+
+
+@dataclass
+class _Seen:
+    """What the head knows of a job: its record's status, and samples done."""
+
+    parts: Parts
+    total: int
+    status: str = "running"
+    record_time: int = 0
+    whole: dict[int, int] = field(default_factory=dict)
+
+
+class _Head:
+    """Waits for a queue."""
+
+    def __init__(self, queue: Queue, engine: Launcher, device: str) -> None:
+        self.queue, self.engine, self.device = queue, engine, device
+        self.jobs = [_Seen(p, p.cut()[-1].stop) for p in self._parts(queue)]
+        self.names: list[str] = []
+        self.left = 0
+        self.last: Ended | None = None
+        self.began = time.time()
+
+    @staticmethod
+    def _parts(queue: Queue) -> list[Parts]:
+        return [Parts(queue.results, job.stem) for job in queue.jobs]
+
+    def run(self) -> None:
+        """Start workers, wait for every job to be done or failed, and say what went wrong."""
+        beacon = self.queue.results / LOCKS / "workers" / f"head-{time.time_ns()}.beacon"
+        with locked_if_free(beacon):
+            try:
+                self._started(beacon)
+                if not self.queue.launch.wait:
+                    self._leave()
+                self._wait(beacon)
+            except NotWaitedError:
+                raise
+            except BaseException:
+                self.engine.stop()
+                raise
+            finally:
+                beacon.unlink(missing_ok=True)
+
+    def _started(self, beacon: Path) -> None:
+        wanted = self.engine.count(self.device)
+        pieces = sum(len(job.parts.missing()) or 1 for job in self.jobs)
+        there = len(living(self.queue.results, [job.parts.stem for job in self.jobs]))
+        count = min(max(wanted - there, 0), pieces)
+        if there:
+            say(f"{there} workers of an earlier command are at it; {count} are started.")
+        if count:
+            queue = replace(self.queue, workers=wanted, beacon=beacon)
+            self.names = list(self.engine.start(queue, count))
+        self.left = count
+
+    def _leave(self) -> None:
+        results = self.queue.results
+        raise NotWaitedError(
+            f"{len(self.names)} workers run: {', '.join(self.names)}. asap-eval jobs "
+            f"results={results} shows how far they are; the same command shows the table once all "
+            "is done."
+        )
+
+    def _wait(self, beacon: Path) -> None:
+        total = sum(job.total for job in self.jobs)
+        shown = self._done()
+        with bar(f"{len(self.jobs)} jobs, {self.left} workers", total, shown) as advance:
+            while True:
+                beacon.touch()
+                self._hear()
+                done = self._done()
+                advance(max(0, done - shown))
+                shown = max(shown, done)
+                if all(job.status != "running" for job in self.jobs):
+                    return
+                self._check_workers()
+                time.sleep(EVERY)
+
+    def _hear(self) -> None:
+        for one in self.engine.ended():
+            self.left -= 1
+            if one.error is not None:
+                self.last = one
+                log = f" (log {one.log})" if one.log else ""
+                say(f"worker {one.worker} ended: {one.error}{log}", style="yellow")
+
+    def _done(self) -> int:
+        return sum(self._of(job) for job in self.jobs)
+
+    def _of(self, job: _Seen) -> int:
+        """Samples of a job that are done; also looks at its record."""
+        with contextlib.suppress(OSError):
+            changed = job.parts.record.stat().st_mtime_ns
+            if changed != job.record_time:
+                job.status, job.record_time = read_record(job.parts.record).status, changed
+        if job.status == "done":
+            return job.total
+        missing = {piece.start for piece in job.parts.missing()}
+        whole = sum(p.stop - p.start for p in job.parts.cut() if p.start not in missing)
+        return whole + sum(self._at(worker, missing) for worker in job.parts.workers())
+
+    @staticmethod
+    def _at(worker: Worker, missing: set[int]) -> int:
+        """Samples of the piece that a worker is at."""
+        if worker.piece is None or worker.at is None or worker.piece not in missing:
+            return 0
+        return worker.at - worker.piece
+
+    def _check_workers(self) -> None:
+        """Give up where a machine is at fault, or nobody works any more.
+
+        Raises:
+            AsapEvalError: in one line, with host and log.
+        """
+        for job in self.jobs:
+            for worker in job.parts.workers():
+                error = worker.error
+                if error is not None and not error.started and worker.latest >= self.began:
+                    raise _error_of(error)
+        stems = [job.parts.stem for job in self.jobs]
+        if self.left <= 0 and not living(self.queue.results, stems):
+            if all(self._over(job) for job in self.jobs):
+                return
+            said = "" if self.last is None else f" The last said: {self.last.error}"
+            log = "" if self.last is None or self.last.log is None else f" (log {self.last.log})."
+            raise AsapEvalError(
+                f"No worker is left, and {self._open()} of {len(self.jobs)} jobs are not done."
+                f"{said}{log} The same command goes on where they stopped."
+            )
+        latest = max((w.latest for job in self.jobs for w in job.parts.workers()), default=0.0)
+        if time.time() - max(latest, self.began) > self.queue.launch.silence and not living(
+            self.queue.results, stems
+        ):
+            raise AsapEvalError(
+                f"No word of any worker for {self.queue.launch.silence:g} s. Look at "
+                f"{', '.join(self.names)}; the same command goes on."
+            )
+
+    def _over(self, job: _Seen) -> bool:
+        """Whether a job ended since it was looked at."""
+        self._of(job)
+        return job.status != "running"
+
+    def _open(self) -> int:
+        return sum(job.status == "running" for job in self.jobs)

@@ -1,0 +1,112 @@
+"""``launch=local``: workers on this machine, one a visible GPU, started by submitit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from asap_eval.errors import AsapEvalError, BadValueError
+from asap_eval.launch.devices import THREADS, check_device, threads_for, visible_gpus
+from asap_eval.launch.launcher import Ended, Launcher
+from asap_eval.launch.queue import Queue
+from asap_eval.launch.start import start
+
+YEAR = 365 * 24 * 60
+"""Minutes after which submitit would stop a worker."""
+
+
+def submitit_module(kind: str) -> Any:
+    """The package submitit; one line where it is missing."""
+    try:
+        import submitit
+    except ImportError as error:
+        raise AsapEvalError(
+            f"launch={kind} needs submitit: pip install 'asap-eval[launch]'."
+        ) from error
+    return submitit
+
+
+def ended_of(jobs: dict[str, Any]) -> list[Ended]:
+    """Of submitit's jobs by name those that ended, which are taken out."""
+    found = []
+    for name, job in list(jobs.items()):
+        if job.done():
+            del jobs[name]
+            log = Path(job.paths.stderr)
+            found.append(Ended(name, _error_of(job), log if log.exists() else None))
+    return found
+
+
+def _error_of(job: Any) -> str | None:
+    """What a job that is over says of its end; None = it ended well."""
+    if not job.paths.result_pickle.exists():
+        return "it was killed, or ended before it could say why"
+    error = job.exception()
+    if error is None:
+        return None
+    # A trace stands between two rules; its last line is what was raised.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    rules = [at for at, line in enumerate(lines) if set(line) == {"-"}]
+    last = lines[rules[-1] - 1] if rules and rules[-1] else (lines or [""])[-1]
+    return last or type(error).__name__
+
+
+class Local(Launcher):
+    """Processes of this machine; each has a GPU of its own, or its share of the cores."""
+
+    def check(self, device: str) -> None:
+        submitit_module("local")
+        check_device(device)
+        gpus = visible_gpus() if device.startswith("cuda") else []
+        if gpus and self.launch.workers is not None and self.launch.workers > len(gpus):
+            raise BadValueError(
+                f"launch.workers={self.launch.workers}, but {len(gpus)} GPUs are visible: two "
+                "workers on one GPU would not be faster. Leave launch.workers out."
+            )
+
+    def count(self, device: str) -> int:
+        if self.launch.workers is not None:
+            return self.launch.workers
+        return max(1, len(visible_gpus())) if device.startswith("cuda") else 1
+
+    def start(self, queue: Queue, count: int) -> Sequence[str]:
+        submitit = submitit_module("local")
+        folder = queue.results / ".launch" / time.strftime("%Y%m%d-%H%M%S")
+        executor = submitit.LocalExecutor(folder)
+        executor.update_parameters(timeout_min=YEAR)
+        gpus = visible_gpus()
+        self._jobs: dict[str, Any] = {}
+        with _threads(threads_for(count)):
+            for number in range(count):
+                gpu = gpus[number % len(gpus)] if gpus else None
+                job = executor.submit(_worker, queue, gpu)
+                self._jobs[str(job.job_id)] = job
+        return list(self._jobs)
+
+    def ended(self) -> list[Ended]:
+        return ended_of(self._jobs)
+
+    def stop(self) -> None:
+        for job in self._jobs.values():
+            job.cancel(check=False)
+
+
+def _worker(queue: Queue, gpu: str | None) -> None:
+    log = submitit_module("local").JobEnvironment().paths.stderr
+    start(queue, gpu, str(log))
+
+
+@contextlib.contextmanager
+def _threads(count: str | None) -> Iterator[None]:
+    """What processes started here inherit: torch reads it when it is imported."""
+    if count is not None:
+        os.environ[THREADS] = count
+    try:
+        yield
+    finally:
+        if count is not None:
+            del os.environ[THREADS]
