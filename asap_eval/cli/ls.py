@@ -203,12 +203,15 @@ SLOW = ("hosts",)
 """Lists for which hundreds of models are built: half a minute, where they are asked for."""
 
 
+What = Literal["models", "methods", "benchmarks", "settings", "checks", "hosts"]
+"""Lists by name."""
+
+
 @dataclass
 class Asked:
     """What to list, and how."""
 
-    what: Literal["models", "methods", "benchmarks", "settings", "checks", "hosts"] | None = (
-        None  # one list
+    what: What | None = None  # one list
     )
     plugins: list[str] = field(default_factory=list)  # files or packages of methods, to show too
     options: bool = False  # the options of methods and benchmarks too

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -103,12 +103,7 @@ def _wider(asked: Asked) -> Iterator[dict[str, Any]]:
 
 def keeping_all(asked: Asked, subject: Subject) -> Trial | None:
     """A setting that keeps every token: as asked, or an end of the knob's range."""
-    if not _turns(asked) or asked.k is not None:
-        tried: Iterable[float | str | None] = [asked.k]
-    else:
-        ends = list(knob_values(asked, subject))
-        tried = dict.fromkeys([None, ends[-1], ends[0]])
-    for k in tried:
+    for k in dict.fromkeys([asked.k, *_ends(asked, subject)]):
         try:
             trial = asked.trial(subject, k, {})
         except BadValueError:
@@ -116,6 +111,17 @@ def keeping_all(asked: Asked, subject: Subject) -> Trial | None:
         if trial.effect == "nothing":
             return trial
     return None
+
+
+def _ends(asked: Asked, subject: Subject) -> list[float]:
+    """The ends of the knob's range, the upper one first; none where it is given or does not turn."""
+    if asked.k is not None or not _turns(asked):
+        return []
+    try:
+        values = list(knob_values(asked, subject))
+    except BadValueError:  # the other options leave it nothing to turn
+        return []
+    return [values[-1], values[0]]
 
 
 def knob_values(asked: Asked, subject: Subject) -> Iterator[float]:
