@@ -32,12 +32,21 @@ class Reduction:
         acted: ``[B]`` bool, the images the method decided to reduce here; ``None`` = those whose
             ``group`` is not the identity. A pooled sink can leave the sequence as it was and the
             image has fired all the same.
+        mix: ``[B, S, N]`` float, every slot as a sum of any tokens, where one goes into several
+            slots; ``None`` = as ``weight`` says. ``group`` then says in which slot a token counts
+            as held. Slots that an image does not have are rows of zeros.
     """
 
     group: Tensor
     weight: Tensor | None = None
     acted: Tensor | None = None
     share: Tensor | None = None
+    mix: Tensor | None = None
+
+    @property
+    def copies(self) -> bool:
+        """Whether every slot is one token as it was, where it holds one token."""
+        return self.weight is None and self.mix is None
 
     @property
     def slots(self) -> Tensor:
@@ -65,7 +74,14 @@ class Reduction:
             found[images, : factors.shape[1]] = factors
             return found
 
-        return Reduction(group, whole(self.weight), share=whole(self.share))
+        mix = None
+        if self.mix is not None:
+            slots = int(group.amax()) + 1
+            mix = F.one_hot(group.clamp(min=0), slots).mT * (group >= 0)[:, None]
+            mix = mix.to(self.mix.dtype)
+            mix[images] = 0
+            mix[images, : self.mix.shape[1], : self.mix.shape[2]] = self.mix
+        return Reduction(group, whole(self.weight), share=whole(self.share), mix=mix)
 
     @staticmethod
     def identity(size: Tensor) -> Reduction:
@@ -127,7 +143,10 @@ class Tokens:
         first = torch.arange(batch, device=self.x.device)[:, None] * longest
         slot = torch.where(reduction.group >= 0, reduction.group + first, DROPPED)
         weight = slot_weight(reduction, self.size)
-        x = combine(self.x.flatten(0, 1), slot.flatten(), weight.flatten(), batch * longest)
+        if reduction.mix is not None:
+            x = mixed(self.x, reduction.mix)
+        else:
+            x = combine(self.x.flatten(0, 1), slot.flatten(), weight.flatten(), batch * longest)
         return replace(
             self,
             x=x.view(batch, longest, width),
@@ -177,6 +196,28 @@ def combine(x: Tensor, slot: Tensor, weight: Tensor, slots: int) -> Tensor:
         per_sample_weights=weight.index_select(0, token).to(wide),
     )
     return out.to(x.dtype)
+
+
+def mixed(x: Tensor, mix: Tensor) -> Tensor:
+    """``[B, S, D]``: slots of several tokens each, a token in any number of slots.
+
+    As in `combine`, a slot of one token with factor 1 is a copy, and sums run in fp32 at least.
+
+    Args:
+        x: ``[B, N, D]``. mix: ``[B, S, N]`` factors; a row of zeros gives zeros.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    image, slot, token = mix.nonzero().unbind(1)
+    slots = image * mix.shape[1] + slot
+    starts = torch.searchsorted(slots, torch.arange(len(mix) * mix.shape[1], device=x.device))
+    out = F.embedding_bag(
+        image * x.shape[1] + token,
+        x.flatten(0, 1).to(wide).contiguous(),
+        starts,
+        mode="sum",
+        per_sample_weights=mix[image, slot, token].to(wide),
+    )
+    return out.view(len(mix), mix.shape[1], -1).to(x.dtype)
 
 
 def reduce_run(group: Tensor, run: Tensor, slot: Tensor) -> None:

@@ -15,6 +15,7 @@ from cost_sections import Sections, milliseconds
 from cost_watch import new_positions, rounds_of
 from torch import Tensor, nn
 
+from asap_eval.hosts.image_tokens import Packed
 from asap_eval.hosts.llama import LanguageSeam
 from asap_eval.hosts.prompts import Prompts
 from asap_eval.method import build
@@ -36,12 +37,14 @@ class Language:
 
     Attributes:
         text: a `LlamaModel` of a few layers. embeds: ``[1, N, D]``. prompts: where its image is.
-        depth: layers of the whole model.
+        image: which patches its tokens are, with seeded class attention. depth: layers of the whole
+            model.
     """
 
     text: Any
     embeds: Tensor
     prompts: Prompts
+    image: Packed
     depth: int
 
 
@@ -70,7 +73,20 @@ def language_of(options: argparse.Namespace, layers: int, patches: Tensor) -> La
         start=torch.tensor([TEXT[0]], device=device),
         count=torch.tensor([len(image)], device=device),
     )
-    return Language(text, embeds, prompts, shape["num_hidden_layers"])
+    return Language(text, embeds, prompts, _packed(patches), shape["num_hidden_layers"])
+
+
+def _packed(patches: Tensor) -> Packed:
+    """Crops one behind the other, no newlines; ``patches`` is ``[crops, P, D]``."""
+    crops, count = patches.shape[:2]
+    side = round(count**0.5)
+    place = torch.cartesian_prod(torch.arange(side), torch.arange(side)).repeat(crops, 1)
+    rows = torch.rand(16, crops * count, generator=torch.Generator().manual_seed(SEED))
+    return Packed(
+        crop=torch.arange(crops, device=patches.device).repeat_interleave(count),
+        place=place.to(patches.device),
+        cls_row=rows.to(patches),
+    )
 
 
 def _layers(shape: dict[str, Any], layers: int, device: torch.device, dtype: torch.dtype) -> Any:
@@ -128,6 +144,7 @@ def measure(
         with seam, new_positions(sections, text, seam):
 
             def step() -> None:
+                seam.expect([language.image])
                 seam.begin(prompts)
                 text(inputs_embeds=language.embeds, use_cache=True)
 

@@ -8,18 +8,24 @@ from typing import Any
 from asap_eval.method import method_class
 from asap_eval.methods import (
     asap,
+    capa_reading,
     divprune,
     dynamicvit,
     fastv,
     fna_decoder,
+    holov,
+    prumerge,
     prunesid,
     scope,
     shift_reading,
     sparsevlm,
     spot,
+    todre_reading,
     tome,
+    topv_reading,
     visionzip,
     vispruner,
+    vtc_cls,
 )
 from asap_eval.methods.parts import nystroem
 
@@ -32,7 +38,10 @@ FIRES = 12
 NEVER = 1e9
 """Bins, or a threshold, beyond what any image has."""
 
-EXCEPT = {"none": "the identity: it does nothing that could be timed"}
+EXCEPT = {
+    "none": "the identity: it does nothing that could be timed",
+    "cdpruner": "most of it is the text tower of a second checkpoint, which is not made up here",
+}
 """Registered methods without a row, and why."""
 
 
@@ -42,6 +51,7 @@ class Contender:
 
     Attributes:
         blocks: of the tower, from the first (a method on the output runs in the last alone).
+        looks: used blocks, the last one among them, that a method on the output looks at.
         layers: of the language model, for a method that acts there.
         acts: places at which it acts in its authors' setting; 0 = those that are timed.
     """
@@ -53,6 +63,7 @@ class Contender:
     blocks: int = USED
     layers: int = 0
     acts: int = 0
+    looks: int = 1
 
     @property
     def in_language(self) -> bool:
@@ -86,6 +97,10 @@ def _in_tower(budget: int, patches: int) -> list[Contender]:
         Contender("visionzip", "visionzip", budget),
         Contender("vispruner", "vispruner", budget),
         Contender("scope", "scope", budget),
+        # Seven blocks, the authors' 16 to 22 from 0.
+        Contender("vtc_cls", "vtc_cls", budget, {"start": 0}, looks=7),
+        Contender("prumerge", "prumerge"),
+        Contender("prumerge, plus", "prumerge", None, {"plus": True}),
         Contender("prunesid", "prunesid", budget),
         Contender("average_pool", "average_pool", budget),
         Contender("no_visual_tokens", "no_visual_tokens"),
@@ -115,6 +130,20 @@ def _in_language(budget: int) -> list[Contender]:
         kept = [max(1, n * budget // 64) for n in sparsevlm.KEEP[64]]
     return [
         Contender("divprune", "divprune", budget, layers=1),
+        Contender("holov", "holov", budget, layers=1),
+        Contender("todre, our reading", "todre_reading", budget, {"layer": 1}, layers=2),
+        Contender(
+            "topv, our reading", "topv_reading", budget, {"layer": 1, "recover": 0}, layers=2
+        ),
+        # Three layers act where it lists none.
+        Contender(
+            "capa, our reading",
+            "capa_reading",
+            None,
+            {"layers": [0], "keep": [budget]},
+            layers=2,
+            acts=3,
+        ),
         Contender("fastv", "fastv", budget, {"layer": 1}, layers=2),
         Contender("sparsevlm", "sparsevlm", None, {"keep": kept, "layers": [0, 1, 2]}, layers=4),
         Contender("shift_reading, our reading", "shift_reading", budget, {"layer": 1}, layers=2),
@@ -141,6 +170,15 @@ OWN: dict[str, list[tuple[Any, str, str]]] = {
     "vispruner": [(vispruner, "important_and_diverse", "selection")],
     "divprune": [(divprune, "cosines", "cosines"), (divprune, "farthest", "selection")],
     "scope": [(scope, "cosines", "cosines"), (scope, "covering", "selection")],
+    "vtc_cls": [(vtc_cls, "most_attended", "sum and selection")],
+    "prumerge": [(prumerge, "class_attention", "attention row"), (prumerge, "merged", "merging")],
+    "holov": [(holov, "by_windows", "quotas and selection")],
+    "todre_reading": [(todre_reading, "diverse", "selection")],
+    "topv_reading": [
+        (topv_reading.TopVReading, "cost", "costs"),
+        (topv_reading, "moved", "transport"),
+    ],
+    "capa_reading": [(capa_reading, "contribution", "contributions")],
     "prunesid": [
         (prunesid, "loadings", "decomposition"),
         (prunesid, "similarities", "cosines"),

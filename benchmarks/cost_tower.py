@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from cost_watch import rounds_of
 from PIL import Image
 from torch import Tensor
 
-from asap_eval.hosts import backbone_of
-from asap_eval.hosts.backbone import Backbone
+from asap_eval.hosts import backbone_of, hf_clip
+from asap_eval.hosts.backbone import Backbone, Behind
 from asap_eval.hosts.seam import Seam
 from asap_eval.method import Reducer, build, method_class
 from asap_eval.methods.parts.learned import Learned
@@ -89,10 +90,10 @@ def measure(
     Args:
         states: see `states_of`. folder: for seeded predictors.
     """
-    first = USED - 1 if method_class(contender.method).site == "output" else 0
+    first = USED - contender.looks if method_class(contender.method).site == "output" else 0
     blocks = tower.blocks[first : contender.blocks]
     geometry = replace(tower.geometry, blocks=tower.geometry.blocks[first : contender.blocks])
-    part = replace(tower, blocks=blocks, geometry=geometry)
+    part = replace(tower, blocks=blocks, geometry=geometry, behind=_behind(tower))
     reducer = _built(contender, part, folder)
     sections = Sections(pixels.device)
     names = [str(crop) for crop in range(options.crops)]
@@ -111,6 +112,15 @@ def measure(
 
         row = rounds_of(contender, reducer, pixels.device, options.rounds, sections, step)
     return row | {"kept": (trace.lengths[-1] - 1).tolist(), "site": reducer.site}
+
+
+def _behind(tower: Backbone) -> Behind:
+    """The block that LLaVA leaves unused; no method with a row acts behind the projector."""
+    return Behind(
+        projector=torch.nn.Identity(),
+        next_token=hf_clip.queries_and_keys_macs(tower.blocks[USED]),
+        queries_and_keys=partial(hf_clip.queries_and_keys, tower.blocks[USED]),
+    )
 
 
 def _built(contender: Contender, part: Backbone, folder: Path) -> Reducer:

@@ -14,8 +14,9 @@ from cost_sections import Sections
 from torch import Tensor
 from torch.nn import functional as F
 
-from asap_eval.hosts import attention, forward, replacing, seam
+from asap_eval.hosts import attention, forward, language_reads, llama, replacing, seam
 from asap_eval.hosts.forward import Pass
+from asap_eval.hosts.language_reads import FromLayer
 from asap_eval.hosts.layout import Layout
 from asap_eval.hosts.llama import LanguageSeam
 from asap_eval.hosts.overriding import override
@@ -35,12 +36,15 @@ TOWER: list[tuple[Any, str, str]] = [
     (seam, "resize", "image resized"),
     (Pass, "_view", "host"),
     (Pass, "_reduce", "host"),
+    (Pass, "_read_behind", "read behind the tower"),
     (Pass, "_apply", "new sequence"),
 ]
 LANGUAGE: list[tuple[Any, str, str]] = [
     (LanguageSeam, "begin", "prompt laid out"),
     (LanguageSeam, "_batch", "prompt laid out"),
-    (LanguageSeam, "_rows", "attention rows"),
+    (FromLayer, "reads", "reading"),
+    (language_reads, "rows_of", "attention rows"),
+    (llama, "ahead", "reading"),
     (LanguageSeam, "_reduce", "host"),
     (Reading, "apply", "new sequence"),
     (replacing, "shorten", "shorter cache"),
@@ -59,24 +63,30 @@ def watched(sections: Sections, reducer: Reducer) -> Iterator[None]:
             stack.enter_context(sections.around(owner, function, name))
         stack.enter_context(sections.around(reducer, "begin", "decision"))
         stack.enter_context(sections.around(reducer, "observe", "decision"))
+        stack.enter_context(sections.around(reducer, "admit", "decision"))
         stack.enter_context(sections.around(reducer, "decide", "decision"))
         yield
 
 
 @contextmanager
 def counted(reducer: Reducer, counts: Counter[str]) -> Iterator[None]:
-    """How often the method decides: once at every place where it acts."""
-    plain = reducer.decide
+    """How often the method decides: once at every place where it acts; letting tokens into the
+    language model is one."""
+    names = ["decide"] + ["admit"] * (type(reducer).admit is not Reducer.admit)
 
-    def decide(*args: Any) -> Any:
-        counts["acts"] += 1
-        return plain(*args)
+    def counting(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def decide(*args: Any) -> Any:
+            counts["acts"] += 1
+            return plain(*args)
 
-    vars(reducer)["decide"] = decide
+        return decide
+
+    vars(reducer).update({name: counting(getattr(reducer, name)) for name in names})
     try:
         yield
     finally:
-        del vars(reducer)["decide"]
+        for name in names:
+            del vars(reducer)[name]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import asap_eval
+from asap_eval.hosts.forward import BEHIND
 from asap_eval.method import Reducer, build
 from asap_eval.methods.parts.learned import Learned
 from asap_eval.testing.subject import Images, Trial
@@ -33,6 +34,7 @@ class Case:
         empties: whether no patch is left: models that average patches have nothing to read.
         places: for methods with trained predictors: a checkpoint of random ones is made for so
             many of them.
+        clip: for methods that read the question: a small CLIP checkpoint is made.
     """
 
     method: str
@@ -41,6 +43,7 @@ class Case:
     conserves: bool = True
     empties: bool = False
     places: int = 0
+    clip: bool = False
 
     def __str__(self) -> str:
         listed = ",".join(f"{name}={value}" for name, value in self.options.items())
@@ -52,11 +55,18 @@ class Case:
 
     def params_for(self, width: int, heads: int) -> dict[str, Any]:
         """Options, with predictors made for a model of this shape where the method has them."""
+        if self.clip:
+            return {**self.options, "clip": small_clip()}
         if not self.places:
             return self.options
         history = self.options.get("history", 2)
         made = checkpoint(self.places, self.method, history, width, heads)
         return {**self.options, "checkpoint": made}
+
+    @property
+    def declared(self) -> Reducer:
+        """What it says of itself, before any file is made for it."""
+        return build(self.method, **self.options)
 
     def build(self) -> Reducer:
         return build(self.method, **self.params)
@@ -85,6 +95,35 @@ def checkpoint(
     }
     save_file(tensors, path)  # says nothing of itself, as the authors' files
     return path
+
+
+@functools.cache
+def small_clip() -> str:
+    """A folder with CLIP's towers and a tokenizer; images' is as wide as the small LLaVA's."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers.processors import TemplateProcessing
+    from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+
+    text = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    text |= {"num_attention_heads": 2, "vocab_size": 258, "max_position_embeddings": 20}
+    vision = {"hidden_size": 64, "intermediate_size": 48, "num_hidden_layers": 1}
+    vision |= {"num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=24))
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: i for i, letter in enumerate(letters)} | {"<s>": 256, "</s>": 257}
+    tokens = Tokenizer(models.BPE(vocabulary, []))
+    tokens.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokens.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 256), ("</s>", 257)]
+    )
+    folder = f"{_FOLDER.name}/clip"
+    model.save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokens, bos_token="<s>", eos_token="</s>"
+    ).save_pretrained(folder)
+    return folder
 
 
 def trainable(method: str) -> Learned:
@@ -226,6 +265,20 @@ CASES = (
     Case("sparsevlm", {"layers": [], "keep": []}, effect="nothing"),
     Case("sparsevlm", {"keep": [60, 30, 12]}, conserves=False),
     Case("sparsevlm", {"keep": [50, 20], "layers": [9, 1], "noise": True}, conserves=False),
+    Case("vtc_cls", {"k": 36, "start": 2}, effect="nothing"),
+    Case("vtc_cls", {"k": 9, "start": 1}, conserves=False),
+    Case("prumerge"),
+    Case("prumerge", {"plus": True}),
+    Case("cdpruner", {"k": 144}, clip=True, effect="nothing"),
+    Case("cdpruner", {"k": 20}, clip=True, conserves=False),
+    Case("holov", {"k": 10**6}, effect="nothing"),
+    Case("holov", {"k": 30, "windows": 5}, conserves=False),
+    Case("todre_reading", {"k": 10**6, "tau": 0.0}, effect="nothing"),
+    Case("todre_reading", {"k": 30, "tau": 1.0}, conserves=False),
+    Case("topv_reading", {"k": 10**6}, effect="nothing"),
+    Case("topv_reading", {"k": 30, "recover": 4, "layer": 3}, conserves=False),
+    Case("capa_reading", {"k": 10**6}, effect="nothing"),
+    Case("capa_reading", {"keep": [90, 40], "layers": [2, 9]}, conserves=False),
     Case("dynamicvit", {"k": 1.0}, places=3, effect="nothing"),
     Case("dynamicvit", {"k": 0.7}, places=3, conserves=False),
     Case("dynamicvit", {"k": 0.5, "blocks": [0, 4]}, places=2, conserves=False),
@@ -243,8 +296,10 @@ CASES = (
     ),
 )
 
-VISION = tuple(case for case in CASES if case.build().tower == "vision")
-"""Methods that act in a vision tower; the others need a language model."""
+VISION = tuple(
+    case for case in CASES if case.declared.tower == "vision" and not case.declared.needs & BEHIND
+)
+"""Methods that run in any vision tower; the others need a vision-language model."""
 
 
 def pairs(*effects: str) -> list[tuple[str, Case]]:

@@ -2,4 +2,10 @@
 
 from __future__ import annotations
 
-from asap_eval.testing.operators import counting as counting
+from asap_eval.testing.operators import (
+    counting,
+)
+
+__all__ = [
+    "counting",
+]

@@ -110,11 +110,14 @@ def model(name: str) -> Any:
 
 
 @torch.no_grad()
-def answer(images: str, tokens: int, method: str, **options: Any) -> Answer:
+def answer(
+    images: str, tokens: int, method: str, questions: list[str] | None = None, **options: Any
+) -> Answer:
     """A method on the golden prompt.
 
     Args:
         images: ``pixels15`` (its first image), ``next_2x2`` or ``next_1x2``. tokens: to generate.
+        questions: for methods that read them.
     """
     given, tiled = read("host/inputs"), images.startswith("next")
     llava = model("llava_next" if tiled else "llava")
@@ -128,9 +131,13 @@ def answer(images: str, tokens: int, method: str, **options: Any) -> Answer:
     seen: list[Tensor] = []
     hook = llava.lm_head.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     with asap_eval.reduce(llava, method, **options) as trace:
+        if questions is not None:
+            trace.name_questions(questions)
         features = llava.model.get_image_features(
             **{key: call[key] for key in ("pixel_values", "image_sizes") if key in call}
         )
+        if questions is not None:
+            trace.name_questions(questions)
         out = llava.generate(
             **call,
             max_new_tokens=tokens,

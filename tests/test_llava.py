@@ -16,6 +16,7 @@ from torch import Tensor
 import asap_eval
 from asap_eval.errors import BadValueError, UnsupportedModelError, WeightsError
 from asap_eval.hosts import install
+from asap_eval.hosts.forward import BEHIND
 from asap_eval.hosts.prompts import Prompts
 from asap_eval.method import Batch, Need, Reducer, View, methods
 from asap_eval.models import load_model, load_vlm
@@ -25,13 +26,13 @@ from asap_eval.testing.questions import Questions
 from asap_eval.testing.subject import Trial
 from asap_eval.tokens import Reduction
 
-VISION = [case for case in CASES if case.effect != "nothing" and case.build().tower == "vision"]
+VISION = [case for case in CASES if case.effect != "nothing" and case.declared.tower == "vision"]
 """Methods of the tower; their options count blocks below 6, which the small towers have."""
 
 WIDTH, HEADS = 64, 4
 """Of the small towers."""
 
-LANGUAGE = [case for case in CASES if case.build().tower == "language"]
+LANGUAGE = [case for case in CASES if case.declared.tower == "language"]
 ACTING = [case for case in LANGUAGE if case.effect != "nothing"]
 
 ROUNDING = 1e-6
@@ -348,15 +349,12 @@ def test_language_methods_decide_sample_by_sample(name: str, case: Case) -> None
     one = trial(name, case)
     contract.accounts_for_tokens(one)
     contract.decides_alone(one)
-    trace = one.whole.trace
+    reducer, trace = case.build(), one.whole.trace
     assert (trace.language.cached_tokens.amin(0) < trace.prompt_tokens).all()
-
-
-@pytest.mark.parametrize("case", ACTING, ids=str)
-def test_language_methods_are_seeded_and_counted(case: Case) -> None:
-    one = trial("llava_tiny", case)
-    contract.is_seeded(one)
-    contract.counts_macs(one)
+    if reducer.site != "before":
+        admits = type(reducer).admit is not Reducer.admit
+        entered = trace.language.attention_tokens[0]
+        assert (entered < trace.prompt_tokens).eq(admits).all()
 
 
 @pytest.mark.usefixtures("torch_attention")
@@ -369,11 +367,14 @@ def test_language_methods_that_remove_nothing_change_nothing(case: Case) -> None
     assert not trace.language.fired.any()
 
 
-@pytest.mark.parametrize("method", sorted({case.method for case in LANGUAGE}))
+BEHIND_TOWER = [case for case in VISION if case.declared.needs & BEHIND]
+"""Methods that read what only a vision-language model has."""
+
+
+@pytest.mark.parametrize("method", sorted({case.method for case in (*LANGUAGE, *BEHIND_TOWER)}))
 def test_every_need_of_a_language_method_is_read(method: str) -> None:
-    contract.reads_its_needs(
-        [trial("llava_tiny", next(case for case in ACTING if case.method == method))]
-    )
+    acting = [case for case in (*ACTING, *BEHIND_TOWER) if case.method == method]
+    contract.reads_its_needs([trial("llava_tiny", acting[0])])
 
 
 def test_positions_matter() -> None:

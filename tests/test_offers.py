@@ -11,6 +11,7 @@ import test_vlm_macs
 import tiny
 import tiny_llava as small
 import torch
+from project import ROOT
 from test_llava import named
 from torch import Tensor
 
@@ -419,3 +420,11 @@ def test_questions_are_said_before_the_model_runs() -> None:
         trace.name_questions(["What?"])
         with pytest.raises(AsapEvalError, match="1 questions were named for 2"):
             small.logits(loaded, given)
+
+
+def test_the_page_of_the_contract_names_everything() -> None:
+    page = (ROOT / "docs" / "contract.md").read_text()
+    asked = {n for n, v in vars(Reducer).items() if callable(v) and not n.startswith("_")}
+    missing = [name for name in sorted(asked) if f"`{name}" not in page]
+    missing += [need.name for need in Need if f"`{need.name}`" not in page]
+    assert missing == []

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 from asap_eval.testing.models import (
-    CLASSES as CLASSES,
+    CLASSES,
+    HOSTS,
+    PREFIX,
+    WITHOUT_CLS,
+    clip,
+    images,
+    large,
+    lv_vit,
+    output,
+    shake,
+    vit,
 )
-from asap_eval.testing.models import (
-    HOSTS as HOSTS,
-)
-from asap_eval.testing.models import (
-    PREFIX as PREFIX,
-)
-from asap_eval.testing.models import (
-    WITHOUT_CLS as WITHOUT_CLS,
-)
-from asap_eval.testing.models import (
-    clip as clip,
-)
-from asap_eval.testing.models import (
-    images as images,
-)
-from asap_eval.testing.models import (
-    large as large,
-)
-from asap_eval.testing.models import (
-    lv_vit as lv_vit,
-)
-from asap_eval.testing.models import (
-    output as output,
-)
-from asap_eval.testing.models import (
-    shake as shake,
-)
-from asap_eval.testing.models import (
-    vit as vit,
-)
+
+__all__ = [
+    "CLASSES",
+    "HOSTS",
+    "PREFIX",
+    "WITHOUT_CLS",
+    "clip",
+    "images",
+    "large",
+    "lv_vit",
+    "output",
+    "shake",
+    "vit",
+]

@@ -5,34 +5,30 @@ from __future__ import annotations
 import pytest
 
 from asap_eval.testing.llava import (
-    NAMES as NAMES,
+    NAMES,
+    QUESTIONS,
+    SIZES,
+    generate,
+    inputs,
+    logits,
+    logits_and_ids,
+    pictures,
+    reduced,
+    vlm,
 )
-from asap_eval.testing.llava import (
-    QUESTIONS as QUESTIONS,
-)
-from asap_eval.testing.llava import (
-    SIZES as SIZES,
-)
-from asap_eval.testing.llava import (
-    generate as generate,
-)
-from asap_eval.testing.llava import (
-    inputs as inputs,
-)
-from asap_eval.testing.llava import (
-    logits as logits,
-)
-from asap_eval.testing.llava import (
-    logits_and_ids as logits_and_ids,
-)
-from asap_eval.testing.llava import (
-    pictures as pictures,
-)
-from asap_eval.testing.llava import (
-    reduced as reduced,
-)
-from asap_eval.testing.llava import (
-    vlm as vlm,
-)
+
+__all__ = [
+    "NAMES",
+    "QUESTIONS",
+    "SIZES",
+    "generate",
+    "inputs",
+    "logits",
+    "logits_and_ids",
+    "on_both",
+    "pictures",
+    "reduced",
+    "vlm",
+]
 
 on_both = pytest.mark.parametrize("name", NAMES)

@@ -212,7 +212,6 @@ class Asked:
     """What to list, and how."""
 
     what: What | None = None  # one list
-    )
     plugins: list[str] = field(default_factory=list)  # files or packages of methods, to show too
     options: bool = False  # the options of methods and benchmarks too
     wide: bool = False  # every column, also where they do not fit the terminal

@@ -53,18 +53,10 @@ def main(argv: Sequence[str]) -> int:
     else goes to standard error.
     """
     try:
-        return guarded(lambda: _waited(argv), debug=debugging(argv))
+        return guarded(lambda: _run(argv), debug=debugging(argv))
     except KeyboardInterrupt:
         say("Interrupted. The same command goes on after the last batch that was written.")
         return INTERRUPTED
-
-
-def _waited(argv: Sequence[str]) -> int:
-    try:
-        return _run(argv)
-    except NotWaitedError as said:
-        say(str(said))
-        return 0
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -201,9 +193,9 @@ def _jobs_of(given: Sequence[str], extra: Sequence[Path], made: set[Path]) -> in
         return _train(table.rows)
     if table.plan:
         return _plan(table.rows)
-    launch = table.launch
-    found = spread_rows(table.rows, made) if launch is not None and launch.spreads else None
-    return _run_table(table, made, found)
+    if table.launch is None or not table.launch.spreads:
+        return _run_table(table, made, None)
+    return _spread([table], made)
 
 
 def _all_at_once(jobs: Sequence[Sequence[str]], extra: Sequence[Path], made: set[Path]) -> int:
@@ -211,10 +203,20 @@ def _all_at_once(jobs: Sequence[Sequence[str]], extra: Sequence[Path], made: set
     tables = [_table_of(given, extra) for given in jobs]
     if any(table.plan or table.stage == "train" for table in tables):
         return max(_jobs_of(given, extra, made) for given in jobs)
-    found = spread_rows([row for table in tables for row in table.rows], made)
+    return _spread(tables, made, [" ".join(given) for given in jobs])
+
+
+def _spread(tables: Sequence[_Table], made: set[Path], titles: Sequence[str] = ()) -> int:
+    """The rows of all tables as one list for workers, then each table, below its title."""
+    try:
+        found = spread_rows([row for table in tables for row in table.rows], made)
+    except NotWaitedError as said:
+        say(str(said))
+        return 0
     codes = []
-    for number, (given, table) in enumerate(zip(jobs, tables, strict=True)):
-        say(f"Job {number}: {' '.join(given)}", style="bold")
+    for number, table in enumerate(tables):
+        if titles:
+            say(f"Job {number}: {titles[number]}", style="bold")
         codes.append(_run_table(table, made, found[: len(table.rows)]))
         found = found[len(table.rows) :]
     return max(codes)

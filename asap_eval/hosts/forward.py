@@ -26,6 +26,7 @@ from asap_eval.tokens import (
     covering,
     fold_size,
     follow,
+    mixed,
     select,
     slot_weight,
 )
@@ -366,7 +367,7 @@ class Pass:
         left = whole.group >= 0
         sized = left.sum(1) - whole.slots + (left & (self.size != 1)).sum(1)
         slots, uneven = Arriving(torch.stack([whole.slots, sized])).list()
-        same = whole.weight is None and tuple(slots) == self.layout.lengths
+        same = whole.copies and tuple(slots) == self.layout.lengths
         if same and not bool(reduction.moved(size).any()):
             return None
         return whole, tuple(slots), any(uneven)
@@ -400,7 +401,10 @@ class Pass:
             tokens = Tokens(self.projected, self.size, self.seen.source, self.batch.prefix)
             self.projected = tokens.apply(reduction).x
         flat, into = self.layout.flat(x), self.layout.flat_of_padded(slot)
-        if reduction.weight is None and not folded:
+        if reduction.mix is not None:
+            x = mixed(self.layout.padded(self.layout.shaped(flat)), reduction.mix)
+            flat = after.flat(after.packed(x[:, : after.longest]))
+        elif reduction.weight is None and not folded:
             flat = select(flat, into, after.total)
         else:
             weight = self.layout.flat_of_padded(slot_weight(reduction, self.size))

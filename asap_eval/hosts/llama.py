@@ -280,7 +280,7 @@ class LanguageSeam(AbstractContextManager[None]):
         fired = samples[acted]
         first = max(block, 1)
         seen.fired[fired] = torch.where(seen.fired[fired] == 0, first, seen.fired[fired])
-        if whole.weight is None and not bool(moved.any()):
+        if whole.copies and not bool(moved.any()):
             return x
         out = reading.apply(x, whole, reducer.positions if block else "renumbered")
         seen.values["source"] = reading.source

@@ -31,9 +31,8 @@ MORE: dict[Any, Callable[..., int]] = {
     torch.ops.aten.addmv: lambda out, a, b, **_: a.numel(),
     torch.ops.aten.dot: lambda a, b: a.numel(),
     torch.ops.aten.vdot: lambda a, b: a.numel(),
-    torch.ops.aten._cdist_forward: lambda a, b, *_: a.shape[-2] * b.numel(),
 }
-"""MACs of products with a vector and of distances, of which torch has no formula."""
+"""MACs of products with a vector, of which torch has no formula."""
 
 
 class AttentionProducts(TorchFunctionMode):

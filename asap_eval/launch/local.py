@@ -11,6 +11,7 @@ from typing import Any
 
 from asap_eval.errors import AsapEvalError, BadValueError
 from asap_eval.launch.devices import THREADS, check_device, threads_for, visible_gpus
+from asap_eval.launch.launch import Launch
 from asap_eval.launch.launcher import Ended, Launcher
 from asap_eval.launch.queue import Queue
 from asap_eval.launch.start import start
@@ -58,6 +59,10 @@ def _error_of(job: Any) -> str | None:
 class Local(Launcher):
     """Processes of this machine; each has a GPU of its own, or its share of the cores."""
 
+    def __init__(self, launch: Launch) -> None:
+        super().__init__(launch)
+        self._jobs: dict[str, Any] = {}
+
     def check(self, device: str) -> None:
         submitit_module("local")
         check_device(device)
@@ -79,7 +84,6 @@ class Local(Launcher):
         executor = submitit.LocalExecutor(folder)
         executor.update_parameters(timeout_min=YEAR)
         gpus = visible_gpus()
-        self._jobs: dict[str, Any] = {}
         with _threads(threads_for(count)):
             for number in range(count):
                 gpu = gpus[number % len(gpus)] if gpus else None

@@ -146,8 +146,10 @@ def _accounts_in_language(trial: Trial, seen: Seen) -> None:
     if trial.build().site == "before":
         chained = torch.equal(counts.attention_tokens, counts.lengths)
     else:
-        entered = (counts.attention_tokens[0] <= trace.prompt_tokens).all()
-        chained = torch.equal(counts.attention_tokens[1:], counts.lengths[:-1]) and bool(entered)
+        first, whole = counts.attention_tokens[0], trace.prompt_tokens
+        admits = type(trial.build()).admit is not Reducer.admit
+        entered = bool((first <= whole).all()) if admits else torch.equal(first, whole)
+        chained = entered and torch.equal(counts.attention_tokens[1:], counts.lengths[:-1])
     demand(chained, "A layer's attention saw other tokens than the layer before it left.")
     whole = trial.subject.prefix + trace.source.shape[1]
     demand((trace.lengths == whole).all(), "The vision tower lost tokens.")
@@ -435,16 +437,22 @@ def _blocks(subject: Subject, reducer: Reducer, trace: Trace) -> list[tuple[Bloc
 
 def reads_its_needs(trials: Sequence[Trial]) -> None:
     """Without any one of its needs a method stops in at least one of these trials."""
-    unread: set[Need] = {need for trial in trials for need in trial.build().needs}
+    unread: set[Need] = {need for trial in trials for need in _read_here(trial.build())}
     if not unread:
         raise DoesNotApplyError("it declares to read nothing.")
     for trial in trials:
         reducer = trial.build()
-        for need in reducer.needs:
+        for need in _read_here(reducer):
             if need.value in _missed(trial.subject, like(reducer, needs=reducer.needs - {need})):
                 unread.discard(need)
     names = ", ".join(sorted(need.value for need in unread))
     demand(not unread, f"needs holds {names}, which the host computes and nothing reads: drop it.")
+
+
+def _read_here(reducer: Reducer) -> frozenset[Need]:
+    """Needs that a view holds; the tower's class row reaches a language model in its prompt."""
+    language = type(reducer).tower == "language"
+    return reducer.needs - ({Need.CLS_ROW} if language else frozenset())
 
 
 def _missed(subject: Subject, reducer: Reducer) -> str:

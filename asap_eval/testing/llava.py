@@ -98,4 +98,5 @@ def reduced(
     """Logits after the prompts, generated ids, and the trace."""
     loaded, given = vlm(name, dtype), inputs(name, *samples, dtype=dtype)
     with asap_eval.reduce(loaded.model, method, **options) as trace:
+        trace.name_questions([QUESTIONS[number] for number in samples or (0, 1, 2)])
         return *logits_and_ids(loaded, given), trace

@@ -73,14 +73,15 @@ def check(
     """
     asked = Asked(method, params, k)
     with tempfile.TemporaryDirectory(prefix="asap_eval_check_") as folder:
-        prepared, refused = [], ""
+        prepared: list[Prepared] = []
+        refused: list[AsapEvalError] = []
         for subject in subjects_of(asked.cls, model, weights) if on is None else on:
             try:
                 prepared.append(_prepared(asked, subject, keep_all, Path(folder)))
-            except UnsupportedModelError as error:
-                refused = refused or str(error)
+            except (UnsupportedModelError, BadValueError) as error:  # it does not fit this one
+                refused.append(error)
         if not prepared:
-            raise UnsupportedModelError(refused)
+            raise refused[0]
         return _findings(asked.cls, prepared)
 
 

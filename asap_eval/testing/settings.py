@@ -114,7 +114,7 @@ def keeping_all(asked: Asked, subject: Subject) -> Trial | None:
 
 
 def _ends(asked: Asked, subject: Subject) -> list[float]:
-    """The ends of the knob's range, the upper one first; none where it is given or does not turn."""
+    """The ends of the knob's range, the upper one first; none where it is not turned."""
     if asked.k is not None or not _turns(asked):
         return []
     try:
