@@ -146,9 +146,9 @@ def _accounts_in_language(trial: Trial, seen: Seen) -> None:
     if trial.build().site == "before":
         chained = torch.equal(counts.attention_tokens, counts.lengths)
     else:
-        first, whole = counts.attention_tokens[0], trace.prompt_tokens
+        first, prompts = counts.attention_tokens[0], trace.prompt_tokens
         admits = type(trial.build()).admit is not Reducer.admit
-        entered = bool((first <= whole).all()) if admits else torch.equal(first, whole)
+        entered = bool((first <= prompts).all()) if admits else torch.equal(first, prompts)
         chained = entered and torch.equal(counts.attention_tokens[1:], counts.lengths[:-1])
     demand(chained, "A layer's attention saw other tokens than the layer before it left.")
     whole = trial.subject.prefix + trace.source.shape[1]

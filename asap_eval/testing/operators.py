@@ -50,6 +50,17 @@ def in_torch() -> Iterator[None]:
         yield
 
 
+class Sums(Operations):
+    """As `Operations`, without products of one term, as in `counting`."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func.overloadpacket is BMM and args[0].shape[-1] == 1:
+            return func(*args, **(kwargs or {}))
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
 def counted(reducer: Reducer) -> tuple[Reducer, Counter[str]]:
     """The method with a counter in each of its functions.
 
@@ -62,7 +73,7 @@ def counted(reducer: Reducer) -> tuple[Reducer, Counter[str]]:
         function = getattr(type(reducer), name)
 
         def run(self: Reducer, *args: Any) -> Any:
-            with AttentionProducts(), Operations() as operations:
+            with AttentionProducts(), Sums() as operations:
                 found = function(self, *args)
             done[name] += operations.total // 2
             return found

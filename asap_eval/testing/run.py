@@ -62,7 +62,8 @@ def check(
         model: a name of ``conf/model`` or of timm; ``None`` = small random models, and for methods
             of vision-language models small LLaVAs (extra ``vlm``).
         weights: as for a run; ``None`` = random ones with peaked attention.
-        keep_all: options with which every token is kept, where no end of the knob's range does.
+        keep_all: options, in place of ``params``, with which every token is kept, where no end of
+            the knob's range does.
         on: other models and samples to try it on, in place of ``model``.
 
     Returns:
@@ -174,7 +175,8 @@ def _prepared(
         if keep_all is None:
             kept = keeping_all(asked, subject)
         else:
-            kept = asked.trial(subject, None, keep_all)
+            alone = replace(asked, params=keep_all, k=None)
+            kept = _with_predictors(alone, subject, folder).trial(subject, None, {})
     except AsapEvalError:
         raise
     except Exception as error:
