@@ -34,11 +34,7 @@ def read_checkpoint(path: Path, option: str = "weights") -> tuple[dict[str, Tens
     Raises:
         WeightsError: no such file, not a checkpoint, or a pickle that wants to run code.
     """
-    if not path.is_file():
-        kind = "is a folder" if path.is_dir() else "does not exist"
-        raise WeightsError(
-            f"{option}={path} {kind}. Give a .safetensors file or a torch file (.pt, .pth, .bin)."
-        )
+    check_there(path, option)
     read = _read_safetensors if path.suffix == ".safetensors" else _read_torch
     raw = read(path, option)
     entry = next((key for key in _NESTS if isinstance(raw.get(key), Mapping)), "")
@@ -54,6 +50,15 @@ def read_checkpoint(path: Path, option: str = "weights") -> tuple[dict[str, Tens
         if all(key.startswith(prefix) for key in state):
             state = {key[len(prefix) :]: value for key, value in state.items()}
     return state, entry
+
+
+def check_there(path: Path, option: str = "weights") -> None:
+    """Raise `WeightsError` where no file is."""
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "does not exist"
+        raise WeightsError(
+            f"{option}={path} {kind}. Give a .safetensors file or a torch file (.pt, .pth, .bin)."
+        )
 
 
 def check_safetensors(path: Path, option: str) -> None:

@@ -338,6 +338,9 @@ class Reducer:
         """Whether the model must have a class token at position 0."""
         return Need.CLS_ROW in self.needs
 
+    def look(self) -> None:
+        """Raise where a file that an option names is missing; asked before anything is loaded."""
+
     def check(self, batch: Batch) -> None:
         """Raise `BadValueError` where the options do not fit the model; called at every pass."""
 

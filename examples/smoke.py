@@ -44,6 +44,7 @@ CASES = {
     "readings": f"{TINY} method=asap",
     "controls": TINY,
     "spearman": WALK,
+    "zoo_image": f"{TINY} target=[-35]",
     "claims": WALK,
     "keepmaps": TINY,
     "saliency": "model=deit_tiny data={photographs} weights={weights} limit=4 budget.samples=4",

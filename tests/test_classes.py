@@ -111,9 +111,35 @@ def test_folders_called_by_numbers_are_those_classes(model: Classes, tmp_path: P
 
 def test_numbers_of_some_classes_are_no_classes_of_imagenet() -> None:
     """Twelve folders of one's own, called by numbers, are not ImageNet's first twelve classes."""
-    for names in (sorted(map(str, range(12))), [*map(str, range(999)), "1000"], ["0"] * 1000):
+    for names in ([*map(str, range(999)), "1000"], ["0"] * 1000):
         with pytest.raises(DataError, match="class '0' is not one of the 1000 ImageNet ids"):
             of_names(names, Classes(1000, "wnid"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [sorted(map(str, range(12))), [f"{n:02}" for n in range(10)], ["cats", "hounds"]],
+    ids=["numbers", "digits", "names"],
+)
+def test_own_classes_with_a_model_of_imagenet_say_the_ways(names: list[str]) -> None:
+    with pytest.raises(DataError, match="none of which the model knows") as caught:
+        of_names(names, Classes(1000, "wnid"))
+    for way in (f"model.num_classes={len(names)} weights=", "ids or names", "bench=keepmaps"):
+        assert way in str(caught.value)
+    own = numbered(names, named(None, len(names)), "x", what="folders", order="sorted")
+    if names[0].isdecimal():
+        assert own.numbers == [int(name) for name in names]
+    else:
+        assert own.numbers == [0, 1]
+    assert ("ImageFolder has 10 before 2" in str(own.note)) == (len(names) == 12)
+
+
+def test_splits_beside_each_other_are_no_classes(tmp_path: Path) -> None:
+    for folder in ("test/cat", "train/cat"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.png").touch()
+    with pytest.raises(DataError, match=r"folders hold folders: data=.*/test takes"):
+        open_store(str(tmp_path), Classes(1000, "wnid"))
 
 
 @pytest.mark.parametrize("classes", [True, 5])

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_plugins
 from pictures import TINY, picture_folder
 from project import ROOT
 
@@ -48,6 +49,9 @@ OTHERWISE = ("command", "config", "started", "duration_s", "machine", "workers")
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return picture_folder(tmp_path_factory.mktemp("data") / "pictures")
+
+
+own_method = test_plugins.folder
 
 
 @pytest.fixture(autouse=True)
@@ -173,11 +177,19 @@ class Counting(Computer):
 # The same bytes
 
 
+@pytest.mark.usefixtures("own_method")
 def test_a_table_by_workers_is_that_of_one_process(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two real processes; a budget and a baseline."""
-    table = ["methods=[mass,random]", "budget=macs", "target=-20", "budget.samples=4", "limit=8"]
+    """Two real processes; a budget, a baseline, and a method from a file of the user's."""
+    table = [
+        "methods=[mass,key_length]",
+        "plugins=my_method.py",
+        "budget=macs",
+        "target=-20",
+        "budget.samples=4",
+        "limit=8",
+    ]
     assert main(given(pictures, tmp_path / "one", *table)) == 0
     said = capsys.readouterr().out
     several = ["launch=local", "launch.workers=2", "launch.piece=4"]
@@ -299,6 +311,30 @@ def test_one_process_and_workers_take_turns(
     assert_equal(tmp_path / "one", three)
     (record,) = (r for _, r in read_records(three)[0] if r.job.method == "none")
     assert [one["samples"] for one in record.provenance.workers] == [N - 6, 6]
+
+
+def test_sums_of_one_process_are_gone_on_with(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a benchmark keeps beside the record belongs to the first piece then."""
+    job = job_of(pictures, bench="walk")
+    run(job, results=tmp_path / "one", cache="off")
+    append = Journal.append
+
+    def stopping(self: Journal, rows: list[Row]) -> None:
+        if self.path.exists():
+            raise Stopped
+        append(self, rows)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "append", stopping)
+        with pytest.raises(Stopped):
+            run(job, results=tmp_path / "two", cache="off")
+    queue, parts = begun(job, tmp_path / "two", size=3)
+    assert parts.adopted()
+    assert parts.cut() == [Piece(0, 2), Piece(2, 6), Piece(6, 10), Piece(10, 12)]
+    work(queue)
+    assert_equal(tmp_path / "one", tmp_path / "two")
 
 
 def test_the_call_from_python_leaves_nothing_of_workers(pictures: Path, tmp_path: Path) -> None:

@@ -473,28 +473,34 @@ def test_two_processes_on_one_folder_share_the_work(
 
 
 def test_a_locked_job_is_waited_for_and_reused(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While another process holds the lock this one waits; then it finds the record."""
+    """While another process holds the lock this one says so and waits; then it finds the record."""
     first = run(job_of(pictures), results=tmp_path / "elsewhere")
     path = tmp_path / "results" / first.path.name
     (path.parent / ".locks").mkdir(parents=True)
-    held = threading.Event()
+    held, waited = threading.Event(), threading.Event()
+    said: list[str] = []
+
+    def heard(message: str) -> None:
+        said.append(message)
+        waited.set()
 
     def other() -> None:
         with FileLock(path.parent / ".locks" / f"{path.stem}.lock"):
             held.set()
-            time.sleep(0.5)
+            waited.wait(60)
             for file in first.path.parent.glob("test_vit-none-*"):
                 shutil.copy(file, path.parent)
 
+    monkeypatch.setattr("asap_eval.runner.lock.say", heard)
     thread = threading.Thread(target=other)
     thread.start()
     held.wait()
     outcome = run(job_of(pictures), results=tmp_path / "results")
     thread.join()
     assert outcome.reused
-    assert "waiting" in capsys.readouterr().err
+    assert any("waiting" in message for message in said)
 
 
 # Real weights and images

@@ -23,6 +23,7 @@ import asap_eval
 from asap_eval.checkpoint import read_metadata
 from asap_eval.cli import main as evaluate
 from asap_eval.cli import train as cli
+from asap_eval.cli.train import Asked
 from asap_eval.cli.words import read
 from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError, WeightsError
 from asap_eval.files.digests import file_sha256
@@ -76,7 +77,7 @@ def backbone(monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
 def job(method: str, pictures: Path, out: Path, **changes: Any) -> TrainJob:
     keys: dict[str, Any] = {"keep": KEEP, "epochs": 2, "batch_size": 4, "lr": 3e-3}
     keys |= {"options": {"blocks": [2, 3]}, "data": str(pictures), "out": str(out)}
-    return TrainJob(**{**keys, "method": method, "model": "tiny", **changes})
+    return TrainJob(**{**keys, "method": method, "model": "test_vit", **changes})
 
 
 # --- masks ----------------------------------------------------------------------------------------
@@ -312,7 +313,7 @@ def test_unreadable_images_are_left_out_and_counted(
     [
         ({"method": "random"}, "dynamicvit and spot"),
         ({"out": "p.pth"}, r"\.safetensors"),
-        ({"out": "nowhere/p.safetensors"}, "folder nowhere"),
+        ({"out": f"{__file__}/p.safetensors"}, "is a file"),
         ({"keep": 1.0}, "keep=1"),
         ({"epochs": 0}, "epochs=0"),
         ({"lr": -1.0}, "lr=-1"),
@@ -433,12 +434,16 @@ def test_help_lists_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
     for key in TrainJob.__dataclass_fields__:
-        assert (f"\n  {key}=" in text) == (key != "options")
+        assert (f"\n  {key}=" in text) == (key not in ("options", "model_options"))
+    for key in ("plugins=", "device=auto", "method.<option>=", "model.<option>="):
+        assert f"\n  {key}" in text
 
 
 def test_options_of_the_method_are_read() -> None:
     words = ["method=spot", "lr=3e-4", "method.blocks=[2,3]", "method.history=1", "limit=5"]
-    found = read(words, TrainJob, "train")
+    found = read([*words, "--model.num_classes", "10", "workers=auto"], Asked, "train").job()
+    assert found.model_options == {"num_classes": 10}
+    assert (found.device == "cpu", found.workers == 0) == (not torch.cuda.is_available(),) * 2
     assert (found.method, found.lr, found.limit) == ("spot", 3e-4, 5)
     assert found.options == {"blocks": [2, 3], "history": 1}
 

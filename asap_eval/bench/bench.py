@@ -183,6 +183,13 @@ class Bench(ABC, Generic[M, G, S, B]):
 
     # The samples.
 
+    def look(self, data: str, labels: str | None) -> None:
+        """Raise where the files that options name, or samples at an address, are surely not there.
+
+        Asked before the model is loaded: nothing is fetched, and no folder is listed that may be
+        large. `open` says the rest.
+        """
+
     @abstractmethod
     def open(self, data: str, loaded: M, *, limit: int | None, sample: Sample) -> S:
         """The samples of an address: the first ``limit``, or as many spread over all."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from asap_eval.bench.accuracy import accuracy
 from asap_eval.bench.bench import register
 from asap_eval.bench.image_bench import ImageBench
+from asap_eval.data.address import look
 from asap_eval.data.images import ImageBatch, ImageSet, images_of
 from asap_eval.data.subset import Sample
 from asap_eval.models import LoadedModel
@@ -27,6 +28,9 @@ class ImageNet(ImageBench):
     """Top-1 and top-5 of a classifier, paired with the unpruned model. It has no options."""
 
     images = "labelled"
+
+    def look(self, data: str, labels: str | None) -> None:
+        look(data, labels)
 
     def open(
         self, data: str, loaded: LoadedModel, *, limit: int | None, sample: Sample

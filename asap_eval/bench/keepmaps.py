@@ -28,7 +28,7 @@ from torch import Tensor
 from asap_eval.bench.bench import register
 from asap_eval.bench.image_bench import ImageBench
 from asap_eval.bench.patches import FATES, as_pictures, fates_of
-from asap_eval.data.folders import LooseStore
+from asap_eval.data.folders import LooseStore, look_below
 from asap_eval.data.images import ImageBatch, ImageSet, chosen_images
 from asap_eval.data.subset import Sample
 from asap_eval.files.placed import placed
@@ -54,6 +54,9 @@ class KeepMaps(ImageBench):
     def __post_init__(self) -> None:
         self._inputs: Path | None = None
         self._transform: Callable[[Any], Tensor] | None = None
+
+    def look(self, data: str, labels: str | None) -> None:
+        look_below(data)
 
     def open(
         self, data: str, loaded: LoadedModel, *, limit: int | None, sample: Sample

@@ -36,7 +36,7 @@ from asap_eval.bench.image_bench import ImageBench
 from asap_eval.bench.patches import FATES, fates_of
 from asap_eval.bench.sink_watch import SinkWatch, watched
 from asap_eval.data.images import ImageBatch, ImageSet, chosen_images
-from asap_eval.data.masks import Coverage, MaskStore, geometry_only
+from asap_eval.data.masks import Coverage, MaskStore, geometry_only, look
 from asap_eval.data.subset import Sample
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import Geometry, geometry_of
@@ -76,6 +76,9 @@ class Saliency(ImageBench):
                 f"bench.threshold={self.threshold:g} is a share of a patch: give a value in (0, 1]."
             )
         geometry_only(loaded.transform)
+
+    def look(self, data: str, labels: str | None) -> None:
+        look(data)
 
     def open(
         self, data: str, loaded: LoadedModel, *, limit: int | None, sample: Sample

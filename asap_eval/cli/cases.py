@@ -15,6 +15,7 @@ from typing import Any, cast
 from asap_eval.bench.language.asked import ready_of
 from asap_eval.bench.language.keepmaps import Kept, keep_maps, stages_of
 from asap_eval.cli.crops import maps_of
+from asap_eval.cli.machine import device_of
 from asap_eval.cli.report.cases import Choice, chosen_cases
 from asap_eval.cli.words import Count, command
 from asap_eval.data.questions.question_set import Asked, Question, QuestionSet
@@ -117,6 +118,8 @@ def _opened(record: RunRecord, wanted: Drawing) -> Prepared:
     moved: dict[str, Any] = {
         key: value for key in MOVED if (value := getattr(wanted, key)) is not None
     }
+    if wanted.device is not None:
+        moved["device"] = device_of(wanted.device)
     job = dataclasses.replace(record.job, **moved)
     try:
         ready = prepare(job)

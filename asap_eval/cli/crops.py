@@ -13,7 +13,7 @@ from asap_eval.data.decoding import decode_file
 from asap_eval.errors import DataError
 from asap_eval.files.archive import AnyPath
 from asap_eval.method import build_from
-from asap_eval.models import load_vlm
+from asap_eval.models import ModelSpec, load_vlm
 from asap_eval.report.pictures.keep_map import KeepMap
 
 QUESTION = "What is in this picture?"
@@ -22,7 +22,7 @@ QUESTION = "What is in this picture?"
 
 def crop_maps(
     path: AnyPath,
-    model: str,
+    model: str | ModelSpec,
     method: str,
     *,
     weights: str | None = None,
@@ -39,9 +39,9 @@ def crop_maps(
         AsapEvalError: a picture, model or option that cannot be used; a method in the language
             model of LLaVA-NeXT, where image tokens are no longer patches.
     """
+    stages, picture = {method: build_from(method, params or {}, k)}, _opened(path)
     vlm = load_vlm(model, weights=weights)
-    stages = {method: build_from(method, params or {}, k)}
-    found = keep_maps(vlm, stages, path.name, _opened(path), QUESTION, seed=seed, new_tokens=1)
+    found = keep_maps(vlm, stages, path.name, picture, QUESTION, seed=seed, new_tokens=1)
     return maps_of(found[method])
 
 

@@ -53,7 +53,7 @@ def _chosen(words: list[str]) -> int:
     Raises:
         UnknownNameError: there is no such command.
     """
-    if "--version" in words:
+    if "--version" in words or words == ["version"]:
         print(f"asap-eval {asap_eval.__version__}")
         return 0
     if words[:1] == ["help"]:
@@ -77,6 +77,9 @@ def _is_key(word: str) -> bool:
 def _no_command(name: str, rest: Sequence[str]) -> UnknownNameError:
     from asap_eval.cli.groups import GROUPS, root_keys
 
+    if name in (*GROUPS, *root_keys()) and rest[:1] == ["="]:
+        given = "".join(rest[:2])
+        return UnknownNameError(f"'{name} = ...': give {name}{given} without spaces around =.")
     if name in (*GROUPS, *root_keys()):
         value = rest[0] if rest else "<value>"
         return UnknownNameError(f"'{name}' is a key, not a command: give {name}={value}.")

@@ -67,14 +67,18 @@ def fitted(keys: Keys, spec: ModelSpec, bench: str) -> Fitted:
     if dtype == AUTO:
         dtype = _checkpoints(spec, keys) if spec.vlm and not on_cpu else "float32"
     batch_size = ON_CPU if on_cpu else ON_GPU_OF.get(bench, ON_GPU)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = 0 if on_cpu else min(MOST_WORKERS, (cores or 1) - 1)
     return Fitted(
         device,
         dtype,
         _number("batch_size", keys.batch_size, batch_size),
-        _number("workers", keys.workers, workers),
+        _number("workers", keys.workers, workers_for(device)),
     )
+
+
+def workers_for(device: str) -> int:
+    """Processes that load images for a device: a CPU's model needs its cores itself."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return 0 if device == "cpu" else min(MOST_WORKERS, (cores or 1) - 1)
 
 
 def device_of(word: str) -> str:

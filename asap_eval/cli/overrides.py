@@ -23,6 +23,9 @@ from asap_eval.errors import BadValueError, UnknownNameError, unknown
 WHAT = ("model", "method", "methods", "bench", "data", "images", "experiment")
 """Keys that say what to run; without any of them the bundled example runs."""
 
+WEIGHTS = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".tar")
+"""Endings of files of weights."""
+
 
 def parsed(overrides: Sequence[str]) -> list[Override]:
     """The overrides of a command line.
@@ -38,6 +41,8 @@ def parsed(overrides: Sequence[str]) -> list[Override]:
         except HydraException as error:
             if "=" not in text:
                 raise BadValueError(f"'{text}' cannot be read: {_bare(text)}") from error
+            if text.rstrip().endswith(","):
+                raise BadValueError(f"'{text}' ends in a comma: leave that out.") from error
             first = str(error).split("\n")[0]
             raise BadValueError(
                 f"'{text}' cannot be read ({first}). Give key=value; quote values with spaces or "
@@ -129,6 +134,15 @@ def each_of(override: Override) -> list[str]:
 
 def _unknown_choice(group: str, name: str, offered: Sequence[str]) -> UnknownNameError:
     error = unknown(group, name, offered)
+    if group == "model" and Path(name).suffix in WEIGHTS:
+        return UnknownNameError(
+            f"model={name} is a file: model= names the architecture. Give model=<name of timm's> "
+            f"weights={name}, with model.num_classes=<n> for classes of your own."
+        )
+    if group == "method" and Path(name).suffix == ".py":
+        return UnknownNameError(
+            f"method={name} is a file: give plugins={name} method=<the name it registers>."
+        )
     if group == "budget" and name.lstrip("-").replace(".", "", 1).isdecimal():
         return UnknownNameError(f"budget={name} is a target: give budget=macs target={name}.")
     if group == "model":
@@ -139,6 +153,9 @@ def _unknown_choice(group: str, name: str, offered: Sequence[str]) -> UnknownNam
 
 
 def _unknown_key(key: str, chosen: dict[str, list[str]]) -> UnknownNameError:
-    if key in subkeys("method", chosen.get("method", ())):
-        return UnknownNameError(f"Unknown key '{key}'. As an option of the method: method.{key}=")
+    for group in ("method", "model", "bench", "budget", "train"):
+        if key in subkeys(group, chosen.get(group, ())):
+            return UnknownNameError(
+                f"Unknown key '{key}'. As an option of the {group}: {group}.{key}="
+            )
     return unknown("key", key, [*root_keys(), *GROUPS, "method.<option>"])

@@ -16,12 +16,19 @@ import huggingface_hub
 from asap_eval.bench.plan import lacking_data, lacking_weights
 from asap_eval.cli.settings import Settings
 from asap_eval.data.named import NotFetchedError
-from asap_eval.errors import DataError, RecordError, UnsupportedModelError, WeightsError
+from asap_eval.errors import (
+    BadValueError,
+    DataError,
+    RecordError,
+    UnsupportedModelError,
+    WeightsError,
+)
 from asap_eval.hub.errors import offline
 from asap_eval.launch.launcher import launcher_of
 from asap_eval.record import Job, read_record, record_stem
 from asap_eval.runner import finished
 from asap_eval.runner.checks import checked
+from asap_eval.runner.inputs import check_folder
 from asap_eval.runner.latest_model import spec_of
 from asap_eval.runner.pieces import cut
 from asap_eval.runner.prepare import Prepared, prepare
@@ -41,6 +48,7 @@ def plan_of(settings: Settings) -> tuple[list[str], bool]:
     if missing != [unfetched] and missing:
         return [_title(job), *ahead, *map(_missing, missing)], False
     try:
+        check_folder("results", settings.results)
         with nothing_fetched():
             runs = dataclasses.replace(job, weights="random") if unfetched else job
             began = time.perf_counter()
@@ -48,7 +56,7 @@ def plan_of(settings: Settings) -> tuple[list[str], bool]:
     except NotFetchedError as error:
         needed = error if offline() else lacking_data(error.name)
         return [_title(job), *ahead, *map(_missing, [*missing, needed])], False
-    except (DataError, WeightsError, UnsupportedModelError) as error:
+    except (BadValueError, DataError, WeightsError, UnsupportedModelError) as error:
         return [_title(job), *ahead, *map(_missing, [*missing, error])], False
     options, measured = (
         ", ".join(f"{name}={value}" for name, value in sorted(params.items()))

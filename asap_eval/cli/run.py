@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from asap_eval.bench.bench import bench_class
 from asap_eval.cli.compose import composed, swept
 from asap_eval.cli.experiment import Row, check_files, rows_of, rows_of_methods
-from asap_eval.cli.groups import GROUPS, TIMM
+from asap_eval.cli.groups import GROUPS, TIMM, root_keys
 from asap_eval.cli.guard import FAILED, INTERRUPTED, guarded
 from asap_eval.cli.keys import Keys
 from asap_eval.cli.lists import with_brackets
@@ -32,7 +32,7 @@ from asap_eval.launch.head import NotWaitedError, alone
 from asap_eval.launch.launch import Launch
 from asap_eval.plugins import load
 from asap_eval.runner import Outcome, run
-from asap_eval.runner.progress import say
+from asap_eval.runner.progress import say, say_once
 from asap_eval.train.head.run import head_summary, train
 
 
@@ -52,6 +52,7 @@ def main(argv: Sequence[str]) -> int:
     Standard output gets the table and, as its last line, the path of the (last) record; everything
     else goes to standard error.
     """
+    say_once.cache_clear()
     try:
         return guarded(lambda: _run(argv), debug=debugging(argv))
     except KeyboardInterrupt:
@@ -92,7 +93,8 @@ def _asked(argv: Sequence[str]) -> tuple[Asked, list[str]]:
     """
     known = [option.name for option in fields(Asked)]
     asked, overrides = Asked(), []
-    for word in settings(argv, {*switches_of(Asked), *switches_of(Keys)}):
+    switches = {*switches_of(Asked), *switches_of(Keys)}
+    for word in settings(argv, switches, known=[*known, *root_keys(), *GROUPS]):
         key, _, value = word.partition("=")
         if key in known:
             setattr(asked, key, typed(key, value, get_type_hints(Asked)[key]))

@@ -23,7 +23,8 @@ from asap_eval.errors import BadValueError
 from asap_eval.files.archive import path_of
 from asap_eval.hosts import geometry_of, install
 from asap_eval.method import build_from
-from asap_eval.models import load_model
+from asap_eval.models import ModelSpec, load_model
+from asap_eval.models.spec import with_options
 from asap_eval.plugins import load
 from asap_eval.report.pictures.keep_map import KeepMap
 from asap_eval.report.pictures.strip import save_animated, save_strip
@@ -43,6 +44,7 @@ class Asked:
     method: str = "asap"  # whose patches are shown
     k: float | None = None  # the method's knob
     options: dict[str, Any] = field(default_factory=dict)  # of the method
+    model_options: dict[str, Any] = field(default_factory=dict)  # as for asap-eval: num_classes ...
     frames: int = 8  # even frames of the video
     seed: int = 0  # of random choices
     side: int = 160  # pixels of a picture's height
@@ -59,6 +61,7 @@ def _drawn(asked: Asked) -> None:
     load(asked.plugins)
     if asked.side < 1:
         raise BadValueError(f"side={asked.side}: give a number of pixels >= 1.")
+    spec = with_options(asked.model, asked.model_options)
     given: dict[str, Any] = {
         "weights": asked.weights,
         "k": asked.k,
@@ -66,9 +69,9 @@ def _drawn(asked: Asked) -> None:
         "params": asked.options,
     }
     if asked.source.suffix.lower() in STILL:
-        maps = crop_maps(path_of(str(asked.source)), asked.model, asked.method, **given)
+        maps = crop_maps(path_of(str(asked.source)), spec, asked.method, **given)
     else:
-        maps = keep_maps(asked.source, asked.model, asked.method, frames=asked.frames, **given)
+        maps = keep_maps(asked.source, spec, asked.method, frames=asked.frames, **given)
     for path, save in ((asked.out, save_strip), (asked.animate, save_animated)):
         if path is not None:
             save(maps, path, asked.side)
@@ -77,7 +80,7 @@ def _drawn(asked: Asked) -> None:
 
 def keep_maps(
     video: Path,
-    model: str,
+    model: str | ModelSpec,
     method: str,
     *,
     weights: str | None = None,
@@ -94,8 +97,8 @@ def keep_maps(
     Raises:
         AsapEvalError: a video, model or option that cannot be used.
     """
-    loaded = load_model(model, weights=weights)
     taken = read_frames(video, Sampling(frames).shares)
+    loaded = load_model(model, weights=weights)
     pixels = torch.stack([loaded.transform(frame.image) for frame in taken])
     grid = geometry_of(loaded.model).grid
     reducer = build_from(method, params or {}, k)

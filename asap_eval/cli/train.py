@@ -13,24 +13,46 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Literal
 
 from asap_eval.cli.guard import USAGE
+from asap_eval.cli.machine import AUTO, device_of, workers_for
 from asap_eval.cli.words import command, help_of
+from asap_eval.plugins import load
 from asap_eval.record import Job
 from asap_eval.runner.machine_errors import explaining
 from asap_eval.train.predictors.job import TrainJob
 from asap_eval.train.predictors.loop import train
 
 
+@dataclass
+class Asked(TrainJob):
+    """A training as it is typed, before the machine decides what is ``auto``."""
+
+    device: str = AUTO  # auto = a GPU where there is one | cpu | gpu, cuda, 0 | 1, cuda:1 ...
+    workers: int | Literal["auto"] = "auto"  # processes that load images
+    plugins: list[str] = field(default_factory=list)  # files or packages of methods
+
+    def job(self) -> TrainJob:
+        """The training on this machine; methods of others are known from here on."""
+        load(self.plugins)
+        job = TrainJob(**{key.name: getattr(self, key.name) for key in fields(TrainJob)})
+        job.device = device_of(self.device)
+        job.workers = workers_for(job.device) if self.workers == AUTO else self.workers
+        return job
+
+
 def main(argv: Sequence[str]) -> int:
     """Run a command line; standard output gets the path of the file, the rest standard error."""
     if not argv:
-        print(help_of(TrainJob, "train", str(__doc__)))
+        print(help_of(Asked, "train", str(__doc__)))
         return USAGE
 
-    def trained(job: TrainJob) -> None:
+    def trained(asked: Asked) -> None:
+        job = asked.job()
         machine = Job(job.model, batch_size=max(1, job.batch_size), device=job.device)
         with explaining(machine):
             print(train(job, shlex.join(["asap-eval", "train", *argv])))
 
-    return command(argv, TrainJob, "train", str(__doc__), trained)
+    return command(argv, Asked, "train", str(__doc__), trained)

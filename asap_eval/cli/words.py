@@ -32,15 +32,19 @@ SHORT = {"c": "cfg", "h": "help", "m": "multirun"}
 
 
 def settings(
-    words: Sequence[str], switches: Collection[str] = (), lists: Collection[str] = ()
+    words: Sequence[str],
+    switches: Collection[str] = (),
+    lists: Collection[str] = (),
+    known: Collection[str] = (),
 ) -> list[str]:
     """Every word as ``key=value``, or as it is where it has no key.
 
     Args:
         switches: keys that need no value. lists: keys behind which several words may stand.
+        known: all keys, where an unknown one without a value is to be told by its name.
 
     Raises:
-        BadValueError: a key without a value.
+        BadValueError: a key without a value. UnknownNameError: an unknown one without a value.
     """
     found, waiting = [], list(words)
     while waiting:
@@ -51,7 +55,7 @@ def settings(
         name, equals, value = word.lstrip("-").partition("=")
         key = SHORT.get(name, _named(name))
         if not equals:
-            value = _value(word, key, waiting, switches)
+            value = _value(word, key, waiting, switches, known)
         found.append(f"{key}={value}")
         while key in lists and waiting and not _begins(waiting[0]):
             found.append(f"{key}={waiting.pop(0)}")
@@ -67,10 +71,14 @@ def _begins(word: str) -> bool:
     return bool(OPTION.match(word) or SETTING.match(word))
 
 
-def _value(word: str, key: str, waiting: list[str], switches: Collection[str]) -> str:
+def _value(
+    word: str, key: str, waiting: list[str], switches: Collection[str], known: Collection[str]
+) -> str:
     if key in (*switches, "help"):
         return waiting.pop(0) if waiting and waiting[0] in ("true", "false") else "true"
     if not waiting or OPTION.match(waiting[0]):
+        if known and key.partition(".")[0] not in known:
+            raise unknown("option", word, [f"--{name}" for name in (*known, "help", "version")])
         raise BadValueError(f"{word} stands without a value: give {word} <value> or {key}=<value>.")
     return waiting.pop(0)
 
@@ -122,11 +130,11 @@ def read(words: Sequence[str], cls: type[T], name: str, *, places: Sequence[str]
     """
     hints = typing.get_type_hints(cls, include_extras=True)
     lists = {key for key, hint in hints.items() if typing.get_origin(hint) is list}
-    of_method = _of_method(hints)
-    known = [key for key in hints if key != of_method]
+    groups = _groups(hints)
+    known = [key for key in hints if key not in groups.values()]
     free = list(places)
     given: dict[str, Any] = {}
-    for word in settings(words, switches_of(cls), lists):
+    for word in settings(words, switches_of(cls), lists, [*known, *groups]):
         key, equals, value = word.partition("=") if SETTING.match(word) else ("", "", word)
         if not equals:
             if not free:
@@ -135,10 +143,10 @@ def read(words: Sequence[str], cls: type[T], name: str, *, places: Sequence[str]
                 )
             key = free[0] if free[0] in lists else free.pop(0)
         group, dot, option = key.partition(".")
-        if of_method and group == "method" and dot and option:
-            given.setdefault(of_method, {})[option] = plain(word)
+        if dot and option and group in groups:
+            given.setdefault(groups[group], {})[option] = plain(word)
         elif key not in known:
-            more = ["method.<option>"] if of_method else []
+            more = [f"{group}.<option>" for group in groups]
             raise unknown(f"key of asap-eval {name}", key, [*known, *more])
         elif key in lists:
             given.setdefault(key, []).extend(typed(key, value, hints[key]))
@@ -154,9 +162,15 @@ def read(words: Sequence[str], cls: type[T], name: str, *, places: Sequence[str]
     return cls(**given)
 
 
-def _of_method(hints: Mapping[str, Any]) -> str | None:
-    """The field that holds the options of a method, ``method.<name>=``."""
-    return next((key for key, hint in hints.items() if typing.get_origin(hint) is dict), None)
+def _groups(hints: Mapping[str, Any]) -> dict[str, str]:
+    """Fields that hold options of a group, by the group: ``options`` those of the method,
+    ``method.<name>=``, ``model_options`` those of the model."""
+    fields_of = [key for key, hint in hints.items() if typing.get_origin(hint) is dict]
+    return {_group(key): key for key in fields_of}
+
+
+def _group(field_name: str) -> str:
+    return "method" if field_name == "options" else field_name.removesuffix("_options")
 
 
 def _needed(option: Field[Any]) -> bool:
@@ -182,8 +196,10 @@ def typed(key: str, text: str, hint: Any) -> Any:
             return text
         raise unknown(f"value of {key}", text, map(str, arms))
     if origin in (typing.Union, types.UnionType):
-        if text == "null":
+        if text == "null" and type(None) in arms:
             return None
+        if any(text in typing.get_args(arm) for arm in arms):
+            return text
         return typed(key, text, next(arm for arm in arms if arm is not type(None)))
     if origin is list:
         inner = text.removeprefix("[").removesuffix("]").split(",")
@@ -220,7 +236,7 @@ def help_of(cls: type[Any], name: str, about: str, places: Sequence[str] = ()) -
 
 def _shown(option: Field[Any], places: Sequence[str]) -> str:
     if option.default_factory is dict:
-        return "method.<option>="
+        return f"{_group(option.name)}.<option>="
     default = option.default
     if option.name in places and default is MISSING:
         return f"<{option.name}>"

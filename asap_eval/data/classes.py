@@ -107,6 +107,8 @@ def numbered(
     by_order = list(range(len(names)))
     numbers = _mere_numbers(names)
     mere = numbers is not None
+    if classes.labels == "wnid" and not found and 1 < len(names) != classes.count:
+        raise DataError(_own_classes(names, where, what))
     if classes.named:
         agree = _in_their_places(known, classes) or (mere and not found)
         if len(names) != classes.count or not agree:
@@ -131,7 +133,24 @@ def numbered(
     taken = by_order if numbers is None else numbers
     shown = some_of([f"{name} = {at}" for name, at in zip(names, taken, strict=True)], SHOWN)
     hint = "" if classes.named else " model.classes=<file> names the model's."
+    if order == "numeric" and hint:
+        hint = (
+            " torchvision's ImageFolder has 10 before 2: for a model trained so, "
+            "model.classes=<file> says its order."
+        )
     return Numbered(taken, f"{where}: {why}, so {what} are taken in {order} order ({shown}).{hint}")
+
+
+def _own_classes(names: Sequence[str], where: str, what: str) -> str:
+    """That none of the data's classes is one of ImageNet's, and the ways out."""
+    count = len(names)
+    return (
+        f"{where} has {count} {what} ({some_of(names, SHOWN)}), none of which the model knows: its "
+        f"classes are ImageNet's {IMAGENET_CLASSES}. For classes of your own give a model trained "
+        f"on them: model=<name> model.num_classes={count} weights=<its checkpoint>. If they are "
+        f"some of ImageNet's, call the {what} by its ids or names (n01440764, tench). What a "
+        "method keeps of each image needs no classes: bench=keepmaps."
+    )
 
 
 def labelled(

@@ -22,24 +22,39 @@ class FlatStore(FileStore):
     """Every image of one folder, in the order of their names; ids are these names."""
 
     def __init__(self, folder: AnyPath, data: str, labels: AnyPath, classes: Classes) -> None:
+        look_flat(folder, data, str(labels))
         self.folder = folder
-        try:
-            entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-        except OSError as error:
-            raise DataError(f"data={data} cannot be read: {error}.") from error
-        ids = sorted(entry.name for entry in entries if is_picture(entry.name) and entry.is_file())
-        if not ids:
-            folders = [entry.name for entry in entries if entry.is_dir()]
-            what = f"folders such as {folders[0]}" if folders else "no images"
-            raise DataError(
-                f"data={data} holds {what}, and labels={labels} is for images that lie flat in it. "
-                "Leave labels out for class folders."
-            )
+        ids = sorted(entry.name for entry in folder.iterdir() if _is_image(entry))
         found = _numbers(ids, labels, classes)
         super().__init__(ids, found.numbers, [found.note] if found.note else [])
 
     def path(self, place: int) -> AnyPath:
         return self.folder / self.ids[place]
+
+
+def look_flat(folder: AnyPath, data: str, labels: str) -> None:
+    """Raise `DataError` where a folder cannot be read or no image lies in it."""
+    if folder.is_file():
+        return  # a tar, which is listed as it is opened
+    try:
+        if any(map(_is_image, folder.iterdir())):
+            return
+        folders = sorted(
+            entry.name
+            for entry in folder.iterdir()
+            if entry.is_dir() and not entry.name.startswith(".")
+        )
+    except OSError as error:
+        raise DataError(f"data={data} cannot be read: {error}.") from error
+    what = f"folders such as {folders[0]}" if folders else "no images"
+    raise DataError(
+        f"data={data} holds {what}, and labels={labels} is for images that lie flat in it. "
+        "Leave labels out for class folders."
+    )
+
+
+def _is_image(entry: AnyPath) -> bool:
+    return not entry.name.startswith(".") and is_picture(entry.name) and entry.is_file()
 
 
 class TarStore:

@@ -28,6 +28,7 @@ class FolderStore(FileStore):
         self.root = root
         try:
             folders = _class_folders(top_of(root, data), data)
+            _check_any(folders, data)
             numbers = _numbers(folders, classes, data)
             files = [
                 (name, number)
@@ -37,11 +38,6 @@ class FolderStore(FileStore):
             found = [(name, number) for name, number in files if is_picture(name)]
         except OSError as error:
             raise DataError(f"data={data} cannot be read: {error}.") from error
-        if not found:
-            raise DataError(
-                f"data={data}: there is no image in its {len(folders)} class folders "
-                f"(looked for {', '.join(EXTENSIONS)})."
-            )
         found.sort()
         others = [name for name, _ in files if not is_picture(name)]
         super().__init__(
@@ -54,6 +50,15 @@ class FolderStore(FileStore):
         return self.root / self.ids[place]
 
 
+def look_into(root: AnyPath, data: str) -> None:
+    """Raise `DataError` where a folder has no class folders, or none of them an image; it is not
+    listed whole."""
+    try:
+        _check_any(_class_folders(top_of(root, data), data), data)
+    except OSError as error:
+        raise DataError(f"data={data} cannot be read: {error}.") from error
+
+
 class LooseStore(FileStore):
     """Every image below a folder, also of an archive, in sorted order, without labels; ids are
     relative to it.
@@ -63,19 +68,32 @@ class LooseStore(FileStore):
     """
 
     def __init__(self, data: str) -> None:
-        self.root = path_of(data)
-        if not self.root.is_dir():
-            raise DataError(
-                f"data={data} is no folder.{near(data)} Give one that holds images, at any depth."
-            )
-        files = (f for f in self.root.rglob("*") if is_picture(f.name) and f.is_file())
-        ids = sorted(relative(file, self.root) for file in files)
-        if not ids:
-            raise DataError(f"data={data}: there is no image ({', '.join(EXTENSIONS)}) in it.")
+        self.root = look_below(data)
+        ids = sorted(relative(file, self.root) for file in _pictures(self.root))
         super().__init__(ids, [None] * len(ids))
 
     def path(self, place: int) -> AnyPath:
         return self.root / self.ids[place]
+
+
+def look_below(data: str) -> AnyPath:
+    """The folder of an address, which holds an image at some depth; it is not listed whole.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+    """
+    root = path_of(data)
+    if not root.is_dir():
+        raise DataError(
+            f"data={data} is no folder.{near(data)} Give one that holds images, at any depth."
+        )
+    if not any(True for _ in _pictures(root)):
+        raise DataError(f"data={data}: there is no image ({', '.join(EXTENSIONS)}) in it.")
+    return root
+
+
+def _pictures(root: AnyPath) -> Iterator[AnyPath]:
+    return (file for file in root.rglob("*") if is_picture(file.name) and file.is_file())
 
 
 def top_of(root: AnyPath, data: str) -> AnyPath:
@@ -113,14 +131,24 @@ def _class_folders(top: AnyPath, data: str) -> list[AnyPath]:
     return folders
 
 
+def _check_any(folders: Sequence[AnyPath], data: str) -> None:
+    """Raise `DataError` where no image is below any of the folders."""
+    if not any(is_picture(name) for folder in folders for name in _files(folder, folder)):
+        raise DataError(
+            f"data={data}: there is no image in its {len(folders)} class folders "
+            f"(looked for {', '.join(EXTENSIONS)})."
+        )
+
+
 def _numbers(folders: Sequence[AnyPath], classes: Classes, data: str) -> Numbered:
     names = [folder.name for folder in folders]
     try:
         return numbered(names, classes, f"data={data}", what="class folders", order="sorted")
     except DataError as error:
-        # Archives are often made of a folder with that folder inside.
-        if len(folders) == 1 and any(entry.is_dir() for entry in folders[0].iterdir()):
-            hint = f"Its only folder holds folders: data={folders[0]} takes those as classes."
+        # Archives are often made of a folder with that folder inside; splits lie beside each other.
+        if any(entry.is_dir() for entry in folders[0].iterdir()):
+            what = "Its only folder holds" if len(folders) == 1 else "Its folders hold"
+            hint = f"{what} folders: data={folders[0]} takes those as classes."
             raise DataError(f"{error} {hint}") from error
         raise
 

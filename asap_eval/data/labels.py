@@ -50,6 +50,13 @@ def read_labels(path: AnyPath, files: Sequence[str]) -> list[int | str]:
     return list(numbers)
 
 
+def check_labels(path: AnyPath) -> None:
+    """Raise `DataError` where no such file is."""
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "does not exist"
+        raise DataError(f"labels={path} {kind}. {FORMS}")
+
+
 def hint(folder: AnyPath) -> str:
     """How labels are given for a flat folder: what lies in it or beside it by a usual name."""
     above = [folder.parent] if isinstance(folder, Path) else []

@@ -48,25 +48,19 @@ class MaskStore(FileStore):
     def __init__(self, data: str) -> None:
         self.root = path_of(data)
         images = _files(self.root / "images", data)
-        found = [name for name in MASK_FOLDERS if (self.root / name).is_dir()]
-        if len(found) != 1:
-            has = "both" if found else "neither"
-            raise DataError(
-                f"data={data} has {has} of {' and '.join(MASK_FOLDERS)}: put the masks into one of "
-                "them, named as their images (images/0001.jpg, masks/0001.png)."
-            )
+        folder = _mask_folder(self.root, data)
         masks: dict[str, AnyPath] = {}
-        for mask in _files(self.root / found[0], data):
+        for mask in _files(folder, data):
             if (first := masks.setdefault(mask.stem, mask)) is not mask:
                 raise DataError(
-                    f"data={data}: {first.name} and {mask.name} in {found[0]}/ are masks of one "
+                    f"data={data}: {first.name} and {mask.name} in {folder.name}/ are masks of one "
                     "image. Leave one of them."
                 )
         if missing := [image.name for image in images if image.stem not in masks]:
             raise DataError(
-                f"data={data}: {len(missing)} of {len(images)} images have no mask in {found[0]}/: "
-                f"{some_of(missing, _SHOWN, _MORE)}. A mask has its image's name, for instance "
-                f"{found[0]}/{Path(missing[0]).stem}.png."
+                f"data={data}: {len(missing)} of {len(images)} images have no mask in "
+                f"{folder.name}/: {some_of(missing, _SHOWN, _MORE)}. A mask has its image's name, "
+                f"for instance {folder.name}/{Path(missing[0]).stem}.png."
             )
         self.masks = [masks[image.stem] for image in images]
         ids = [relative(image, self.root) for image in images]
@@ -97,6 +91,24 @@ class MaskStore(FileStore):
             return _black_and_white(decode_file(path))
         except DataError as error:
             raise DataError(f"The mask {path.name} cannot be read: {error}") from error
+
+
+def look(data: str) -> None:
+    """Raise `DataError` where images or masks are missing; sizes and names are not compared."""
+    root = path_of(data)
+    _files(root / "images", data)
+    _files(_mask_folder(root, data), data)
+
+
+def _mask_folder(root: AnyPath, data: str) -> AnyPath:
+    found = [name for name in MASK_FOLDERS if (root / name).is_dir()]
+    if len(found) != 1:
+        has = "both" if found else "neither"
+        raise DataError(
+            f"data={data} has {has} of {' and '.join(MASK_FOLDERS)}: put the masks into one of "
+            "them, named as their images (images/0001.jpg, masks/0001.png)."
+        )
+    return root / found[0]
 
 
 def _black_and_white(mask: Image.Image) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -84,7 +85,7 @@ class Local(Launcher):
         executor = submitit.LocalExecutor(folder)
         executor.update_parameters(timeout_min=YEAR)
         gpus = visible_gpus()
-        with _threads(threads_for(count)):
+        with _threads(threads_for(count)), _errors_to(folder / "controllers.log"):
             for number in range(count):
                 gpu = gpus[number % len(gpus)] if gpus else None
                 job = executor.submit(_worker, queue, gpu)
@@ -102,6 +103,22 @@ class Local(Launcher):
 def _worker(queue: Queue, gpu: str | None) -> None:
     log = submitit_module("local").JobEnvironment().paths.stderr
     start(queue, gpu, str(log))
+
+
+@contextlib.contextmanager
+def _errors_to(file: Path) -> Iterator[None]:
+    """Standard error of processes started here: submitit's own would print a trace when they are
+    stopped."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with file.open("ab") as log:
+            os.dup2(log.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @contextlib.contextmanager

@@ -192,6 +192,12 @@ def spec_from(config: Mapping[str, Any]) -> ModelSpec:
     )
 
 
+def with_options(name: str, options: Mapping[str, Any]) -> ModelSpec:
+    """The spec of a name, with options such as ``num_classes``; see `find` and `spec_from`."""
+    found = find(name)
+    return spec_from({**vars(found), **options}) if options else found
+
+
 def _spec(config: Mapping[str, Any]) -> ModelSpec:
     known = [option.name for option in fields(ModelSpec)]
     for key in config:

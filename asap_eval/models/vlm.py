@@ -129,17 +129,22 @@ def load_vlm(
     check_transformers()
     target, precision = check_device(device), check_dtype(dtype)
     spec = model if isinstance(model, ModelSpec) else find(model)
-    if not spec.vlm:
-        raise BadValueError(
-            f"model '{spec.name}' is an image model; this takes vision-language models: "
-            f"{', '.join(name for name, one in model_specs().items() if one.vlm)}."
-        )
+    check_vlm(spec)
     if weights == "random" or (weights is None and spec.hf is None):
         net, processor, info = _seeded(spec, precision)
     else:
         net, processor, info = _saved(spec, weights, precision)
     net.eval().requires_grad_(False).to(target)
     return LoadedVlm(net, processor, spec.name, info, spec)
+
+
+def check_vlm(spec: ModelSpec) -> None:
+    """Raise `BadValueError` for an image model."""
+    if not spec.vlm:
+        raise BadValueError(
+            f"model '{spec.name}' is an image model; this takes vision-language models: "
+            f"{', '.join(name for name, one in model_specs().items() if one.vlm)}."
+        )
 
 
 def check_transformers() -> None:

@@ -89,11 +89,7 @@ def load_model(
     """
     target, precision = check_device(device), check_dtype(dtype)
     spec = model if isinstance(model, ModelSpec) else find(model)
-    if spec.vlm:
-        raise BadValueError(
-            f"model '{spec.name}' is a vision-language model; this benchmark takes image models. "
-            f"Use bench=vlm; from Python, asap_eval.models.load_vlm('{spec.name}') loads it."
-        )
+    check_image_model(spec)
     if weights == "random":
         weights, pretrained = None, False
     if weights is not None and not pretrained:
@@ -130,6 +126,15 @@ def load_model(
         _without_defaults(spec, net),
         names if labels == "folders" else None,
     )
+
+
+def check_image_model(spec: ModelSpec) -> None:
+    """Raise `BadValueError` for a vision-language model."""
+    if spec.vlm:
+        raise BadValueError(
+            f"model '{spec.name}' is a vision-language model; this benchmark takes image models. "
+            f"Use bench=vlm; from Python, asap_eval.models.load_vlm('{spec.name}') loads it."
+        )
 
 
 def check_device(device: str | torch.device) -> torch.device:
@@ -208,13 +213,20 @@ def _own(name: str) -> tuple[Callable[..., nn.Module], Path | None]:
 def _build_timm(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
     import timm
 
+    check_timm_name(name)
+    return timm.create_model(name, pretrained=False, **kwargs)
+
+
+def check_timm_name(name: str) -> None:
+    """Raise `UnknownNameError` where timm has no such model, or no weights of this tag."""
+    import timm
+
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         raise _unknown_architecture(architecture)
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
         raise unknown(f"pretrained tag of {architecture}", tag, tags)
-    return timm.create_model(name, pretrained=False, **kwargs)
 
 
 def _unknown_architecture(name: str) -> UnknownNameError:

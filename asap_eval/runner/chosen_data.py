@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from asap_eval.bench.bench import AnyBench, Loaded
+from asap_eval.bench.bench import AnyBench
 from asap_eval.data.named import (
     EXAMPLE,
     IMAGENET,
@@ -19,7 +19,8 @@ from asap_eval.data.named import (
 )
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hub.errors import offline
-from asap_eval.models import LoadedModel
+from asap_eval.models import ModelSpec
+from asap_eval.models.look import of_imagenet
 from asap_eval.record import Job
 from asap_eval.runner.progress import say
 
@@ -45,12 +46,13 @@ class Chosen:
     said: str | None = None
 
 
-def chosen_data(job: Job, bench: AnyBench, loaded: Loaded, configured: str | None) -> Chosen:
+def chosen_data(job: Job, bench: AnyBench, spec: ModelSpec, configured: str | None) -> Chosen:
     """The job with its data: as it was given, or what is there where none was.
 
     An open set is fetched here where nothing else is there.
 
     Args:
+        spec: of the model, which need not be loaded.
         configured: folder of ImageNet (``paths.imagenet``).
 
     Raises:
@@ -67,9 +69,9 @@ def chosen_data(job: Job, bench: AnyBench, loaded: Loaded, configured: str | Non
         return Chosen(job, short_name(job.data))
     if bench.own_data is not None:
         return _named(job, bench.own_data)
-    if (own := OF_MODEL.get(loaded.name)) is not None and bench.images is not None:
-        return _named(job, own, f"data={own}, which comes with {loaded.name}")
-    if bench.images is None or not (bench.images == "any" or _is_imagenets(loaded)):
+    if (own := OF_MODEL.get(spec.name)) is not None and bench.images is not None:
+        return _named(job, own, f"data={own}, which comes with {spec.name}")
+    if bench.images is None or not (bench.images == "any" or of_imagenet(spec)):
         raise BadValueError(
             "data is missing: give a folder with one folder per class, for instance "
             f"data=imagenet/val, or data={EXAMPLE} for the bundled images."
@@ -83,10 +85,6 @@ def chosen_data(job: Job, bench: AnyBench, loaded: Loaded, configured: str | Non
 
 def _named(job: Job, name: str, said: str | None = None) -> Chosen:
     return Chosen(dataclasses.replace(job, data=name), short_name(name), said)
-
-
-def _is_imagenets(loaded: Loaded) -> bool:
-    return isinstance(loaded, LoadedModel) and loaded.wnid_labels
 
 
 def _configured(configured: str | None) -> str:

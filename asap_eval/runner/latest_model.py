@@ -13,6 +13,7 @@ import torch
 
 from asap_eval.bench.bench import Loaded, bench_class
 from asap_eval.models import ModelSpec, load_model, load_vlm
+from asap_eval.models.spec import find
 from asap_eval.record import Job
 
 _latest: dict[tuple[object, ...], Loaded] = {}
@@ -21,7 +22,7 @@ _latest: dict[tuple[object, ...], Loaded] = {}
 
 def spec_of(job: Job) -> ModelSpec:
     """What the model of a job is built from."""
-    return ModelSpec(job.model, **job.model_params)
+    return ModelSpec(job.model, **job.model_params) if job.model_params else find(job.model)
 
 
 def load(job: Job) -> Loaded:
@@ -30,9 +31,8 @@ def load(job: Job) -> Loaded:
     named = (job.model, json.dumps(job.model_params), job.weights, job.device, job.dtype, vlm)
     if named not in _latest:
         forget()
-        model = spec_of(job) if job.model_params else job.model
         take: Callable[..., Loaded] = load_vlm if vlm else load_model
-        _latest[named] = take(model, weights=job.weights, device=job.device, dtype=job.dtype)
+        _latest[named] = take(spec_of(job), weights=job.weights, device=job.device, dtype=job.dtype)
     return _latest[named]
 
 

@@ -14,7 +14,8 @@ from asap_eval.hosts import install
 from asap_eval.method import Batch, Reducer, build_from, method_class
 from asap_eval.record import Job, job_key
 from asap_eval.runner.checks import checked
-from asap_eval.runner.chosen_data import Chosen, chosen_data
+from asap_eval.runner.chosen_data import Chosen
+from asap_eval.runner.inputs import looked_at
 from asap_eval.runner.latest_model import load
 from asap_eval.runner.resolve import resolved
 from asap_eval.runner.sources import entry_modules, sources_digest
@@ -84,6 +85,7 @@ class Prepared:
             seed=self.job.seed,
             device=torch.device("cpu"),
             id_of=lambda _: "",
+            width=part.width,
         )
 
 
@@ -97,11 +99,11 @@ def prepare(job: Job, *, imagenet: str | None = None) -> Prepared:
         AsapEvalError: unknown names, bad values, models or data that cannot be used.
     """
     bench, reducer = checked(job)
+    chosen = looked_at(job, bench, reducer, imagenet)
+    job = chosen.job
     loaded = bench.adapted(load(job))
     bench.check(loaded)
     bench.check_convention(loaded, job.macs_convention)
-    chosen = chosen_data(job, bench, loaded, imagenet)
-    job = chosen.job
     samples = _opened(job, bench, loaded)
     ready = _prepared(chosen, reducer, bench, loaded, samples)
     if job.speed and len(samples) < bench.samples_per_batch(job.batch_size):

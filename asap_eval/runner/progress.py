@@ -40,7 +40,7 @@ def say(message: str, style: str | None = None) -> None:
 
 @cache
 def say_once(message: str) -> None:
-    """`say`, once in a process: the rows of a table would all say it."""
+    """`say`, once a command or process: the rows of a table would all say it."""
     say(message)
 
 

@@ -12,6 +12,7 @@ from asap_eval.errors import unknown
 from asap_eval.paths import cache_folder
 from asap_eval.record import Job, RunRecord, read_record, record_stem
 from asap_eval.runner.earlier_records import finished
+from asap_eval.runner.inputs import check_folder
 from asap_eval.runner.lock import locked
 from asap_eval.runner.machine_errors import explaining
 from asap_eval.runner.measure import measure
@@ -73,15 +74,16 @@ def run(
         made = set() if made is None else made
         if cache not in CACHES:
             raise unknown("value of cache", cache, CACHES)
+        check_folder("results", results)
         ready = prepare(job, imagenet=imagenet)
         if ready.data_said is not None:
             count = len(ready.samples)
-            say(f"{ready.data_said}: {count} images are evaluated. Your own: data=<folder>.")
+            say_once(f"{ready.data_said}: {count} images are evaluated. Your own: data=<folder>.")
         if cache == "auto":
             pictures = PictureCache(cache_folder() / "pictures", say_once)
             ready = replace(ready, samples=ready.bench.keeping(ready.samples, pictures))
         for note in ready.bench.notes(ready.samples):
-            say(f"note: {note}")
+            say_once(f"note: {note}")
         request = Request(dict(config or {}), overrides)
         return _Runs(results, force, made, workers, goes_on).run(ready, request)
 

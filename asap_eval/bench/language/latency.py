@@ -37,7 +37,7 @@ from asap_eval.bench.language.answers import answers_from
 from asap_eval.bench.language.asked import AskedBatch, ask, inputs_of, refused
 from asap_eval.bench.language.question_bench import QuestionBench
 from asap_eval.bench.language.rows import UNANSWERED, measured, work_summary
-from asap_eval.data.questions.pictures import open_pictures
+from asap_eval.data.questions.pictures import look_in, open_pictures
 from asap_eval.data.questions.question_set import QuestionBatch, QuestionSet
 from asap_eval.data.questions.tasks import Task
 from asap_eval.data.subset import Sample
@@ -90,6 +90,11 @@ class Latency(QuestionBench):
     def asked(self) -> list[Task]:
         """Tasks whose questions are asked; none where a folder's pictures are."""
         return super().asked if self.question is None else []
+
+    def look(self, data: str, labels: str | None) -> None:
+        super().look(data, labels)
+        if self.question is not None:
+            look_in(data)
 
     def open(
         self, data: str, loaded: LoadedVlm, *, limit: int | None, sample: Sample

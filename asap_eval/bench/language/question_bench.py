@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from asap_eval.bench.bench import Bench
 from asap_eval.bench.language.plan import CROPS, plan_of
 from asap_eval.bench.plan import Plan
-from asap_eval.data.questions.documents import HUB
+from asap_eval.data.questions.documents import HUB, look
 from asap_eval.data.questions.question_set import (
     QuestionBatch,
     QuestionSet,
@@ -75,6 +75,10 @@ class QuestionBench(Bench[LoadedVlm, LlavaGeometry, QuestionSet, QuestionBatch])
             grid=(1, geometry.tower.patches),
             has_cls=False,
         )
+
+    def look(self, data: str, labels: str | None) -> None:
+        for task in self.asked:
+            look(task, data)
 
     def open(
         self, data: str, loaded: LoadedVlm, *, limit: int | None, sample: Sample

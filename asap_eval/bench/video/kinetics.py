@@ -30,9 +30,10 @@ from asap_eval.bench.bench import Summary, register
 from asap_eval.bench.image_model_bench import SPEED_BATCHES, ImageModelBench
 from asap_eval.bench.video.rows import rows_of, summary_of
 from asap_eval.bench.video.speed import full_batches, video_rates
+from asap_eval.checkpoint import check_there
 from asap_eval.data.images import ImageSet, chosen_images
 from asap_eval.data.subset import Sample
-from asap_eval.data.videos.listing import Listing, list_videos
+from asap_eval.data.videos.listing import Listing, list_videos, look
 from asap_eval.data.videos.loader import VideoBatch, video_batches
 from asap_eval.data.videos.sampling import Sampling
 from asap_eval.data.videos.store import VideoStore
@@ -85,19 +86,27 @@ class Kinetics(ImageModelBench[VideoBatch]):
             BadValueError: no head is given, or it was trained on something else.
         """
         self.sampling  # noqa: B018 - raises
+        self._check_head()
+        width = width_of(loaded.model, self.feature)
+        check_head(self.loaded_head, loaded, f"bench.head={self.head}", self.feature, width)
+
+    def _check_head(self) -> None:
         if self.head is None:
             raise BadValueError(
                 "bench=kinetics needs bench.head=<file>: train one first, with the same model and "
                 "options and stage=train."
             )
-        width = width_of(loaded.model, self.feature)
-        check_head(self.loaded_head, loaded, f"bench.head={self.head}", self.feature, width)
+        check_there(Path(self.head).expanduser(), "bench.head")
 
     @property
     def loaded_head(self) -> Head:
         assert self.head is not None
         path = Path(self.head).expanduser()
         return _head(path, path.stat().st_mtime_ns if path.exists() else 0)
+
+    def look(self, data: str, labels: str | None) -> None:
+        self._check_head()
+        look(data, self.videos)
 
     def open(
         self, data: str, loaded: LoadedModel, *, limit: int | None, sample: Sample

@@ -24,6 +24,7 @@ from asap_eval.bench.image_bench import ImageBench
 from asap_eval.bench.walk.analysis import analyse, positions
 from asap_eval.bench.walk.observer import Walked, WalkObserver
 from asap_eval.bench.walk.sums import StreamedSums
+from asap_eval.data.address import look
 from asap_eval.data.images import ImageBatch, ImageSet, images_of
 from asap_eval.data.subset import Sample
 from asap_eval.errors import BadValueError
@@ -83,6 +84,9 @@ class WalkBench(ImageBench):
             raise BadValueError(f"bench.alpha={self.alpha} is a share: give a value in (0, 1].")
         if bad := [tau for tau in (self.tau, *self.taus) if not 0 < tau < float("inf")]:
             raise BadValueError(f"bench.tau and bench.taus hold {bad[0]}: give positive numbers.")
+
+    def look(self, data: str, labels: str | None) -> None:
+        look(data, labels)
 
     def open(
         self, data: str, loaded: LoadedModel, *, limit: int | None, sample: Sample

@@ -139,21 +139,33 @@ def _check_apart(found: Documents) -> None:
         )
 
 
-def _from_folder(task: Task, root: Path, data: str) -> Documents:
+def look(task: Task, data: str) -> None:
+    """Raise `DataError` where a folder has no file of a task; nothing is opened or fetched."""
+    if data != HUB:
+        _files_of(task, Path(data).expanduser(), data)
+
+
+def _files_of(task: Task, root: Path, data: str) -> list[Path]:
+    """A task's parquet files in a folder, at least one."""
     if not root.is_dir():
         raise DataError(
             f"data={data} is no folder. bench=vlm needs one with <task>.parquet or "
             "<task>/*.parquet for every task, or data=hub for Hugging Face's."
         )
-    if (one := root / f"{task.name}.parquet").is_file():
-        return _documents(task, str(one), open_files([one]))
-    folder = root / task.name
-    files = sorted(folder.rglob("*.parquet"))
+    one = root / f"{task.name}.parquet"
+    files = [one] if one.is_file() else sorted((root / task.name).rglob("*.parquet"))
     if not files:
         raise DataError(
             f"data={data} has no questions of task {task.name}: neither {one.name} nor parquet "
             f"files in a folder {task.name}/. Leave the task out (tasks=), or add the file."
         )
+    return files
+
+
+def _from_folder(task: Task, root: Path, data: str) -> Documents:
+    files, folder = _files_of(task, root, data), root / task.name
+    if files[0].parent == root:
+        return _documents(task, str(files[0]), open_files(files))
     own = _of_config(files, folder, task.config)
     if not own:
         raise DataError(

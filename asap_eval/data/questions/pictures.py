@@ -78,6 +78,16 @@ class OneQuestion:
         return picture
 
 
+def look_in(data: str) -> AnyPath:
+    """The folder of an address; raises `DataError` where there is none."""
+    root = path_of(data)
+    if not root.is_dir():
+        raise DataError(
+            f"data={data} is no folder; bench.question= is asked of a folder's pictures."
+        )
+    return root
+
+
 def open_pictures(
     data: str, question: str, *, limit: int | None, sample: Sample, new_tokens: int | None
 ) -> QuestionSet[OneQuestion]:
@@ -89,11 +99,7 @@ def open_pictures(
     Raises:
         DataError: no folder, or none with pictures. BadValueError: more than there are.
     """
-    root = path_of(data)
-    if not root.is_dir():
-        raise DataError(
-            f"data={data} is no folder; bench.question= is asked of a folder's pictures."
-        )
+    root = look_in(data)
     files: list[AnyPath] = sorted(file for file in root.rglob("*") if is_picture(file.name))
     if not files:
         raise DataError(f"data={data} holds no pictures ({', '.join(EXTENSIONS)}).")

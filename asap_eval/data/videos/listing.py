@@ -58,12 +58,8 @@ def list_videos(data: str, split: str, videos: str | None = None, *, whole: bool
     Raises:
         DataError: nothing usable is there; says what to do.
     """
+    look(data, videos)
     root = Path(data).expanduser()
-    if not root.exists():
-        raise DataError(
-            f"data={data} does not exist. Give a folder with train and val (folders of class "
-            "folders, or CSV files), a folder of class folders, or a CSV of videos."
-        )
     try:
         if root.is_file():
             found = _from_csv(root, split, _folders(videos, root.parent), whole, data)
@@ -84,6 +80,16 @@ def list_videos(data: str, split: str, videos: str | None = None, *, whole: bool
     if doubled := len(found.ids) - len(set(found.ids)):
         raise DataError(f"data={data} lists {doubled} videos more than once; each has to be one.")
     return found
+
+
+def look(data: str, videos: str | None = None) -> None:
+    """Raise `DataError` where an address, or the folder of a CSV's files, is not there."""
+    if not Path(data).expanduser().exists():
+        raise DataError(
+            f"data={data} does not exist. Give a folder with train and val (folders of class "
+            "folders, or CSV files), a folder of class folders, or a CSV of videos."
+        )
+    _folders(videos)
 
 
 def class_name(text: str) -> str:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from asap_eval.checkpoint import check_there
 from asap_eval.errors import BadValueError, WeightsError
 from asap_eval.method import Batch, Reducer, View
 from asap_eval.methods.parts.acting_blocks import locations
@@ -77,8 +79,7 @@ class Learned(Reducer):
         """The acting places, from 0."""
         return locations(self.name, self.blocks, depth)
 
-    def check(self, batch: Batch) -> None:
-        self.check_options(batch)
+    def look(self) -> None:
         if self.checkpoint is None:
             raise BadValueError(
                 f"{self.name}: its predictors have to be trained, random ones mean nothing. Give "
@@ -86,6 +87,12 @@ class Learned(Reducer):
                 "data=<folder> out=<file>` makes one. method=random is the control without "
                 "predictors."
             )
+        check_there(Path(self.checkpoint).expanduser(), "method.checkpoint")
+
+    def check(self, batch: Batch) -> None:
+        self.check_options(batch)
+        self.look()
+        assert self.checkpoint is not None
         places = self.places(batch.depth)
         found = len(load_predictors(self.checkpoint, self.name, self.restored))
         trained_for = json.loads(self.origin().get("blocks", "null"))

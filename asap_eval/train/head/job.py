@@ -16,8 +16,10 @@ from asap_eval.data.images import ImageSet
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import geometry_of
 from asap_eval.models import LoadedModel
+from asap_eval.models.look import look
 from asap_eval.record import Job
-from asap_eval.runner.latest_model import load
+from asap_eval.runner.inputs import check_folder
+from asap_eval.runner.latest_model import load, spec_of
 from asap_eval.runner.sources import sources_digest
 from asap_eval.runner.versions import computing
 from asap_eval.train.head.fit import Recipe
@@ -108,9 +110,11 @@ def ready(job: Job, recipe: Recipe, results: Path) -> Training:
     if not job.data:
         raise BadValueError("data is missing: give a folder with train and val videos.")
     bench.sampling  # noqa: B018 - raises
+    look(spec_of(job), job.weights, vlm=False, device=job.device, dtype=job.dtype)
+    check_folder("results", results)
+    train, val, classes = bench.training_sets(job.data)
     loaded = bench.adapted(cast(LoadedModel, load(job)))
     geometry_of(loaded.model)  # raises
-    train, val, classes = bench.training_sets(job.data)
     content = {"train": train.content(), "val": val.content()}
     return Training(job, recipe, bench, loaded, train, val, classes, content, results)
 

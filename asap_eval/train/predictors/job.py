@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from asap_eval.errors import BadValueError
 from asap_eval.method import build_from, method_class, methods
@@ -16,7 +16,7 @@ class TrainJob:
 
     method: str = ""  # dynamicvit | spot
     model: str = ""  # as for asap-eval
-    data: str = ""  # images, as for asap-eval; their labels are not used
+    data: str = ""  # images, as for asap-eval, or a name; their labels are not used
     out: str = ""  # the file to write, .safetensors
     weights: str | None = None  # of the frozen backbone; null = its published ones
     keep: float = 0.7  # keep rate: at the i-th place keep^i of the patches go on
@@ -31,10 +31,11 @@ class TrainJob:
     sample: str = "first"  # first | spread: n evenly over the sorted list
     seed: int = 0  # of first values, order of the images and draws
     device: str = "cpu"  # cpu | cuda | cuda:1 ...
-    workers: int = 0  # processes that load images
+    workers: int | Literal["auto"] = 0  # processes that load images
     force: bool = False  # replace what is there
     debug: bool = False  # show stack traces
     options: dict[str, Any] = field(default_factory=dict)  # of the method
+    model_options: dict[str, Any] = field(default_factory=dict)  # as for asap-eval: num_classes ...
 
     def check(self) -> None:
         """Raise `BadValueError` or `UnknownNameError` for what cannot be trained."""

@@ -13,12 +13,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from asap_eval.bench.bench import build_bench
 from asap_eval.data.images import ImageBatch, ImageSet, image_batches, images_of
+from asap_eval.data.named import address_of
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import geometry_of
+from asap_eval.method import build_from
 from asap_eval.methods.parts.predictors import TRAINED
 from asap_eval.models import LoadedModel, load_model
+from asap_eval.models.spec import with_options
+from asap_eval.record import Job
 from asap_eval.runner import provenance
+from asap_eval.runner.inputs import check_folder, looked_at
 from asap_eval.runner.sources import sources_digest
 from asap_eval.train.predictors.job import TrainJob
 from asap_eval.train.predictors.state import State
@@ -67,6 +73,7 @@ class Setting:
         g = torch.Generator().manual_seed(self.seed("order", epoch))
         order = torch.randperm(len(images), generator=g).tolist()
         shuffled = dataclasses.replace(images, places=[images.places[at] for at in order])
+        assert job.workers != "auto"  # the command line has decided
         transform, start = self.loaded.transform, within * job.batch_size
         return image_batches(shuffled, transform, job.batch_size, job.workers, start=start)
 
@@ -91,12 +98,20 @@ def prepared(job: TrainJob) -> Setting:
     method, out = job.built(), Path(job.out).expanduser()
     if out.exists() and not job.force:
         raise BadValueError(f"out={out} exists: give another name, or force=true to replace it.")
-    if not out.parent.is_dir():
-        raise BadValueError(f"out={out}: the folder {out.parent} does not exist.")
-    loaded = load_model(job.model, weights=job.weights, device=job.device)
+    check_folder("out", out.parent)
+    spec = with_options(job.model, job.model_options)
+    asked = Job(
+        spec.name,
+        model_params=spec.params,
+        data=job.data,
+        weights=job.weights,
+        device=job.device,
+    )
+    chosen = looked_at(asked, build_bench(asked.bench), build_from("none", {}), None)
+    loaded = load_model(spec, weights=job.weights, device=job.device)
     images = images_of(
         loaded,
-        job.data,
+        address_of(chosen.job.data),
         limit=job.limit,
         sample=job.sample,  # type: ignore[arg-type]
     )

@@ -1,0 +1,98 @@
+"""AS-ViT: Adaptive Sparse ViT, Towards Learnable Adaptive Token Pruning (arXiv 2209.13802).
+
+Behind three blocks every patch goes whose score does not exceed a threshold: the class token's
+attention, each head weighted by its share in the norms of the heads' outputs at that patch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from asap_eval.errors import BadValueError
+from asap_eval.method import Batch, Card, Need, Reducer, View, register
+from asap_eval.methods.parts.acting_blocks import locations
+from asap_eval.tokens import Reduction
+
+THRESHOLDS = (0.001, 0.002, 0.003)
+"""Where the authors' training starts from."""
+
+
+@register(
+    "asvit",
+    Card(
+        paper="Adaptive Sparse ViT: Towards Learnable Adaptive Token Pruning by Fully Exploiting "
+        "Self-Attention, arXiv 2209.13802",
+        licence="none in the authors' repository",
+        training="the authors train thresholds and backbone and publish neither; here the rule "
+        "alone, thresholds calibrated (ours)",
+        knob="k",
+        knob_meaning="one factor on all thresholds, from 0; a larger one drops more",
+        fixed_count=False,
+        deviations="thresholds are not learnt: a budget turns one factor on the authors' initial "
+        "ones; every image by itself, which is the paper's rule (their batches keep a common "
+        "number); distillation and register tokens are protected",
+    ),
+)
+@dataclass
+class AsVit(Reducer):
+    """Keep the patches whose score exceeds the place's threshold, in their order.
+
+    Attributes:
+        k: factor on all thresholds.
+        thresholds: one for each place; ``None`` = the authors' initial three.
+        blocks: places: before these blocks, counted from 0 as the authors do, with the scores of
+            the block in front; ``None`` = one behind L/4, L/2 and 3L/4: 4, 7, 10 of 12.
+    """
+
+    k: float = 1.0
+    thresholds: list | None = None
+    blocks: list | None = None
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Need.CLS_ROW, Need.HEAD_NORMS})
+
+    def check(self, batch: Batch) -> None:
+        found, places = self.thresholds or list(THRESHOLDS), self._places(batch.depth)
+        if not self.k >= 0 or not all(isinstance(t, float | int) and t >= 0 for t in found):
+            raise BadValueError(f"asvit: k={self.k}, thresholds={found}: give numbers from 0.")
+        if len(found) < len(places):
+            raise BadValueError(
+                f"asvit: {len(found)} thresholds for {len(places)} places, blocks={list(places)}: "
+                "give one for each."
+            )
+
+    def _places(self, depth: int) -> tuple[int, ...]:
+        if self.blocks is not None and 0 in self.blocks:
+            raise BadValueError("asvit: blocks counts from 0, and nothing has a score before it.")
+        blocks = self.blocks
+        if blocks is None:
+            blocks = [min(at + 1, depth - 1) for at in locations(self.name, None, depth)]
+            blocks = sorted(set(blocks))
+        return locations(self.name, blocks, depth)
+
+    def begin(self, batch: Batch) -> dict[int, float]:
+        """Threshold of each acting block, counted from 1: before block b + 1 is after block b."""
+        found = self.thresholds or THRESHOLDS
+        places = self._places(batch.depth)
+        return {at: self.k * float(theta) for at, theta in zip(places, found, strict=False)}
+
+    def watch(self, block: int, state: dict[int, float]) -> bool:
+        return state.get(block, 0) > 0
+
+    def decide(self, view: View, state: dict[int, float]) -> Reduction:
+        keep = view.size > 0
+        found = score(view.cls_row, view.head_norms)[:, view.prefix :]
+        keep[:, view.prefix :] &= found > state[view.block]
+        return Reduction.keep(keep)
+
+    def knob_range(self, batch: Batch) -> tuple[float, float]:
+        return 0.0, 10.0
+
+
+def score(cls_row: Tensor, norms: Tensor) -> Tensor:
+    """``[b, N]`` from the class token's attention and the heads' output norms, ``[b, H, N]``."""
+    share = norms / (norms.sum(1, keepdim=True) + 1e-8)
+    return (cls_row * share.to(cls_row.dtype)).sum(1)
