@@ -335,6 +335,11 @@ class Reducer:
         """What `decide` reads; options may change it."""
         return frozenset()
 
+    @classmethod
+    def admits(cls) -> bool:
+        """Whether the method decides which tokens enter the language model (`admit`)."""
+        return cls.admit is not Reducer.admit
+
     @property
     def requires_cls(self) -> bool:
         """Whether the model must have a class token at position 0."""

@@ -29,8 +29,10 @@ QUESTIONS = ("What is it?", "Which of all these many colours is seen most often,
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "none": {},
+    "dart": {"k": 40},
     "divprune": {"k": 20},
     "fastv": {"k": 20, "layer": 3},
+    "pyramiddrop": {},
     "shift_reading": {"k": 30},
     "sparsevlm": {"keep": [60, 30, 12]},
     "fna_decoder": {"m": 60},

@@ -9,6 +9,7 @@ from asap_eval.method import method_class
 from asap_eval.methods import (
     asap,
     capa_reading,
+    dart,
     divprune,
     dynamicvit,
     fastv,
@@ -16,6 +17,7 @@ from asap_eval.methods import (
     holov,
     prumerge,
     prunesid,
+    pyramiddrop,
     scope,
     shift_reading,
     sparsevlm,
@@ -130,6 +132,14 @@ def _in_language(budget: int) -> list[Contender]:
         kept = [max(1, n * budget // 64) for n in sparsevlm.KEEP[64]]
     return [
         Contender("divprune", "divprune", budget, layers=1),
+        Contender("dart", "dart", budget, {"layer": 1}, layers=2),
+        Contender(
+            "pyramiddrop",
+            "pyramiddrop",
+            None,
+            {"layers": [1, 2, 3], "ratios": [0.5, 0.25, 0.125]},
+            layers=4,
+        ),
         Contender("holov", "holov", budget, layers=1),
         Contender("todre, our reading", "todre_reading", budget, {"layer": 1}, layers=2),
         Contender(
@@ -195,6 +205,8 @@ OWN: dict[str, list[tuple[Any, str, str]]] = {
         (nystroem, "farthest_points", "landmarks"),
         (nystroem, "pseudo_inverse", "inverse"),
     ],
+    "dart": [(dart, "largest", "pivots"), (dart, "unlike", "selection")],
+    "pyramiddrop": [(pyramiddrop, "most_attended", "selection")],
     "fastv": [(fastv, "most_attended", "selection")],
     "sparsevlm": [(sparsevlm, "raters", "raters"), (sparsevlm, "cluster", "clustering")],
     "shift_reading": [

@@ -1,4 +1,4 @@
-"""Questions about drawn shapes for all seven tasks of bench=vlm, as small parquet files.
+"""Questions about drawn shapes and words for all tasks of bench=vlm, as small parquet files.
 
     python examples/vlm_questions.py --out questions
     asap-eval model=llava_tiny bench=vlm data=questions method=visionzip k=64 bench.new_tokens=8
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 KINDS = ("circle", "square", "triangle", "cross", "ring", "star")
 COLOURS = {"red": (200, 40, 40), "green": (40, 160, 60), "blue": (50, 80, 210), "black": (20,) * 3}
@@ -201,7 +201,78 @@ def mmbench_en_dev_static(scenes: Sequence[Scene]) -> Iterator[dict[str, Any]]:
             }
 
 
-TASKS = (pope, gqa, mme, scienceqa_img, vizwiz_vqa_val, vqav2_val, mmbench_en_dev_static)
+WORDS = ("EXIT", "OPEN", "42", "STOP", "7 pm", "TAXI")
+"""What signs say."""
+
+
+def sign(number: int) -> tuple[Image.Image, str]:
+    """A word in large letters, black on white."""
+    word = WORDS[number % len(WORDS)]
+    picture = Image.new("RGB", SIZES[number % len(SIZES)], "white")
+    font = ImageFont.load_default(size=picture.height // 4)
+    draw = ImageDraw.Draw(picture)
+    draw.text((picture.width // 2, picture.height // 2), word, "black", font, anchor="mm")
+    return picture, word
+
+
+def textvqa_val(scenes: Sequence[Scene]) -> Iterator[dict[str, Any]]:
+    """The people agree but for one."""
+    for at in range(len(scenes)):
+        picture, word = sign(at)
+        yield {
+            "question_id": at,
+            "question": "what does the sign say?",
+            "answers": [word] * (PEOPLE - 1) + ["a sign"],
+            "image": picture,
+        }
+
+
+def ocrbench(scenes: Sequence[Scene]) -> Iterator[dict[str, Any]]:
+    for at in range(len(scenes)):
+        picture, word = sign(at)
+        yield {
+            "dataset": "drawn",
+            "question": "what is written in the image?",
+            "question_type": "Digit String Recognition"
+            if word.isdecimal()
+            else "Regular Text Recognition",
+            "answer": [word],
+            "image": picture,
+        }
+
+
+def docvqa_val(scenes: Sequence[Scene]) -> Iterator[dict[str, Any]]:
+    for at in range(len(scenes)):
+        picture, word = sign(at)
+        yield {
+            "questionId": str(at),
+            "question": "What is the text of this page?",
+            "answers": [word, f"the text {word}"],
+            "image": picture,
+        }
+
+
+def chartqa(scenes: Sequence[Scene]) -> Iterator[dict[str, Any]]:
+    """Bars; half of the questions are asked by people, as in ChartQA."""
+    for at in range(len(scenes)):
+        heights = [10 + 5 * ((at + bar) % 4) for bar in range(4)]
+        picture = Image.new("RGB", (200, 160), "white")
+        draw = ImageDraw.Draw(picture)
+        for bar, height in enumerate(heights):
+            draw.rectangle((20 + 45 * bar, 150 - 5 * height, 50 + 45 * bar, 150), (50, 80, 210))
+            draw.text((25 + 45 * bar, 135 - 5 * height), str(height), "black")
+        yield {
+            "type": "human_test" if at % 2 else "augmented_test",
+            "question": "What is the value of the first bar?",
+            "answer": str(heights[0]),
+            "image": picture,
+        }
+
+
+TASKS = (
+    *(pope, gqa, mme, scienceqa_img, vizwiz_vqa_val, vqav2_val, mmbench_en_dev_static),
+    *(textvqa_val, ocrbench, docvqa_val, chartqa),
+)
 
 
 def write(folder: Path, pictures: int) -> dict[str, int]:

@@ -49,11 +49,14 @@ def test_a_batch_answers_as_its_samples(name: str, kind: str) -> None:
             assert answer.language_fired == 4
             full = answer.handed_to_llm
             assert answer.llm_layer_mean == pytest.approx((4 * full + 14 * 9) / 18)
+            removed = 14 * (full - 9)
+            assert answer.cached_entries == answer.unpruned_entries - removed
             assert set(answer.kept) == {144}
         else:
             assert all(block > 0 for block in answer.fired)
             assert max(answer.kept) < 144
             assert answer.llm_layer_mean == answer.handed_to_llm
+            assert answer.cached_entries == 18 * answer.prompt_tokens < answer.unpruned_entries
 
 
 def test_an_answer_ends_with_its_end_token() -> None:

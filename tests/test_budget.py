@@ -206,8 +206,8 @@ def test_a_token_budget_counts_what_the_rows_say(
             rows = super().measure(*args)
             return [row | {"handed_to_llm": n} for row, n in zip(rows, left, strict=True)]
 
-        def spent(self, kind: str, rows: Sequence[Row], *_: Any) -> list[float]:
-            assert kind == "tokens"
+        def spent(self, quantity: str, rows: Sequence[Row], *_: Any) -> list[float]:
+            assert quantity == "layer_mean"
             return [float(row["handed_to_llm"]) for row in rows]
 
     monkeypatch.setitem(BENCHES.classes, "imagenet", Handing)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import pytest
 
 from asap_eval.errors import AsapEvalError
 from asap_eval.experiment import Experiment, load, parse
-from asap_eval.method import build
+from asap_eval.experiment.published import published_from
+from asap_eval.method import build, methods
 from asap_eval.paths import conf_dir
 
 
@@ -250,6 +253,48 @@ def test_tables_of_language_models_hold_every_row(
     for entry, published in ours:
         assert set(published.tasks) == set(entry.overrides["tasks"])
         build(entry.method)  # a method of ours
+
+
+def test_a_cited_row_has_the_task_of_either_of_two_columns() -> None:
+    """POPE is an F1 in most of the paper's tables and an accuracy in others."""
+    cited = published_from({"table": 5, "section": "128 tokens", "row": "VisionZip"}, "here")
+    assert cited.tasks["pope"] == 83.2
+    assert cited.avg == pytest.approx(
+        sum(v * (0.05 if k == "mme" else 1) for k, v in cited.tasks.items()) / 7, abs=0.051
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "full"),
+    [("zoo_llava15", (192, 128, 64), 576), ("zoo_llava_next", (640, 320, 160), 2880)],
+)
+def test_zoos_have_every_method_at_every_count(
+    name: str, counts: tuple[int, ...], full: int
+) -> None:
+    """As often as there are counts, with random patches and the floor; settings make the counts."""
+    entries = load(name).entries
+    times = Counter(e.method for e in entries)
+    assert times["none"] == times["no_visual_tokens"] == 1
+    less = {"prumerge", "sparsevlm"}  # no count; no list of its authors for so few
+    ours = {n for n, cls in methods().items() if cls.tower == "language" or cls.site == "output"}
+    for method in ours - {"none", "no_visual_tokens", "shift_reading", "fna_decoder"} - less:
+        assert times[method] >= 3, method
+    assert all(times[method] for method in less)
+    assert times["random"] == 5 * times["stride"] == 15
+    for entry in entries:
+        build(entry.method)
+    drops = [e.overrides for e in entries if e.method == "pyramiddrop"]
+    for count, drop in zip(counts, drops, strict=True):
+        edges = [0, *drop["method.layers"], 32]
+        mean = sum((b - a) * drop["k"] ** at for at, (a, b) in enumerate(pairwise(edges))) / 32
+        assert mean * full == pytest.approx(count, rel=0.003)
+    schedules = [e.overrides["method.r"] for e in entries if e.method == "tome"]
+    each = counts if full == 576 else [count // 5 for count in counts]
+    assert [576 - sum(schedule) for schedule in schedules] == list(each)
+    cited = [e for e in entries if e.published]
+    assert len(cited) > 15
+    for entry in cited:
+        assert set(entry.published.tasks) <= set(entry.overrides["tasks"])
 
 
 @pytest.mark.parametrize(

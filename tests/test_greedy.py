@@ -64,12 +64,21 @@ def test_divprune_s_counts() -> None:
         ("divprune", {"k": 4, "r": 0.5}, "drop r"),
         ("divprune", {"k": 0}, "at least one"),
         ("divprune", {"r": 1.5}, r"\(0, 1\]"),
+        ("dart", {"k": 4, "r": 0.5}, "drop r"),
+        ("dart", {"k": 0}, "at least one"),
+        ("dart", {"r": 1.0}, r"\[0, 1\)"),
+        ("dart", {"layer": 18}, "1 to 17"),
+        ("dart", {"pivot_image": 0}, "at least one pivot"),
+        ("pyramiddrop", {"ratio": 0.0}, r"ratio in \(0, 1\]"),
+        ("pyramiddrop", {"ratios": [0.2, 0.5], "layers": [1, 2]}, "none above"),
+        ("pyramiddrop", {"ratios": [0.5]}, "one share"),
+        ("pyramiddrop", {"layers": [18]}, "18"),
         ("scope", {"k": 0}, "1 to 36"),
         ("scope", {"k": 37}, "1 to 36"),
         ("scope", {"k": 4, "alpha": -1.0}, ">= 0"),
     ],
 )
 def test_what_does_not_fit_is_refused(method: str, options: dict[str, object], said: str) -> None:
-    batch = type("Given", (), {"patches": 36})()
+    batch = type("Given", (), {"patches": 36, "depth": 18})()
     with pytest.raises(BadValueError, match=said):
         build(method, **options).check(batch)

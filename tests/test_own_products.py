@@ -17,6 +17,7 @@ from asap_eval.testing.subject import Trial
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "divprune": {"k": 20},
+    "dart": {"k": 40},
     "scope": {"k": 20},
     "vispruner": {"k": 20},
     "visionzip": {"k": 20},

@@ -25,7 +25,7 @@ from asap_eval.cli import main
 from asap_eval.data.questions import lmms
 from asap_eval.data.questions.documents import open_documents
 from asap_eval.data.questions.question_set import open_questions
-from asap_eval.data.questions.tasks import TASKS, chosen
+from asap_eval.data.questions.tasks import PAPER, TASKS, chosen
 from asap_eval.errors import BadValueError, DataError, UnsupportedModelError
 from asap_eval.record import RunRecord, read_record
 from asap_eval.record.journal import Journal, Row
@@ -58,7 +58,7 @@ def test_all_tasks_end_to_end(command: Run, questions: Path, tmp_path: Path) -> 
     assert record.tokens is not None
     assert record.macs is not None
     assert record.baseline is not None
-    assert list(record.tasks) == list(TASKS)
+    assert list(record.tasks) == list(PAPER)
     for name, block in record.tasks.items():
         assert block["split"] == TASKS[name].split
         assert block["scorer"].startswith("lmms-eval 0.7.3: ")
@@ -87,7 +87,7 @@ def test_all_tasks_end_to_end(command: Run, questions: Path, tmp_path: Path) -> 
     total = sum(parts[name] for name in ("tower", "projector", "prefill"))
     assert record.macs.mean_g == pytest.approx(total)
     printed = flat("\n".join(out))
-    for word in (*TASKS, "unpruned", "Avg", "Rel", "random weights"):
+    for word in (*PAPER, "unpruned", "Avg", "Rel", "random weights"):
         assert word in printed, word
     assert record.provenance.weights["trained"] is False
     assert not (tmp_path / "submissions").exists()
@@ -124,9 +124,39 @@ def test_a_method_in_the_language_model(command: Run, questions: Path) -> None:
     assert record.tokens.handed_to_llm == 144
     assert record.tokens.llm_layer_mean is not None
     assert 20 < record.tokens.llm_layer_mean < 144
-    code, _, err = command(*given, "budget=tokens", "target=20")
+    entries, whole = record.tokens.cached_entries, record.tokens.cached_pct
+    assert entries is not None
+    assert whole is not None
+    assert 0 < whole < 100
+    printed = flat("\n".join(out))
+    for head in ("tokens", "mean", "KV %", "MACs %"):
+        assert head in printed, head
+
+
+def test_budgets_of_a_method_in_the_language_model(command: Run, questions: Path) -> None:
+    """The mean over the layers can be steered; what the first one gets cannot, and that is said."""
+    given = (*TINY, f"data={questions}", "tasks=gqa", "budget.samples=2", "budget=tokens")
+    code, out, err = command(*given, "method=fastv", "target=40")
+    assert code == 0, err
+    record = read_record(Path(out[-1]))
+    assert record.tokens is not None
+    assert record.job.budget is not None
+    assert record.job.budget.count == "layer_mean"
+    assert record.tokens.llm_layer_mean == pytest.approx(40, abs=0.5)
+    assert record.tokens.handed_to_llm == 144
+    assert record.knob == 27  # two of 18 layers see 144
+    code, _, err = command(*given, "method=fastv", "target=40", "budget.count=handed")
     assert code == 1
-    assert "acts inside it" in flat(err)
+    assert "acts behind it. Use budget.count=layer_mean" in flat(err)
+    code, out, err = command(*given, "method=divprune", "target=40", "budget.count=handed")
+    assert code == 0, err
+    record = read_record(Path(out[-1]))
+    assert record.tokens is not None
+    assert (record.tokens.handed_to_llm, record.tokens.llm_layer_mean) == (40, 40)
+    assert record.knob == 40
+    code, _, err = command(*given, "method=divprune", "target=40", "budget.count=all")
+    assert code == 2
+    assert "handed" in flat(err)
 
 
 @pytest.mark.parametrize(("target", "knob"), [(64, 64), (62, 63)])

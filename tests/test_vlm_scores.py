@@ -29,7 +29,8 @@ def truth(document: dict[str, Any]) -> str:
     if "answers" in document:
         first = document["answers"][0]
         return first if isinstance(first, str) else first["answer"]
-    return str(document["answer"])
+    answer = document["answer"]
+    return answer[0] if isinstance(answer, list) else str(answer)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -48,6 +49,11 @@ PROMPTS = {
     "mme": "Is there a ring here?\nAnswer the question using a single word or phrase.",
     "scienceqa_img": "Which of these shapes is in the picture?\nA. circle\nB. ring\n"
     "Answer with the option's letter from the given choices directly.",
+    "textvqa_val": "What does the sign say?\nAnswer the question using a single word or phrase.",
+    "ocrbench": "what is written in the image?",
+    "docvqa_val": "What is the text of this page?\n"
+    "Answer the question using a single word or phrase.",
+    "chartqa": "What is the value of the first bar?\nAnswer the question with a single word.",
     "mmbench_en_dev_static": "Which shape is in the picture? There are several options:\nA. ring\n"
     "B. circle\n\nAnswer with the option's letter from the given choices directly.",
 }
@@ -85,6 +91,33 @@ def test_no_answer_is_worth_nothing(name: str, questions: Path) -> None:
     lost = block_of(asked(questions, name), lambda document: None)
     assert lost["score"] == 0
     assert lost["failed"] == lost["n"]
+
+
+def test_answers_of_text_that_are_nearly_right(questions: Path) -> None:
+    """Charts allow 5 %, documents some letters, OCRBench other words around the right one."""
+    charts = asked(questions, "chartqa")
+    near = block_of(charts, lambda d: str(float(d["answer"]) * 1.04))
+    assert near["score"] == near["relaxed_human_split"] == near["relaxed_augmented_split"] == 100
+    assert block_of(charts, lambda d: str(float(d["answer"]) * 1.06))["score"] == 0
+    assert block_of(charts, lambda d: f"{d['answer']} units")["score"] == 0
+    pages = asked(questions, "docvqa_val")
+    cut = block_of(pages, lambda d: max(d["answers"], key=len)[:-1])
+    assert 80 < cut["score"] < 100
+    assert cut["correct_pct"] is None
+    signs = asked(questions, "ocrbench")
+    assert block_of(signs, lambda d: f"It says {d['answer'][0].lower()}.")["score"] == 100
+    half = [0]
+
+    def every_second(document: dict[str, Any]) -> str:
+        half[0] += 1
+        return truth(document) if half[0] % 2 else "nothing"
+
+    assert block_of(signs, every_second)["score"] == 50
+    assert block_of(signs, truth)["score"] == 100, "lmms-eval's own sum would have 150 here"
+    voices = asked(questions, "textvqa_val")
+    before = [dict(voices.documents.text(place)) for place in voices.places]
+    assert block_of(voices, lambda d: truth(d).upper())["score"] == 100
+    assert [dict(voices.documents.text(place)) for place in voices.places] == before
 
 
 def test_pope_is_the_mean_of_three_f1(questions: Path) -> None:

@@ -45,6 +45,8 @@ def answer_of(text: str) -> Answer:
         image_tokens=16,
         handed_to_llm=16,
         llm_layer_mean=16.0,
+        cached_entries=40,
+        unpruned_entries=40,
         kept=[16],
         layer_mean=[16.0],
         fired=[0],

@@ -24,7 +24,17 @@ from asap_eval.hosts import Geometry
 from asap_eval.method import Reducer
 from asap_eval.models import ModelSpec, WeightsInfo
 from asap_eval.options import checked, options
-from asap_eval.record import Baseline, Fired, Job, Macs, Metrics, Paired, RunRecord, Tokens
+from asap_eval.record import (
+    Baseline,
+    Fired,
+    Job,
+    Macs,
+    Metrics,
+    Paired,
+    Quantity,
+    RunRecord,
+    Tokens,
+)
 from asap_eval.record.journal import Row
 from asap_eval.registry import BENCHES
 from asap_eval.statistics import paired
@@ -113,7 +123,7 @@ class Bench(ABC, Generic[M, G, S, B]):
 
     A row is one sample: ``id`` and ``error`` (None, or why it could not be read) are always there;
     where ``budget=macs`` is served so are ``model_macs``, ``attention_macs`` and ``method_macs``,
-    and ``handed_to_llm`` where ``budget=tokens`` is.
+    ``handed_to_llm`` and ``llm_layer_mean`` where ``budget=tokens`` is.
     """
 
     name: ClassVar[str]
@@ -283,12 +293,15 @@ class Bench(ABC, Generic[M, G, S, B]):
         return self.evaluate(loaded, reducer, batches, seed=seed)
 
     @abstractmethod
-    def spent(self, kind: str, rows: Sequence[Row], geometry: G, convention: str) -> list[float]:
+    def spent(
+        self, quantity: Quantity, rows: Sequence[Row], geometry: G, convention: str
+    ) -> list[float]:
         """What a budget counts, for each readable sample.
 
         Args:
-            kind: ``macs``: the change of all MACs in percent, the method's own work included, as
-                the convention counts them. ``tokens``: those handed to the language model.
+            quantity: ``macs``: the change of all MACs in percent, the method's own work included,
+                as the convention counts them. Of image tokens in the language model: those
+                ``handed`` to its first layer, or their ``layer_mean``.
         """
 
     def finish(self, rows: Sequence[Row], geometry: G) -> str | None:

@@ -16,6 +16,7 @@ from asap_eval.data.images import ImageSet
 from asap_eval.hosts import Geometry, geometry_of
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedModel
+from asap_eval.record import Quantity
 from asap_eval.record.journal import Row
 from asap_eval.timing.speed import Pixels, measure_speed
 from asap_eval.work.macs import unpruned_macs
@@ -51,7 +52,7 @@ class ImageModelBench(Bench[LoadedModel, Geometry, ImageSet, B]):
         return f"{work:.3f} GMACs per image unpruned, {whole:.0f} GMACs in all"
 
     def spent(
-        self, kind: str, rows: Sequence[Row], geometry: Geometry, convention: str
+        self, quantity: Quantity, rows: Sequence[Row], geometry: Geometry, convention: str
     ) -> list[float]:
         """``macs``, the one kind that `budgets` lets through."""
         return macs_change(rows, geometry, convention)

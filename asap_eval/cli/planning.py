@@ -79,7 +79,7 @@ def plan_of(settings: Settings) -> tuple[list[str], bool]:
     lines += [line for line in ahead if not line.startswith("  samples:")]
     if job.budget is not None:
         lines.append(
-            f"  budget:  {job.budget.kind} {job.budget.target:g}, searched on up to "
+            f"  budget:  {job.budget.said}, searched on up to "
             f"{job.budget.samples} images, about 10 to 20 passes over them"
         )
     if settings.launch.spreads:

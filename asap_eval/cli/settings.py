@@ -23,7 +23,7 @@ from asap_eval.launch.launch import Launch, launch_of
 from asap_eval.method import method_class
 from asap_eval.models import ModelSpec, spec_from
 from asap_eval.options import checked, options, words
-from asap_eval.record import Budget, Job
+from asap_eval.record import Budget, Count, Job
 from asap_eval.train.head.fit import Recipe
 
 STAGES = ("eval", "train")
@@ -228,4 +228,8 @@ def _budget(config: Mapping[str, Any] | None, target: float | None) -> Budget | 
     samples = (config or {}).get("samples")
     if not isinstance(samples, int):
         raise BadValueError(f"budget.samples={samples!r}: give a whole number.")
-    return Budget(kind, target, samples)
+    count = (config or {}).get("count")
+    allowed = typing.get_args(Count)
+    if count is not None and count not in allowed:
+        raise unknown("value of budget.count", str(count), allowed)
+    return Budget(kind, target, samples, count)

@@ -20,7 +20,7 @@ FILE = ("about", "common", "rows")
 """Keys of an experiment file."""
 
 
-LAYOUTS = ("table", "grid", "claims")
+LAYOUTS = ("table", "grid", "claims", "law")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class About:
         paper: which table or figure of which paper. title: its head. asks: the question it answers.
         samples: images behind the published figures; by task where there are several.
         layout: ``table``; ``grid``: also top-1 over the two keys that are swept; ``claims``: also
-            a verdict on each claim of the paper.
+            a verdict on each claim of the paper; ``law``: also the scaling law of tokens, fitted.
         notes: lines below the table.
     """
 
@@ -39,7 +39,7 @@ class About:
     title: str | None = None
     asks: str | None = None
     samples: int | dict[str, int] | None = None
-    layout: Literal["table", "grid", "claims"] = "table"
+    layout: Literal["table", "grid", "claims", "law"] = "table"
     notes: tuple[str, ...] = ()
 
 

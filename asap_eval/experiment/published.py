@@ -127,8 +127,9 @@ def _with_cited(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
             f"{where}: published.{twice[0]} stands in the row that table={table.name} cites: drop "
             "it here."
         )
-    tasks = {name: cited.value(column) for column, name in TASKS.items()}
-    if scores := {name: score for name, score in tasks.items() if score is not None}:
+    # Two columns may mean one task, of which a table has one.
+    tasks = [(name, cited.value(column)) for column, name in TASKS.items()]
+    if scores := {name: score for name, score in tasks if score is not None}:
         figures["tasks"] = scores
     return {**value, **figures, "table": table.name, "section": cited.section}
 

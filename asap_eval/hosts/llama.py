@@ -171,7 +171,7 @@ class LanguageSeam(AbstractContextManager[None]):
                 batch = self._batch(hidden_states, reading)
                 reducer.check(batch)
                 reading.state = reducer.begin(batch)
-                if type(reducer).admit is not Reducer.admit:
+                if reducer.admits():
                     hidden_states = self._admit(hidden_states, reading, reducer)
             return self._read(index, hidden_states, forward, kwargs, reading, reducer)
 

@@ -49,8 +49,6 @@ class DivPrune(Reducer):
     k: int | None = None
     r: float | None = None
     tower = "language"
-    site = "before"
-    positions = "renumbered"
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -65,7 +63,7 @@ class DivPrune(Reducer):
             raise BadValueError(f"divprune: r={self.r} is a share: give a value in (0, 1].")
 
     def watch(self, block: int, state: None) -> bool:
-        return block == 1
+        return False
 
     def kept(self, count: int) -> int:
         """Image tokens that stay of ``count``."""
@@ -73,7 +71,7 @@ class DivPrune(Reducer):
             return min(self.k, count)
         return max(1, round(count * (0.098 if self.r is None else self.r)))
 
-    def decide(self, view: View, state: None) -> Reduction | None:
+    def admit(self, view: View, state: None) -> Reduction | None:
         kept = view.size > 0
         for row, image in enumerate(view.image):
             place = image.nonzero().flatten()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
+from asap_eval.methods.parts.selection import most_attended
 from asap_eval.tokens import Reduction
 
 
@@ -102,14 +103,3 @@ class FastV(Reducer):
 
     def knob_range(self, batch: Batch) -> tuple[float, float]:
         return 1, batch.tokens if batch.prompt is None else int(batch.prompt.count.max())
-
-
-def most_attended(attention: Tensor, image: Tensor, keep: Tensor) -> Tensor:
-    """``[b, N]`` bool, the ``keep [b]`` image tokens with the most attention.
-
-    Args:
-        attention: ``[b, N]``. image: ``[b, N]`` bool.
-    """
-    scores = attention.masked_fill(~image, -torch.inf)
-    rank = scores.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    return (rank < keep[:, None]) & image

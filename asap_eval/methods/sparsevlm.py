@@ -7,6 +7,7 @@ the image tokens they attend to most go on, and some of the others are clustered
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -134,6 +135,12 @@ class SparseVLM(Reducer):
             reduce_run(group[row], image, slot)
             weight[row, image] = share
         return Reduction(group, weight)
+
+    def knob_range(self, batch: Batch) -> tuple[float, float]:
+        return min(KEEP), max(KEEP)
+
+    def knob_values(self, batch: Batch) -> Sequence[float]:
+        return sorted(KEEP)
 
     def macs(self, view: View, state: Judges) -> Tensor:
         """Distances of the recycled tokens; in the first acting layer the raters' products too."""

@@ -5,7 +5,17 @@ unless a name says otherwise.
 """
 
 from asap_eval.record.files import read_record, read_records, write_record
-from asap_eval.record.job import SAMPLES_SUFFIX, SCHEMA, Budget, Job, ids_digest, job_key
+from asap_eval.record.job import (
+    LAYER_MEAN,
+    SAMPLES_SUFFIX,
+    SCHEMA,
+    Budget,
+    Count,
+    Job,
+    Quantity,
+    ids_digest,
+    job_key,
+)
 from asap_eval.record.result import (
     Baseline,
     Calibration,
@@ -21,17 +31,20 @@ from asap_eval.record.result import (
 )
 
 __all__ = [
+    "LAYER_MEAN",
     "SAMPLES_SUFFIX",
     "SCHEMA",
     "Baseline",
     "Budget",
     "Calibration",
+    "Count",
     "Fired",
     "Job",
     "Macs",
     "Metrics",
     "Paired",
     "Provenance",
+    "Quantity",
     "RunRecord",
     "Status",
     "Tokens",

@@ -13,6 +13,11 @@ from typing import Any, Literal
 from asap_eval.errors import BadValueError
 
 SCHEMA = 1
+Count = Literal["handed", "layer_mean"]
+"""Image tokens in the language model: those its first layer gets, or the mean over all layers."""
+Quantity = Literal["macs", "handed", "layer_mean"]
+"""What a budget counts."""
+LAYER_MEAN: Count = "layer_mean"
 SAMPLES_SUFFIX = ".samples.jsonl"
 
 
@@ -21,16 +26,36 @@ class Budget:
     """A target that the method's knob is searched for.
 
     Attributes:
-        kind: ``macs`` = total MACs change; ``tokens`` = tokens handed to the language model.
+        kind: ``macs`` = total MACs change; ``tokens`` = image tokens in the language model.
         target: percent (negative = less work) for ``macs``, a count for ``tokens``.
         samples: images of the calibration subset.
+        count: of ``tokens``: the ``layer_mean``, which is meant where none is named, or those
+            ``handed`` to the first layer; equal without a method inside the language model.
     """
 
     kind: Literal["macs", "tokens"]
     target: float
     samples: int = 64
+    count: Count | None = None
+
+    @property
+    def quantity(self) -> Quantity:
+        """What is counted."""
+        return "macs" if self.kind == "macs" else self.count or LAYER_MEAN
+
+    @property
+    def said(self) -> str:
+        """Kind, count and target in a few words."""
+        count = f" ({self.count})" if self.count else ""
+        return f"{self.kind}{count} {self.target:g}"
 
     def __post_init__(self) -> None:
+        if self.kind == "macs" and self.count is not None:
+            raise BadValueError(
+                f"budget.count={self.count} counts tokens: it is for budget=tokens."
+            )
+        if self.kind == "tokens" and self.count is None:
+            object.__setattr__(self, "count", LAYER_MEAN)  # frozen: a default that kind decides
         if self.samples < 1:
             raise BadValueError(f"budget.samples={self.samples}: give a number of images >= 1.")
         if self.kind == "macs" and not -100 < self.target < 0:

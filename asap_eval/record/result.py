@@ -85,7 +85,13 @@ class Tokens:
     layer_mean: float
     """Mean over images of the mean over blocks of the slots after each block."""
     handed_to_llm: float | None = None
+    """Image tokens that the language model's first layer gets, mean over the questions."""
     llm_layer_mean: float | None = None
+    """Image tokens in a layer of the language model, mean over its layers and the questions."""
+    cached_entries: float | None = None
+    """Tokens of the prompt, text included, that the caches of its layers hold, in all."""
+    cached_pct: float | None = None
+    """The same in percent of the unpruned model's."""
 
 
 @dataclass

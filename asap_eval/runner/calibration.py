@@ -31,7 +31,7 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
     assert job.budget is not None
     samples, disjoint = ready.samples.calibration(job.budget.samples)
     name, unit = ready.knob_name, UNITS[job.budget.kind]
-    what = "% MACs" if job.budget.kind == "macs" else unit
+    what = "% MACs" if job.budget.kind == "macs" else f"{unit} ({job.budget.count})"
     say(
         f"Searching {name} of {job.method} for {job.budget.target:g} {what} on {len(samples)} "
         f"samples{'' if disjoint else ' of the evaluated ones: no others are left'}."
@@ -80,7 +80,7 @@ def evaluated(
 ) -> None:
     """Add what the budget counts on the evaluated images: mean and 95 % interval (of one: None)."""
     assert job.budget is not None
-    values = bench.spent(job.budget.kind, rows, geometry, job.macs_convention)
+    values = bench.spent(job.budget.quantity, rows, geometry, job.macs_convention)
     calibration.evaluated = sum(values) / len(values)
     bounds = mean_interval(values)
     calibration.evaluated_ci95 = None if bounds is None else list(bounds)
@@ -96,7 +96,7 @@ def _spent(ready: Prepared, batches: Sequence[object], reducer: Reducer) -> list
         for batch in rows:
             first.see((row["id"], row["error"]) for row in batch)
             whole += batch
-    values = ready.bench.spent(job.budget.kind, whole, ready.geometry, job.macs_convention)
+    values = ready.bench.spent(job.budget.quantity, whole, ready.geometry, job.macs_convention)
     if not values:
         raise BudgetError(
             f"None of the {len(whole)} calibration samples could be read; the first: "

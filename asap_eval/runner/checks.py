@@ -44,10 +44,11 @@ def _check_budget(job: Job, bench: AnyBench) -> None:
             f"budget={job.budget.kind} is not for bench={job.bench}: {reason}. Use budget=macs."
         )
     cls = method_class(job.method)
-    if job.budget.kind == "tokens" and cls.tower == "language":
+    if job.budget.quantity == "handed" and cls.tower == "language" and not cls.admits():
         raise BudgetError(
-            f"budget=tokens counts tokens handed to the language model; '{job.method}' acts "
-            f"inside it. Give its knob (k: {cls.card.knob_meaning}), or use budget=macs."
+            f"budget.count=handed counts tokens that the language model's first layer gets; "
+            f"'{job.method}' acts behind it. Use budget.count=layer_mean (the mean over its "
+            "layers) or budget=macs."
         )
     knob = cls.card.knob
     if knob is None:

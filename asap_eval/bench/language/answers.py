@@ -23,8 +23,10 @@ class Answer:
         text: without special tokens. new_tokens: generated, the end token included.
         prompt_tokens: of the prompt as it was read, image tokens included.
         image_tokens: that the unpruned model would hand to the language model.
-        handed_to_llm: image tokens handed to the language model, newlines included.
+        handed_to_llm: image tokens that its first layer gets, newlines included.
         llm_layer_mean: image tokens that entered a layer's attention, mean over the layers.
+        cached_entries: tokens of the prompt that the layers' caches hold, summed over the layers;
+            unpruned_entries: of the unpruned model.
         kept: patch and pooled tokens of each crop after the tower; layer_mean: after each of its
             blocks, their mean. fired: block of each crop, 0 =
             never. language_fired: layer of the language model, 0 = never.
@@ -39,6 +41,8 @@ class Answer:
     image_tokens: int
     handed_to_llm: int
     llm_layer_mean: float
+    cached_entries: int
+    unpruned_entries: int
     kept: list[int]
     layer_mean: list[float]
     fired: list[int]
@@ -113,17 +117,19 @@ def _answer(
 ) -> Answer:
     crops, language = trace.sample == sample, trace.language
     entered = language.attention_tokens[:, sample].double()
-    handed = int(trace.handed_to_llm[sample])
     prompt = int(trace.prompt_tokens[sample])
+    words = prompt - int(trace.handed_to_llm[sample])
     lengths = trace.lengths[:, crops] - geometry.tower.prefix
-    unpruned = unpruned_prefill(geometry, whole, prompt - handed, lengths.shape[1])
+    unpruned = unpruned_prefill(geometry, whole, words, lengths.shape[1])
     return Answer(
         text=text,
         new_tokens=new,
         prompt_tokens=prompt,
         image_tokens=whole,
-        handed_to_llm=handed,
-        llm_layer_mean=float(entered.mean()) - (prompt - handed),
+        handed_to_llm=int(entered[0]) - words,
+        llm_layer_mean=float(entered.mean()) - words,
+        cached_entries=int(language.cached_tokens[:, sample].sum()),
+        unpruned_entries=len(entered) * (whole + words),
         kept=lengths[-1].tolist(),
         layer_mean=lengths.double().mean(0).tolist(),
         fired=trace.fired[crops].tolist(),

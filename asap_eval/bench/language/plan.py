@@ -84,15 +84,19 @@ def plan_of(
 
 def handed(job: Job, reducer: Reducer, crops: int) -> int | None:
     """Image tokens that a picture hands to the language model; None where images decide."""
+    inside = reducer.tower == "language"
     if job.budget is not None:
+        quantity = job.budget.quantity
+        known = quantity == "handed" or (quantity == "layer_mean" and not inside)
         # A budget speaks of five crops, as published ones do.
-        return round(job.budget.target) if job.budget.kind == "tokens" else None
+        return round(job.budget.target) if known else None
     if reducer.name == "no_visual_tokens":
         return 0
-    if reducer.site != "output" or not reducer.card.fixed_count:
-        return None
+    counted = reducer.admits() if inside else reducer.site == "output"
     knob = getattr(reducer, reducer.card.knob or "", None)
-    return None if knob is None else int(knob) * crops
+    if not counted or not reducer.card.fixed_count or knob is None:
+        return None
+    return int(knob) * (1 if inside else crops)
 
 
 def _tokens(full: int, kept: int | None, crops: int, reducer: Reducer) -> str:
@@ -100,9 +104,9 @@ def _tokens(full: int, kept: int | None, crops: int, reducer: Reducer) -> str:
     if reducer.name == "none":
         return whole
     if kept is None:
-        if reducer.tower == "language":
+        if reducer.tower == "language" and not reducer.admits():
             return f"{whole}, all handed over; '{reducer.name}' acts inside the language model"
-        return f"{whole}; fewer as the tower or the images decide"
+        return f"{whole}; fewer, as the method or the images decide"
     return f"{whole}, {kept} handed to the language model"
 
 

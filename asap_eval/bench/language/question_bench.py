@@ -16,14 +16,14 @@ from asap_eval.data.questions.question_set import (
     open_questions,
     question_batches,
 )
-from asap_eval.data.questions.tasks import TASKS, Task, chosen
+from asap_eval.data.questions.tasks import PAPER, Task, chosen
 from asap_eval.data.subset import Sample
 from asap_eval.errors import BadValueError
 from asap_eval.hosts import Geometry, LlavaGeometry, llava_geometry
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedVlm, ModelSpec
 from asap_eval.packing import Newline
-from asap_eval.record import Job
+from asap_eval.record import Job, Quantity
 from asap_eval.record.journal import Row
 from asap_eval.work.language import unpruned_prefill
 
@@ -37,7 +37,7 @@ class QuestionBench(Bench[LoadedVlm, LlavaGeometry, QuestionSet, QuestionBatch])
             None = each task's own. newline: of LLaVA-NeXT, see `packing.Newline`.
     """
 
-    tasks: list[str] = field(default_factory=lambda: list(TASKS))
+    tasks: list[str] = field(default_factory=lambda: list(PAPER))
     new_tokens: int | None = None
     newline: Newline = "kept"
 
@@ -141,18 +141,22 @@ class QuestionBench(Bench[LoadedVlm, LlavaGeometry, QuestionSet, QuestionBatch])
         return question_batches(samples, batch_size, workers, start, stop)
 
     def spent(
-        self, kind: str, rows: Sequence[Row], geometry: LlavaGeometry, convention: str
+        self, quantity: Quantity, rows: Sequence[Row], geometry: LlavaGeometry, convention: str
     ) -> list[float]:
-        """``tokens`` of a LLaVA-NeXT picture count as if it had five crops, as published budgets
-        do; ``macs`` up to the first logits."""
+        """Tokens of a LLaVA-NeXT picture that was reduced crop by crop count as if it had five
+        crops, as published budgets do; ``macs`` up to the first logits."""
         read = [row for row in rows if row["error"] is None]
-        if kind == "macs":
+        if quantity == "macs":
             return [
                 100 * ((row["model_macs"] + row["method_macs"]) / row["unpruned_macs"] - 1)
                 for row in read
             ]
-        crops = [len(row["tokens"]) for row in read]
-        return [
-            row["handed_to_llm"] * (CROPS / count if count > 1 else 1.0)
-            for row, count in zip(read, crops, strict=True)
-        ]
+        name = {"handed": "handed_to_llm", "layer_mean": "llm_layer_mean"}[quantity]
+        return [row[name] * _as_of_five(row) for row in read]
+
+
+def _as_of_five(row: Row) -> float:
+    """Factor from the tokens of a picture to those it would have with all of its crops. In the
+    language model the tokens of all crops are counted together, however many there are."""
+    crops = len(row["tokens"])
+    return CROPS / crops if crops > 1 and not row["language_fired"] else 1.0

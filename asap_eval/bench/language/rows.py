@@ -22,7 +22,10 @@ from asap_eval.record.journal import Row
 from asap_eval.trace import Trace
 from asap_eval.work.rows import fired_block, tokens_block
 
-COUNTS = ("new_tokens", "prompt_tokens", "image_tokens", "handed_to_llm", "llm_layer_mean")
+COUNTS = (
+    *("new_tokens", "prompt_tokens", "image_tokens", "handed_to_llm", "llm_layer_mean"),
+    *("cached_entries", "unpruned_entries"),
+)
 LISTS = ("tokens", "layer_mean", "fired")
 PARTS = ("tower", "projector", "prefill", "decode")
 """Fields of a row: numbers, lists of one value per crop, and whose MACs ``parts`` are."""
@@ -114,6 +117,8 @@ def work_summary(read: Sequence[Row], geometry: LlavaGeometry, convention: str) 
     tokens = tokens_block(crops)
     tokens.handed_to_llm = _mean(read, "handed_to_llm")
     tokens.llm_layer_mean = _mean(read, "llm_layer_mean")
+    tokens.cached_entries = _mean(read, "cached_entries")
+    tokens.cached_pct = 100 * tokens.cached_entries / _mean(read, "unpruned_entries")
     fired = fired_block(crops, geometry.tower.depth)
     if any(row["language_fired"] for row in read):
         own = [{"fired": row["language_fired"]} for row in read]

@@ -3,10 +3,11 @@
 A row is one question: ``task question``; ``truth`` in words; ``prediction`` the answer; ``scored``
 what the task says of it by metric; ``score`` 0 to 1 and ``correct`` (null where an answer can be
 right in part); ``part`` and ``group`` what it is scored with; ``new_tokens prompt_tokens
-image_tokens handed_to_llm llm_layer_mean``; ``tokens layer_mean fired`` as lists, one value per
-crop; ``language_fired``; ``parts`` MACs of tower, projector, prefill and decoding; ``model_macs``
-(the first three), ``method_macs`` and ``unpruned_macs``. A question without a usable picture, or
-one that the model raises an error on, is wrong and listed.
+image_tokens handed_to_llm llm_layer_mean cached_entries unpruned_entries`` as `Answer` says;
+``tokens layer_mean fired`` as lists, one value per crop; ``language_fired``; ``parts`` MACs of
+tower, projector, prefill and decoding; ``model_macs`` (the first three), ``method_macs`` and
+``unpruned_macs``. A question without a usable picture, or one that the model raises an error on, is
+wrong and listed.
 
 Of a record: ``tasks`` as `asap_eval.bench.language.scores` says; ``macs`` per question up to the
 first logits, because answers differ in length; in ``tokens`` and ``fired`` an image is a crop (of a
@@ -40,7 +41,7 @@ from asap_eval.work.rows import readable
 
 @register(
     "vlm",
-    "Vision-language models: GQA, MME, POPE, ScienceQA, VizWiz, VQAv2 and MMBench by lmms-eval.",
+    "Vision-language models: the paper's seven tasks and four that ask for text, by lmms-eval.",
 )
 @dataclass
 class VisionLanguage(QuestionBench):

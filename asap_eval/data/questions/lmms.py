@@ -7,10 +7,12 @@ empty answer. Nothing here needs a network: all scorers work by rules.
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import inspect
 import io
 import math
+import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,7 +115,8 @@ class Judge:
     def scored(self, document: Document, answer: str) -> dict[str, Any]:
         """What the task says of one answer, by metric: JSON, input of `Totals.aggregate`."""
         with _quiet():
-            found = self.own.process_results(dict(document), [answer])
+            # A copy of all of it: TextVQA's scorer writes into the list of answers.
+            found = self.own.process_results(copy.deepcopy(dict(document)), [answer])
         return {name: _plain(value) for name, value in found.items() if name != SUBMISSION}
 
     def wrong(self, document: Document) -> dict[str, Any]:
@@ -169,6 +172,10 @@ class Totals:
             return float(function(list(values)))
 
 
+def _mean_of_scores(items: list[dict[str, Any]]) -> float:
+    return statistics.fmean(item["score"] for item in items)
+
+
 @lru_cache(maxsize=16)
 def totals_of(task: Task) -> Totals:
     """A task's totals; errors as `judge_of`."""
@@ -176,6 +183,8 @@ def totals_of(task: Task) -> Totals:
     from lmms_eval.api.registry import get_aggregation
 
     found = {entry["metric"]: entry["aggregation"] for entry in _config(task)["metric_list"]}
+    if task.by_share:
+        found = dict.fromkeys(found, _mean_of_scores)
     return Totals(
         task,
         {

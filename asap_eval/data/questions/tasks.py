@@ -1,4 +1,5 @@
-"""The seven tasks of the paper: where their questions lie, what belongs together, what is printed.
+"""The paper's seven tasks, and four that ask for text: where their questions lie, what belongs
+together, what is printed.
 
 Prompts and scorers are lmms-eval's (`asap_eval.data.questions.lmms`); this is what has to be known
 without it.
@@ -41,6 +42,8 @@ class Task:
         part: subset that is scored by itself. group: documents that are scored together.
         wrong: what is wrong with a document, or None. broken: with the documents of a group.
         full: the score that counts as 100 in Avg.
+        by_share: whether the score is the mean of what each sample is judged, because lmms-eval's
+            own sum adds up over calls and is divided by the whole set's size whatever was asked.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Task:
     wrong: Callable[[Document], str | None] = _nothing
     broken: Callable[[Sequence[Document]], str | None] | None = None
     full: float = 100.0
+    by_share: bool = False
 
     @property
     def circular(self) -> bool:
@@ -109,6 +113,17 @@ def _choice(document: Document) -> str | None:
 def _letter(document: Document) -> str | None:
     answer = document["answer"]
     return None if answer in tuple("ABCD") else f"its answer is {answer!r}, not A, B, C or D"
+
+
+def _one_text(document: Document) -> str | None:
+    return None if str(document["answer"]).strip() else "it has no answer"
+
+
+def _any_text(document: Document) -> str | None:
+    answer = document["answer"]
+    given = answer if isinstance(answer, list) else [answer]
+    ok = given and all(isinstance(one, str) and one.strip() for one in given)
+    return None if ok else f"its answer is {answer!r}, not one or more texts"
 
 
 def _pair(group: Sequence[Document]) -> str | None:
@@ -218,9 +233,60 @@ TASKS = {
             wrong=_letter,
             broken=_circle,
         ),
+        Task(
+            "textvqa_val",
+            "textvqa/textvqa_val.yaml",
+            "lmms-lab-encoder/textvqa",
+            "validation",
+            ("question_id", "question", "answers"),
+            "VQA accuracy, %",
+            _VQA,
+            soft=True,
+            new_tokens=16,
+            wrong=_listed,
+        ),
+        Task(
+            "ocrbench",
+            "ocrbench/ocrbench.yaml",
+            "echo840/OCRBench",
+            "test",
+            ("dataset", "question", "question_type", "answer"),
+            "answers found, %",
+            "the answer contains the right one, case left out (formulas: blanks left out)",
+            wrong=_any_text,
+            by_share=True,
+        ),
+        Task(
+            "docvqa_val",
+            "docvqa/docvqa_val.yaml",
+            "lmms-lab-encoder/DocVQA",
+            "validation",
+            ("questionId", "question", "answers"),
+            "ANLS, %",
+            "normalised edit distance to the nearest right answer, 0 where it is a half or more",
+            config="DocVQA",
+            soft=True,
+            wrong=_listed,
+        ),
+        Task(
+            "chartqa",
+            "chartqa/chartqa.yaml",
+            "lmms-lab-encoder/ChartQA",
+            "test",
+            ("type", "question", "answer"),
+            "relaxed accuracy, %",
+            "a number within 5 %, otherwise the same text, case left out",
+            wrong=_one_text,
+        ),
     )
 }
 """By name, in the order of lmms-eval's list in the documentation."""
+
+PAPER = (
+    *("pope", "gqa", "mme", "scienceqa_img", "vizwiz_vqa_val", "vqav2_val"),
+    "mmbench_en_dev_static",
+)
+"""Those of the paper, which run where none is named."""
 
 
 def truth(document: Document) -> str:
@@ -230,6 +296,8 @@ def truth(document: Document) -> str:
         given = [one["answer"] if isinstance(one, Mapping) else one for one in document["answers"]]
         return str(Counter(given).most_common(1)[0][0]) if given else ""
     answer = document["answer"]
+    if isinstance(answer, list):
+        return str(answer[0])
     if "choices" in document and isinstance(answer, int) and 0 <= answer < len(document["choices"]):
         return f"{chr(ord('A') + answer)}. {document['choices'][answer]}"
     named = answer in tuple("ABCD") and answer in document
@@ -258,6 +326,10 @@ QUESTIONS = {
     "vizwiz_vqa_val": 4_319,
     "vqav2_val": 214_354,
     "mmbench_en_dev_static": 4_329,
+    "textvqa_val": 5_000,
+    "ocrbench": 1_000,
+    "docvqa_val": 5_349,
+    "chartqa": 2_500,
 }
 """How many questions the published splits have, for plans made where the data is not.
 

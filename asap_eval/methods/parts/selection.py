@@ -119,3 +119,14 @@ def thin_by_rounds(
         rest = torch.cat([even, odd], 1)
     none = torch.zeros_like(score, dtype=torch.bool)
     return none.scatter(1, order[:, :important], True), none.scatter(1, rest, True)
+
+
+def most_attended(attention: Tensor, image: Tensor, keep: Tensor) -> Tensor:
+    """``[b, N]`` bool, the ``keep [b]`` image tokens with the most attention.
+
+    Args:
+        attention: ``[b, N]``. image: ``[b, N]`` bool.
+    """
+    scores = attention.masked_fill(~image, -torch.inf)
+    rank = scores.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    return (rank < keep[:, None]) & image

@@ -86,7 +86,7 @@ def label(record: RunRecord) -> str:
     settings = [f"k={job.k:.4g}"] if job.k is not None else []
     options = changed_options(job.method, job.params)
     settings += [f"{name}={value}" for name, value in sorted(options.items())]
-    settings += [f"{job.budget.kind} {job.budget.target:g}"] if job.budget else []
+    settings += [job.budget.said] if job.budget else []
     settings += [f"seed={job.seed}"] if job.seed else []
     bench = [f"{record.provenance.data.get('n')} samples"]
     bench += [f"{name}={value}" for name, value in sorted(_of_bench(record).items())]

@@ -159,6 +159,8 @@ def _numbers(record: RunRecord) -> Iterator[tuple[str, Estimate]]:
         yield "tokens over blocks, mean", Estimate(record.tokens.layer_mean)
         if record.tokens.llm_layer_mean is not None:
             yield "tokens over the language model's layers", Estimate(record.tokens.llm_layer_mean)
+        if record.tokens.cached_pct is not None:
+            yield "KV-cache entries, % of unpruned", Estimate(record.tokens.cached_pct)
     if record.provenance.calibration is not None:
         yield "knob found by the budget", Estimate(record.provenance.calibration.knob)
     if record.speed is not None and isinstance(record.speed.get("speedup"), Mapping):

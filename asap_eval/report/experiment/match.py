@@ -12,7 +12,7 @@ from typing import Any, cast
 from asap_eval.experiment import Entry, Experiment, bench_defaults
 from asap_eval.method import Reducer, methods
 from asap_eval.options import options
-from asap_eval.record import Job, RunRecord
+from asap_eval.record import LAYER_MEAN, Job, RunRecord
 from asap_eval.report.experiment.verdict import NOT_RUN
 from asap_eval.report.frame import comparable
 
@@ -120,9 +120,10 @@ def _same_knob(entry: Entry, job: Job) -> bool:
     row = entry.overrides
     kind = row.get("budget", "none")
     if job.budget is not None or kind != "none":
-        return job.budget is not None and (job.budget.kind, job.budget.target) == (
-            kind,
-            row.get("target"),
+        count = row.get("budget.count", LAYER_MEAN) if kind == "tokens" else None
+        return job.budget is not None and (
+            (job.budget.kind, job.budget.target, job.budget.count)
+            == (kind, row.get("target"), count)
         )
     knob = _knob(entry.method)
     default = _defaults(entry.method).get(knob)

@@ -28,6 +28,7 @@ from asap_eval.report.layouts.overview import (
     title_of,
 )
 from asap_eval.report.paper.claims import claims
+from asap_eval.report.paper.scaling_law import scaling_law
 from asap_eval.report.sheet import Sheet, sheet_of_text
 
 OTHERS = ("none", CONTROL)
@@ -76,6 +77,8 @@ def experiment_tables(
             tables.append(grid(firsts, group.lines))
     if experiment.about.layout == "claims":
         tables += claims(records, experiment=experiment)
+    if experiment.about.layout == "law":
+        tables += scaling_law()
     return tables
 
 

@@ -9,6 +9,7 @@ from asap_eval.report.experiment.tasks import FULL, contradiction
 from asap_eval.report.experiment.verdict import CANNOT_TELL, DIFFERS, REPRODUCED, TELLING, word_of
 from asap_eval.report.layouts.columns import (
     CHANGE,
+    LLM_COST,
     METHOD,
     Column,
     Row,
@@ -45,6 +46,7 @@ def scores(
     columns = [
         *LEFT,
         Column("tokens to the language model", _tokens),
+        *LLM_COST[1:],
         *(Column(task, _score(task), wide=True) for task in tasks),
         Column("Avg", _beside("avg", "published_avg", "{:.2f}", "({:.1f})")),
         Column("Rel %", _beside("rel", "published_rel", "{:.2f}", "({:.1f})")),
@@ -86,7 +88,7 @@ def _beside(measured: str, published: str, form: str, printed_form: str) -> Call
     return cell
 
 
-_tokens = _beside("handed", "published_tokens", "{:.1f}", "({:g})")
+_tokens = _beside("handed_to_llm", "published_tokens", "{:.1f}", "({:g})")
 
 
 def _score(task: str) -> Callable[[Row], str]:

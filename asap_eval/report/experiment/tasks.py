@@ -69,8 +69,11 @@ def task_columns(
         published = replace(Published(), row=published.row)
     whole = _scores(unpruned)
     scores = {task: _mean(_scores(record).get(task) for record in records) for task in tasks}
-    handed = [record.tokens.handed_to_llm for record in records if record.tokens]
-    row: Row = {"handed": _mean(handed), "published_tokens": published.tokens}
+    row: Row = {
+        name: _mean(getattr(record.tokens, name) for record in records if record.tokens)
+        for name in ("handed_to_llm", "llm_layer_mean", "cached_entries", "cached_pct")
+    }
+    row["published_tokens"] = published.tokens
     words = []
     for task in tasks:
         blocks = [(record.tasks or {}).get(task, {}) for record in records]

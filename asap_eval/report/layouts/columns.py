@@ -122,14 +122,20 @@ def _fired(row: Row) -> str:
     return f"{number(row['fired_mean'], '{:.2f}')} ({row['fired_never']})"
 
 
+COUNTED = {"handed": "handed", "layer_mean": "mean of layers"}
+"""How a table says which tokens a budget counts."""
+
+
 def _budget(row: Row) -> str:
     if not present(row["target"]):
         return DASH
     unit = " %" if row["budget"] == "macs" else ""
+    count = f" ({COUNTED[row['budget_count']]})" if present(row["budget_count"]) else ""
     reached = numbers(
         row, " → {:.1f} [{:.1f}, {:.1f}]", "budget_evaluated", "budget_low", "budget_high"
     )
-    return f"{row['budget']} {row['target']:g}" + ("" if reached == DASH else reached) + unit
+    reached = "" if reached == DASH else reached
+    return f"{row['budget']}{count} {row['target']:g}{reached}{unit}"
 
 
 def _name(row: Row) -> str:
@@ -175,6 +181,25 @@ def speedup(head: str, name: str) -> Column:
 
 IDEAL = Column("share of ideal", lambda row: number(row["share_of_ideal"], "{:.3f}"), wide=True)
 FIRED = Column("fired at block (never)", _fired, wide=True)
+LLM_COST = (
+    Column(
+        "tokens handed to the LLM",
+        lambda row: number(row["handed_to_llm"], "{:.1f}"),
+        brief=Column("tokens", lambda row: number(row["handed_to_llm"], "{:.0f}")),
+    ),
+    Column(
+        "mean over its layers",
+        lambda row: number(row["llm_layer_mean"], "{:.1f}"),
+        brief=Column("mean", lambda row: number(row["llm_layer_mean"], "{:.1f}")),
+    ),
+    Column(
+        "KV-cache entries (% of unpruned)",
+        lambda row: numbers(row, "{:.0f} ({:.1f})", "cached_entries", "cached_pct"),
+        brief=Column("KV %", lambda row: number(row["cached_pct"], "{:.1f}")),
+    ),
+)
+"""What the language model gets of an image, by the counts that are in use: at its first layer, in a
+layer on average, and in the caches of all layers, where the prompt's text counts too."""
 BUDGET = Column("budget: target → reached [95 %]", _budget, wide=True)
 
 

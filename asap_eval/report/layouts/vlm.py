@@ -11,6 +11,7 @@ from asap_eval.report.layouts.columns import (
     CHANGE,
     FIRED,
     GMACS,
+    LLM_COST,
     METHOD,
     SAMPLES,
     SETTINGS,
@@ -31,10 +32,6 @@ def _of_analysis(row: Row, name: str, form: str) -> str:
     return number(part(row, "analysis").get(name), form)
 
 
-def _handed(row: Row) -> str:
-    return number(row["handed_to_llm"], "{:.1f}")
-
-
 def _rel(row: Row) -> str:
     found = part(row, "analysis")
     if "rel" not in found:
@@ -52,8 +49,7 @@ VLM = [
         _rel,
         brief=Column("Rel %", lambda row: _of_analysis(row, "rel", "{:.1f}")),
     ),
-    Column("tokens handed to the LLM", _handed, brief=Column("tokens", _handed)),
-    Column("mean over its layers", lambda row: number(row["llm_layer_mean"], "{:.1f}"), wide=True),
+    *LLM_COST,
     GMACS,
     CHANGE,
     Column(

@@ -50,6 +50,8 @@ LOOKS = {
     "todre_reading": (BLUE, "H", SOLID),
     "topv_reading": (VERMILION, "H", OPEN),
     "capa_reading": (GREEN, "H", SHADED),
+    "dart": (GREEN, "d", SHADED),
+    "pyramiddrop": (PURPLE, "p", SHADED),
     "fna_decoder": (SKY, "P", SOLID),
     "random": (GREY, "X", SHADED),
     "stride": (GREY, "<", SHADED),
