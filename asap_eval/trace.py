@@ -268,7 +268,8 @@ class Trace:
             kind = values.dtype if values.is_floating_point() else seen.fired.dtype
             shape = (len(seen.fired), *values.shape[1:])
             seen.notes[name] = torch.full(shape, -1, dtype=kind, device=seen.fired.device)
-        seen.notes[name][images] = values.detach().to(seen.notes[name])
+        kept = seen.notes[name]
+        kept[images.to(kept.device)] = values.detach().to(kept)
 
     # --- what it left ---------------------------------------------------------------------------
 

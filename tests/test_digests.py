@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from pathlib import Path
@@ -127,3 +128,20 @@ def test_several_files_are_names_and_contents(tmp_path: Path) -> None:
     first.write_bytes(b"2")
     second.write_bytes(b"1")
     assert files_sha256([first, second]) != whole
+
+
+def test_a_worker_takes_the_word_of_who_began(
+    file: Path, tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digests, "_found", {})
+    monkeypatch.setattr(digests, "_told", {})
+    digest = file_sha256(file)
+    told = json.loads(json.dumps(digests.found()))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another home"))
+    digests.trust(told)
+    reads.clear()
+    assert file_sha256(file) == digest == of(b"abc")
+    assert not reads
+    file.write_bytes(b"abd")  # as large, but at another time
+    assert file_sha256(file) == of(b"abd")
+    assert reads

@@ -106,6 +106,47 @@ def test_evit(name: str, k: float, fuse: bool, percent: float) -> None:
     assert change(name, "evit", k=k, fuse=fuse) == pytest.approx(percent, abs=0.06)
 
 
+OTHERS = [
+    ("T", "pitome", 0.925, -35.6), ("S", "pitome", 0.925, -35.0), ("B", "pitome", 0.9, -43.3),
+    ("T", "pitome", 0.95, -25.8), ("S", "pitome", 0.9125, -39.9),
+    ("T", "tofu", 0.925, -35.9), ("S", "tofu", 0.925, -35.3), ("B", "tofu", 0.9125, -39.9),
+    ("T", "atc", 0.7, -35.6), ("S", "atc", 0.675, -37.5), ("B", "atc", 0.65, -39.5),
+    ("T", "ailurus_reading", 118, -35.1), ("S", "ailurus_reading", 108, -38.4),
+    ("B", "ailurus_reading", 118, -33.6),
+    ("S", "tosa_reading", 0.8, -10.4), ("S", "tosa_reading", 0.3, -35.2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "method", "k", "percent"), OTHERS)
+def test_the_second_part(name: str, method: str, k: float, percent: float) -> None:
+    """Of ``spec/methods-image-2.md``; the methods' own products beside."""
+    assert change(name, method, k=k) == pytest.approx(percent, abs=0.11)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "gmacs"),
+    [
+        ("T", {"r": 16}, 0.705),
+        ("S", {"r": 16}, 2.594),
+        ("T", {"r": 0.35, "blocks": [3, 6, 9]}, None),
+    ],
+)
+def test_mctf_counts_what_its_authors_print(
+    name: str, options: dict[str, Any], gmacs: float | None
+) -> None:
+    """0.71 and 2.60 G; on the real shapes, because queries and keys count as its own."""
+    width = {"T": 192, "S": 384}[name]
+    torch.manual_seed(0)
+    model = VisionTransformer(embed_dim=width, num_heads=width // 64, num_classes=1000).eval()
+    with asap_eval.reduce(model, "mctf", **options) as trace, torch.inference_mode():
+        model(image())
+    work = float(model_macs(geometry_of(model), trace) + trace.method_macs) / 1e9
+    if gmacs is None:
+        assert work == pytest.approx(0.742, abs=0.01)
+    else:
+        assert round(work, 3) == gmacs
+
+
 def test_a_narrow_model_counts_as_the_real_one_does() -> None:
     model, shapes = timm.create_model("deit_tiny_patch16_224").eval(), geometry("T")
     for method, k in (("tome", 11.75), ("ppt", 54), ("evit", 0.655)):
@@ -151,3 +192,44 @@ def test_a_budget_finds_the_knob(name: str, target: float, method: str) -> None:
         assert schedule == sorted(schedule, reverse=True)
     if method == "ppt":
         assert found.knob == int(found.knob)
+
+
+SECOND = {
+    "mctf": 20,
+    "atc": 50,
+    "pitome": 50,
+    "tofu": 50,
+    "diffrate": 50,
+    "ailurus_reading": 50,
+    "tosa_reading": 35,
+    "atm_reading": 35,
+    "asvit": 35,
+}
+"""The largest of 20, 35 and 50 percent that each is asked for here, on random weights."""
+
+FREE = {"atm_reading": {"theta_min": -1.0}}
+"""Keys of random weights resemble each other less than trained ones."""
+
+
+@pytest.mark.parametrize("method", SECOND)
+def test_a_budget_finds_the_knobs_of_the_second_part(method: str) -> None:
+    """DeiT-Tiny's own shapes: what a method computes beside the model grows with its width."""
+    torch.manual_seed(0)
+    model = VisionTransformer(embed_dim=192, num_heads=3).eval()
+    shapes, options = geometry_of(model), FREE.get(method, {})
+
+    def work(knob: float) -> float:
+        with asap_eval.reduce(model, method, k=knob, **options) as trace, torch.inference_mode():
+            model(image())
+        spent = float(model_macs(shapes, trace) + trace.method_macs)
+        return 100 * (spent / unpruned_macs(shapes) - 1)
+
+    batch = Batch(
+        1, shapes.tokens, shapes.prefix, shapes.depth, True, shapes.grid, 0,
+        torch.device("cpu"), lambda _: "", width=shapes.width,
+    )  # fmt: skip
+    reducer = build(method, **options)
+    target = -SECOND[method]
+    interval = reducer.knob_range(batch)
+    found = search(work, interval, target, whole=whole_knob(reducer))
+    assert abs(found.reached - target) <= PROMISE, found

@@ -126,6 +126,9 @@ def test_the_version(words: list[str], capsys: pytest.CaptureFixture[str]) -> No
         (["model=own.pth"], "weights=own.pth"),
         (["method=mine.py"], "plugins=mine.py"),
         (["train", "plugin=x.py"], "Did you mean plugins"),
+        (["plugin=x.py", "method=mine"], "Did you mean plugins"),
+        (["head", "out=x", "names=absent.txt"], "names=absent.txt does not exist"),
+        (["strip", "README.md", "model=deit_tinny"], "Did you mean deit_tiny"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -9,6 +9,8 @@ from PIL import Image
 
 from asap_eval.cli.front import main
 from asap_eval.data import named
+from asap_eval.models.look import of_imagenet
+from asap_eval.models.spec import find, with_options
 from asap_eval.runner import latest_model
 from asap_eval.train.predictors import setting
 
@@ -156,3 +158,21 @@ def test_what_is_said_of_the_data_is_said_once_a_command(
     for _ in range(2):
         assert main(words.split()) == 0
         assert capsys.readouterr().err.count("images are evaluated") == 1
+
+
+def test_a_share_for_percent_is_noted(capsys: pytest.CaptureFixture[str]) -> None:
+    line = f"{SAID} data=own method=tome budget=macs"
+    assert "for 35 % give target=-35." in errors_of(f"{line} target=-0.35", capsys)
+    assert "give target" not in errors_of(f"{line} target=-35", capsys)
+
+
+def test_another_number_of_classes_makes_a_declared_model_ones_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As the error on own classes says: any name, with `model.num_classes`."""
+    spec = with_options("deit_tiny", {"num_classes": 10})
+    assert (spec.name, spec.labels) == ("deit_tiny", "auto")
+    assert with_options("deit_tiny", {"num_classes": 1000}).labels == "wnid"
+    assert not of_imagenet(spec)
+    assert of_imagenet(find("deit_tiny"))
+    assert "data is missing" in errors_of(f"{SAID} model.num_classes=10", capsys)

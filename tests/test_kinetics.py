@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -259,7 +261,8 @@ def test_a_head_learns_and_says_where_it_comes_from(data: Path, head: Path) -> N
 
 
 def test_the_cache_holds_means_over_frames(data: Path, head: Path) -> None:
-    shards = [load_file(shard)["features"] for shard in head.parents[1].glob("features/*/*")]
+    files = head.parents[1].glob("features/*/*.safetensors")
+    shards = [load_file(shard)["features"] for shard in files]
     (val,) = [values for values in shards if len(values) == 12]
     names = sorted(path.relative_to(data).as_posix() for path in data.glob("val/*/*"))
     loaded, trained = digits(), load_head(head)
@@ -291,7 +294,7 @@ def test_killed_while_caching_and_while_training_it_ends_in_the_same_bits(
     for stops in (1, 2):
         with pytest.raises(Stop):
             training.train(job, RECIPE, results=tmp_path)
-        assert len(list(tmp_path.glob("features/*/*"))) == 2 * stops
+        assert len(list(tmp_path.glob("features/*/*.safetensors"))) == 2 * stops
     epochs = []
 
     def interrupted(*args: Any, **options: Any) -> Any:
@@ -360,7 +363,7 @@ def test_accuracy_counts_what_failed() -> None:
 
 def test_a_damaged_shard_is_said(data: Path, head: Path, tmp_path: Path) -> None:
     shutil.copytree(head.parents[1] / "features", tmp_path / "features")
-    for shard in tmp_path.glob("features/*/*"):
+    for shard in tmp_path.glob("features/*/*.safetensors"):
         shard.write_bytes(shard.read_bytes()[:200])
     with pytest.raises(DataError, match="damaged"):
         training.train(job_of(data, bench_params={"frames": 4}), RECIPE, results=tmp_path)
@@ -647,3 +650,60 @@ def test_features_that_overflow_are_said() -> None:
             torch.stack([torch.zeros(3, 80, 80), torch.full((3, 80, 80), torch.inf)]),
             ["a", "b"],
         )
+
+
+def test_features_are_shared_out_between_processes(tmp_path: Path) -> None:
+    """Two threads stand for two processes: locks of files tell them apart as well."""
+    total, ends, barrier = 6, range(2, 7, 2), threading.Barrier(2, timeout=30)
+    encoded: dict[str, list[int]] = {"one": [], "other": []}
+
+    def encoding(name: str) -> Callable[[int, int], Iterator[Any]]:
+        def encode(start: int, stop: int) -> Iterator[Any]:
+            if not encoded[name]:
+                barrier.wait()  # both hold a piece
+            encoded[name].append(start)
+            for at in range(start, stop, 2):
+                failed = {1: "cannot be read"} if at == 2 else {}
+                yield torch.full((2, 1, 3), float(at)), failed
+
+        return encode
+
+    def filled(name: str) -> tuple[cache.Features, int]:
+        seen: list[int] = []
+        folder = tmp_path / "features"
+        found = cache.cached_features(folder, ends, total, encoding(name), {}, seen.append)
+        return found, sum(seen)
+
+    with pytest.MonkeyPatch.context() as patched, ThreadPoolExecutor(2) as pool:
+        patched.setattr(cache, "PIECE", 2)
+        patched.setattr(cache, "PAUSE", 0.01)
+        found = list(pool.map(filled, encoded))
+    assert sorted(encoded["one"] + encoded["other"]) == [0, 2, 4]
+    assert all(encoded.values())
+    for whole, seen in found:
+        assert whole.values[:, 0, 0].tolist() == [0, 0, 2, 2, 4, 4]
+        assert whole.failures == {3: "cannot be read"}
+        assert seen == total
+
+
+def test_shards_of_another_cut_are_taken_over(tmp_path: Path) -> None:
+    def encode(start: int, stop: int) -> Iterator[Any]:
+        asked.append((start, stop))
+        for at in range(start, stop):
+            yield torch.full((1, 1, 1), float(at)), {}
+
+    for size, wanted in ((3, [(0, 3), (3, 6), (6, 7)]), (4, [])):
+        asked: list[tuple[int, int]] = []
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(cache, "PIECE", size)
+            found = cache.cached_features(tmp_path, range(1, 8), 7, encode, {}, lambda _: None)
+        assert asked == wanted
+        assert found.values.flatten().tolist() == list(range(7))
+    (tmp_path / "00000003.safetensors").unlink()
+    asked = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(cache, "PIECE", 4)
+        found = cache.cached_features(tmp_path, range(1, 8), 7, encode, {}, lambda _: None)
+    assert asked == [(3, 4), (4, 7)]
+    assert found.values.flatten().tolist() == list(range(7))
+    assert cache.count_cached(tmp_path) >= 7

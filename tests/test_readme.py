@@ -78,6 +78,14 @@ def shell(text: str) -> list[str]:
     return [found for line in lines if (found := re.sub(r"\s+#.*|^#.*", "", line).strip())]
 
 
+def test_commands_are_the_same_words_in_zsh() -> None:
+    """There brackets and question marks that are not quoted are patterns of files."""
+    lines = [line for text in PAGES.values() for line in shell(text)]
+    bare = [re.sub(r"'[^']*'|\"[^\"]*\"", "", line) for line in lines]
+    assert lines
+    assert [line for line in bare if "asap-eval" in line and re.search(r"[\[\]?*]", line)] == []
+
+
 SHELL = [shlex.split(line) for text in PAGES.values() for line in shell(text)]
 VARIABLE = re.compile(r"[A-Z_]+=")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import clips
 import numpy as np
 import pytest
 from PIL import Image
 
+from asap_eval.cli import strip as command
 from asap_eval.cli.crops import crop_maps
 from asap_eval.cli.strip import keep_maps, main
 from asap_eval.errors import BadValueError
@@ -99,3 +101,47 @@ def test_crops_of_a_picture_lie_where_the_tiles_are(tmp_path: Path) -> None:
     assert (one.fates.count(KEPT), one.fates.count(DROPPED)) == (36, 108)
     with pytest.raises(BadValueError, match=r"LLaVA-1\.5"):
         crop_maps(path, "llava_next_tiny", "fastv", k=36)
+
+
+@pytest.mark.parametrize(
+    ("words", "k", "params"),
+    [
+        ("k=2", 2.0, {"tau": 1.4}),
+        ("k=otsu", None, {"tau": 1.4, "k": "otsu"}),
+        ("k=2 method.tau=3", 2.0, {"tau": 3}),
+        ("k=2 settings=none", 2.0, {}),
+        ("k=2 model=digits_vit", 2.0, {}),
+    ],
+)
+def test_defaults_are_those_of_a_run(
+    words: str,
+    k: float | None,
+    params: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def kept(*_: object, **given: Any) -> list[object]:
+        seen.append(given)
+        return []
+
+    monkeypatch.setattr(command, "keep_maps", kept)
+    monkeypatch.chdir(tmp_path)
+    Path("clip.mp4").touch()
+    monkeypatch.setattr(command, "save_strip", lambda *_: None)
+    assert main(["clip.mp4", *words.split()]) == 0
+    assert (seen[0]["k"], seen[0]["params"]) == (k, params)
+    noted = "measured on deit_tiny" in capsys.readouterr().err
+    assert noted == (params.get("tau") == 1.4)
+
+
+def test_what_cannot_be_drawn_is_said_before_a_model_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path / "absent.mp4")]) == 1
+    assert "absent.mp4: there is no such file" in capsys.readouterr().err
+    (tmp_path / "photo.png").touch()
+    assert main([str(tmp_path / "photo.png"), "model=deit_tiny"]) == 2
+    assert "bench=keepmaps model=deit_tiny" in capsys.readouterr().err

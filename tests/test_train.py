@@ -396,7 +396,11 @@ def test_trained_predictors_run_through_the_command_line(
     assert out.splitlines() == [str(file)]
     assert "epoch 1/1: loss" in err
     assert read_metadata(file)["command"].startswith("asap-eval train method=spot out=")
-    assert json.loads(read_metadata(file)["options"]) == {"history": 2, "hidden": None}
+    assert json.loads(read_metadata(file)["options"]) == {
+        "history": 2,
+        "hidden": None,
+        "remap": None,
+    }
 
     words = [*TINY, f"data={pictures}", "method=spot", "k=0.5", "method.blocks=[3]"]
     words += [f"method.checkpoint={file}", f"results={tmp_path / 'results'}", "limit=4"]
@@ -471,3 +475,21 @@ def test_weights_with_predictors_serve_model_and_method(
 
     with pytest.raises(WeightsError, match="missing"):
         setting.load_model("test_vit", weights=checkpoint(1))
+
+
+def test_spot_reads_a_patch_and_the_mean_of_those_that_count() -> None:
+    """Another patch moves every score through the global half; a masked one moves none."""
+    patches, statistics = torch.randn(1, 6, 32), torch.randn(1, 6, 24)
+    predictor = build("spot", remap=8).untrained((torch.ones(1, 6), patches, statistics))  # type: ignore[attr-defined]
+    assert predictor.remap.weight.shape == (8, 32)
+    weight = torch.tensor([[1.0, 1, 1, 1, 1, 0]])
+    with torch.no_grad():
+        before = predictor(weight, patches, statistics)
+        other, masked = patches.clone(), patches.clone()
+        other[0, 1] += torch.randn(32)
+        masked[0, 5] += torch.randn(32)
+        assert (predictor(weight, other, statistics) - before)[0, 0].abs().max() > 0
+        assert torch.equal(predictor(weight, masked, statistics)[0, :5], before[0, :5])
+    again = type(build("spot")).restored(predictor.state_dict())  # type: ignore[attr-defined]
+    again.load_state_dict(predictor.state_dict(), strict=True)
+    assert again.sizes == predictor.sizes == (32, 24)

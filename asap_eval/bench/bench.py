@@ -64,6 +64,11 @@ class Loaded(Protocol):
     @property
     def weights(self) -> WeightsInfo: ...
 
+    @property
+    def placement(self) -> Mapping[str, Any]:
+        """Where its parts lie, for a record's machine; {} = on one device."""
+        ...
+
 
 class Samples(Protocol):
     """What a run goes over, in a fixed order."""
@@ -85,6 +90,11 @@ class Samples(Protocol):
 
     def content(self) -> str:
         """Hash of what is stored of them (pixels), read from the disk whenever it is asked for."""
+        ...
+
+    def check(self, start: int, stop: int) -> None:
+        """Raise `DataError` where samples ``start`` to ``stop`` are others than those that a
+        listing is of (`asap_eval.data.listed`)."""
         ...
 
     def __len__(self) -> int: ...

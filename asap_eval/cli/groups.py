@@ -44,6 +44,7 @@ ANYTHING: dict[str, Any] = {
     "std": None,
     "crop_pct": None,
     "interpolation": None,
+    "device_map": None,
 }
 """Options of every image model (`asap_eval.models.spec.ModelSpec`); a file of ``conf/model`` gives
 some of them."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asap_eval.cli.words import command
-from asap_eval.errors import AsapEvalError
+from asap_eval.errors import AsapEvalError, BadValueError
 
 
 @dataclass
@@ -35,6 +35,9 @@ def _written(asked: Asked) -> None:
         write_head,
     )
 
+    for key in ("names", "templates"):
+        if (file := getattr(asked, key)) is not None and not file.is_file():
+            raise BadValueError(f"{key}={file} does not exist. Give a text file, one a line.")
     try:
         names = imagenet_names() if asked.names is None else read_names(asked.names)
         templates = TEMPLATES if asked.templates is None else read_templates(asked.templates)

@@ -91,6 +91,9 @@ def check(overrides: Sequence[Override], extra: Sequence[Path] = ()) -> None:
         UnknownNameError: with near names and the list.
     """
     chosen = {o.key_or_group: values_of(o) for o in overrides if o.key_or_group in GROUPS}
+    for key in (o.key_or_group for o in overrides if not o.is_hydra_override()):
+        if key.partition(".")[0] not in (*GROUPS, *root_keys()):
+            raise _unknown_key(key)  # first: a choice may come from what it misspells
     for group, names in chosen.items():
         offered = choices(group, extra)
         for name in names:
@@ -114,8 +117,6 @@ def check(overrides: Sequence[Override], extra: Sequence[Path] = ()) -> None:
                     f"{key}: {' and '.join(without)} has no such option. Sweep the choices that "
                     "have it in a command of their own, or leave it out."
                 )
-        elif head not in root_keys():
-            raise _unknown_key(key, chosen)
 
 
 def values_of(override: Override) -> list[str]:
@@ -152,9 +153,9 @@ def _unknown_choice(group: str, name: str, offered: Sequence[str]) -> UnknownNam
     return error
 
 
-def _unknown_key(key: str, chosen: dict[str, list[str]]) -> UnknownNameError:
+def _unknown_key(key: str) -> UnknownNameError:
     for group in ("method", "model", "bench", "budget", "train"):
-        if key in subkeys(group, chosen.get(group, ())):
+        if key in subkeys(group, ()):
             return UnknownNameError(
                 f"Unknown key '{key}'. As an option of the {group}: {group}.{key}="
             )

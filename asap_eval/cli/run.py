@@ -340,8 +340,12 @@ def _here(row: Row, settings: Settings, made: set[Path]) -> Outcome:
 def _train(rows: Sequence[Row]) -> int:
     """Train one head; standard output ends with its path."""
     settings = rows[0].settings
-    if settings is not None and settings.launch.spreads:
-        raise BadValueError("stage=train runs in one process: leave launch= out.")
+    if settings is not None and settings.launch.kind not in ("none", "join"):
+        raise BadValueError(
+            f"stage=train with launch={settings.launch.kind}: one process trains a head. Leave "
+            "launch= out, or give the command to several processes with launch=join: they share "
+            "out the videos to encode."
+        )
     if len(rows) != 1 or settings is None or settings.recipe is None:
         raise BadValueError(
             "stage=train trains one head: give model=, data= and bench=kinetics, no experiment=."

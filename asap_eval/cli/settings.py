@@ -141,7 +141,17 @@ def settings_of(
         config={key: value for key, value in plain.items() if key not in (*FILE, "launch")},
         chosen=on.said(keys),
         recipe=_recipe(keys.stage, plain["train"] or {}),
-        notes=notes,
+        notes=(*notes, *_of_target(budget)),
+    )
+
+
+def _of_target(budget: Budget | None) -> tuple[str, ...]:
+    """The note on a share that was given where percent are meant."""
+    if budget is None or budget.kind != "macs" or not -1 < budget.target < 0:
+        return ()
+    return (
+        f"target={budget.target:g} is a change of {-budget.target:g} %; for "
+        f"{-100 * budget.target:g} % give target={100 * budget.target:g}.",
     )
 
 

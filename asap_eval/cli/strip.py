@@ -8,26 +8,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from asap_eval.bench.patches import as_pictures, fates_of
+from asap_eval.cli import measured
 from asap_eval.cli.crops import crop_maps
 from asap_eval.cli.words import command
 from asap_eval.data.decoding import EXTENSIONS
 from asap_eval.data.videos.decode import Frame, read_frames
 from asap_eval.data.videos.loader import frame_id
 from asap_eval.data.videos.sampling import Sampling
-from asap_eval.errors import BadValueError
+from asap_eval.errors import BadValueError, DataError
 from asap_eval.files.archive import path_of
 from asap_eval.hosts import geometry_of, install
-from asap_eval.method import build_from
+from asap_eval.method import build_from, method_class
 from asap_eval.models import ModelSpec, load_model
 from asap_eval.models.spec import with_options
 from asap_eval.plugins import load
 from asap_eval.report.pictures.keep_map import KeepMap
 from asap_eval.report.pictures.strip import save_animated, save_strip
+from asap_eval.runner.progress import say
 
 STILL = tuple(ending for ending in EXTENSIONS if ending != ".gif")
 """Endings of pictures; a GIF mostly moves and is read as a video."""
@@ -42,9 +44,10 @@ class Asked:
     weights: str | None = None  # a file, or random
     plugins: list[str] = field(default_factory=list)  # files or packages of methods
     method: str = "asap"  # whose patches are shown
-    k: float | None = None  # the method's knob
+    k: str | None = None  # the method's knob, a number or a word that it takes
     options: dict[str, Any] = field(default_factory=dict)  # of the method
     model_options: dict[str, Any] = field(default_factory=dict)  # as for asap-eval: num_classes ...
+    settings: Literal["measured", "none"] = "measured"  # as for asap-eval: measured | none
     frames: int = 8  # even frames of the video
     seed: int = 0  # of random choices
     side: int = 160  # pixels of a picture's height
@@ -62,11 +65,18 @@ def _drawn(asked: Asked) -> None:
     if asked.side < 1:
         raise BadValueError(f"side={asked.side}: give a number of pixels >= 1.")
     spec = with_options(asked.model, asked.model_options)
+    _check_source(asked.source, spec)
+    k, options = _knob(asked)
+    found = measured.Taken()
+    if asked.settings == "measured":
+        found = measured.taken(spec.name, asked.method, {f"method.{name}" for name in options})
+    if found.options:
+        say(f"note: {measured.note(spec.name, asked.method, found)}")
     given: dict[str, Any] = {
         "weights": asked.weights,
-        "k": asked.k,
+        "k": k,
         "seed": asked.seed,
-        "params": asked.options,
+        "params": {**found.options, **options},
     }
     if asked.source.suffix.lower() in STILL:
         maps = crop_maps(path_of(str(asked.source)), spec, asked.method, **given)
@@ -76,6 +86,29 @@ def _drawn(asked: Asked) -> None:
         if path is not None:
             save(maps, path, asked.side)
             print(path)
+
+
+def _check_source(source: Path, spec: ModelSpec) -> None:
+    """Raise where nothing is to be drawn of a source."""
+    if not path_of(str(source)).is_file():
+        raise DataError(f"{source}: there is no such file. Give a video, or a picture.")
+    if source.suffix.lower() in STILL and not spec.vlm:
+        raise BadValueError(
+            f"{source} is a picture and '{spec.name}' an image model. Its keep-maps come from "
+            f"asap-eval bench=keepmaps model={spec.name} images=<folder of pictures>; strip draws "
+            "frames of a video, and a picture's crops in a model such as llava15_7b."
+        )
+
+
+def _knob(asked: Asked) -> tuple[float | None, dict[str, Any]]:
+    """The knob as a number, and the method's options with it where it is a word."""
+    knob = method_class(asked.method).card.knob
+    if asked.k is None or knob is None:
+        return None if asked.k is None else 0.0, asked.options  # refused by name as it is built
+    try:
+        return float(asked.k), asked.options
+    except ValueError:
+        return None, {knob: asked.k, **asked.options}
 
 
 def keep_maps(

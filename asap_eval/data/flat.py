@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -10,7 +11,7 @@ from asap_eval.data.classes import Classes, Numbered, labelled
 from asap_eval.data.decoding import EXTENSIONS, is_picture
 from asap_eval.data.labels import read_labels
 from asap_eval.data.shards.members import Part, files_of
-from asap_eval.data.stores import FileStore, Store
+from asap_eval.data.stores import FileStore, Located, OwnStore, Store
 from asap_eval.errors import DataError
 from asap_eval.files.archive import AnyPath, path_of
 from asap_eval.files.fingerprint import content_of
@@ -57,7 +58,7 @@ def _is_image(entry: AnyPath) -> bool:
     return not entry.name.startswith(".") and is_picture(entry.name) and entry.is_file()
 
 
-class TarStore:
+class TarStore(OwnStore):
     """Every image of an uncompressed tar, read in place; ids are the names in it, sorted."""
 
     commits: Mapping[str, str] = MappingProxyType({})
@@ -83,6 +84,13 @@ class TarStore:
 
     def content(self, places: Sequence[int]) -> str:
         return content_of([self.tar])
+
+    def located(self) -> Located:
+        """Stretches of the tar."""
+        parts = [self.parts[name] for name in self.ids]
+        return Located(
+            "bytes", [os.path.abspath(self.tar)], [(0, one.offset, one.size) for one in parts]
+        )
 
 
 def open_flat(folder: AnyPath, data: str, labels: str, classes: Classes) -> Store:

@@ -19,6 +19,7 @@ from asap_eval.data.batches import batches_of, consecutive
 from asap_eval.data.classes import Classes
 from asap_eval.data.decoded import Kept, Pass, PictureCache, Sources
 from asap_eval.data.decoding import decode
+from asap_eval.data.listed import trusted
 from asap_eval.data.stores import Store
 from asap_eval.data.subset import Sample, check_sample, subset
 from asap_eval.data.transforms import PictureSteps, Scaling, Transform, split
@@ -80,6 +81,11 @@ class ImageSet:
     def content(self) -> str:
         """Hash of the encoded images, in order; see `Store.content`."""
         return self.store.content(self.places)
+
+    def check(self, start: int, stop: int) -> None:
+        """Raise `DataError` where images ``start`` to ``stop`` are others than `content` was said
+        of; see `Store.check`."""
+        self.store.check(self.places[start:stop])
 
     def load(self, index: int) -> Image.Image:
         """Decode one image of this set to RGB.
@@ -193,7 +199,7 @@ def chosen_images(
             f"limit={limit}: give a number of {what} >= 1, or leave it out for all."
         )
     check_sample(sample)
-    store = opened()
+    store = trusted(data) or opened()
     count = len(store.ids)
     if limit is not None and limit > count:
         raise BadValueError(

@@ -61,7 +61,9 @@ def prompt_of(prompts: Prompts, embeds: Tensor, samples: list[Packed]) -> Prompt
     crop = prompts.ids.new_full((count, longest), -1)
     place = prompts.ids.new_zeros(count, longest, 2)
     first = samples[0].cls_row
-    rows = None if first is None else first.new_zeros(count, len(first), longest)
+    rows = (
+        None if first is None else embeds.new_zeros(count, len(first), longest, dtype=first.dtype)
+    )
     for number, (start, sample) in enumerate(zip(prompts.start.tolist(), samples, strict=True)):
         span = slice(start, start + len(sample.crop))
         crop[number, span], place[number, span] = sample.crop, sample.place

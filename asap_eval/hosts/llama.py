@@ -22,9 +22,10 @@ from asap_eval.hosts.geometry import BlockGeometry, linear_macs
 from asap_eval.hosts.hf_clip import fused
 from asap_eval.hosts.image_tokens import Packed, prompt_of
 from asap_eval.hosts.language_reads import BEFORE, READABLE, FromLayer, ahead
+from asap_eval.hosts.moving import brought
 from asap_eval.hosts.overriding import Function, override
 from asap_eval.hosts.prompts import Prompts
-from asap_eval.hosts.reading import Reading
+from asap_eval.hosts.reading import Reading, rotary_at
 from asap_eval.hosts.replacing import fed, replaced
 from asap_eval.method import Batch, Need, Reducer, View
 from asap_eval.trace import Trace
@@ -166,6 +167,7 @@ class LanguageSeam(AbstractContextManager[None]):
             if cached:
                 self._decoding(index, hidden_states, cached, kwargs, reading, reducer)
                 return forward(hidden_states, **kwargs)
+            reading.follow(hidden_states.device)
             if index == 0:
                 reading.position = kwargs["position_ids"].expand(len(hidden_states), -1)
                 batch = self._batch(hidden_states, reading)
@@ -193,7 +195,7 @@ class LanguageSeam(AbstractContextManager[None]):
         kwargs["attention_mask"] = mask
         if position is not None:
             kwargs["position_ids"] = position
-            kwargs["position_embeddings"] = self.text.rotary_emb(x, position_ids=position)
+            kwargs["position_embeddings"] = rotary_at(self.text, x, position)
 
     def _read(
         self,
@@ -212,7 +214,7 @@ class LanguageSeam(AbstractContextManager[None]):
         if reducer.site == "before" and watched:
             rotary = reading.rotary_of(self.text, x) or kwargs["position_embeddings"]
             reads, macs = ahead(layer, block, x, rotary, watched, reading, reducer)
-            reading.seen.method_macs[watched] += macs
+            reading.seen.method_macs[watched] += macs.to(reading.seen.fired.device)
             x = self._reduce(block, x, watched, reads, reading, reducer)
         counts["attention_tokens"][index] = counts["mlp_tokens"][index] = reading.lengths
         if reading.changed:
@@ -264,12 +266,15 @@ class LanguageSeam(AbstractContextManager[None]):
         if reducer.needs & {Need.FEATURES, Need.NORMED}:
             features = reading.right(x)[samples, :longest]
             for need in reducer.needs & {Need.FEATURES, Need.NORMED}:
-                reads[need] = features if need is Need.FEATURES else self.text.norm(features)
+                reads[need] = features
+                if need is Need.NORMED:
+                    reads[need] = self.text.norm(features).to(x.device)
         image = reading.right(reading.image.long()).bool()[samples, :longest]
         view = View(
             block, samples, size[samples, :longest], 0, self.trace.language.note, reads, image
         )
-        seen.method_macs[samples] += reducer.macs(view, reading.state)
+        at = samples.to(seen.fired.device)  # the trace stays where the prompts came in
+        seen.method_macs[at] += brought(reducer.macs(view, reading.state), at.device)
         decide = reducer.decide if block else reducer.admit
         decided = decide(view, reading.state)
         if decided is None:
@@ -277,11 +282,11 @@ class LanguageSeam(AbstractContextManager[None]):
         whole = decided.within(samples, size)
         moved = whole.moved(size)
         acted = moved[samples] if decided.acted is None else decided.acted
-        fired = samples[acted]
+        fired = at[acted.to(at.device)]
         first = max(block, 1)
         seen.fired[fired] = torch.where(seen.fired[fired] == 0, first, seen.fired[fired])
         if whole.copies and not bool(moved.any()):
             return x
         out = reading.apply(x, whole, reducer.positions if block else "renumbered")
-        seen.values["source"] = reading.source
+        seen.values["source"] = reading.source.to(at.device)
         return out

@@ -58,6 +58,12 @@ def tower(model: Any) -> Backbone:
             "supported."
         )
     whole = hf_clip.backbone(model.model.vision_tower)
+    devices = sorted({str(p.device) for p in model.model.vision_tower.parameters()})
+    if len(devices) > 1:
+        raise UnsupportedModelError(
+            f"The vision tower lies on {' and '.join(devices)}: only layers of the language model "
+            "may be spread. Keep it whole in the device map, as model.device_map=auto does."
+        )
     used = _used(layer, len(whole.blocks))
     if not 1 <= used <= len(whole.blocks):
         raise UnsupportedModelError(

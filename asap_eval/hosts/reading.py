@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asap_eval.hosts.moving import brought
 from asap_eval.hosts.prompts import Prompts
 from asap_eval.tokens import DROPPED, Reduction, Tokens
 from asap_eval.trace import PassTrace
@@ -42,6 +43,15 @@ class Reading:
         self.cached: dict[int, Tensor] = {}
         self.state: Any = None
 
+    def follow(self, device: torch.device) -> None:
+        """Go to the device of the layer that comes next, with what the method keeps; caches stay
+        with their layers."""
+        if self.valid.device == device:
+            return
+        for name in ("valid", "position", "image", "source", "rotary", "mask", "state"):
+            setattr(self, name, brought(getattr(self, name), device))
+        self.prompts = brought(self.prompts, device)
+
     @property
     def lengths(self) -> Tensor:
         return self.valid.sum(1)
@@ -49,7 +59,7 @@ class Reading:
     def rotary_of(self, text: Any, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """Cosines and sines of the tokens now, ``[S, N, d]``; ``None`` = the model's own hold."""
         if self.changed and self.rotary is None:
-            self.rotary = text.rotary_emb(x, position_ids=self.position)
+            self.rotary = rotary_at(text, x, self.position)
         return self.rotary
 
     def right(self, values: Tensor) -> Tensor:
@@ -118,7 +128,14 @@ class Reading:
         if positions == "renumbered":
             position = keys[:, : keys.shape[1] - count].sum(1)
         elif self.admitted:
-            position = self.position[:, -1] + 1 + before
+            position = self.position[:, -1].to(keys.device) + 1 + before
         if position is not None:
             position = position[:, None] + torch.arange(count, device=keys.device)
         return (None if bool(keys.all()) else keys[:, None, None]), position
+
+
+def rotary_at(text: Any, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of positions ``[S, N]``, on the device of ``x``: the module that makes them
+    may lie on another."""
+    cos, sin = text.rotary_emb(x, position_ids=position)
+    return cos.to(x.device), sin.to(x.device)

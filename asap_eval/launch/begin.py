@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from asap_eval.data.images import ImageSet
+from asap_eval.data.listed import write_listing
+from asap_eval.data.named import address_of
+from asap_eval.files import digests
 from asap_eval.files.placed import put
 from asap_eval.launch.parts import Parts
 from asap_eval.record import write_record
+from asap_eval.record.files import write_json
 from asap_eval.record.journal import Journal
 from asap_eval.runner.earlier_records import interrupted, journal_of
 from asap_eval.runner.pieces import Piece, cut
@@ -36,7 +41,21 @@ def begin(ready: Prepared, path: Path, request: Request, *, anew: bool, size: in
     parts.failed.unlink(missing_ok=True)
     for tries in parts.folder.glob("*.tries"):
         tries.unlink(missing_ok=True)
+    _list(ready, parts)
+    write_json(parts.digests, digests.found())
     write_record(started_record(ready, earlier, journal.path.name, request), path.parent)
+
+
+def _list(ready: Prepared, parts: Parts) -> None:
+    """The listing of the samples, for workers; of images alone, whose stores can be listed."""
+    samples = ready.samples
+    if not isinstance(samples, ImageSet):
+        return
+    contents = [(samples.places, ready.content)]
+    if ready.job.budget is not None:
+        searched, _ = samples.calibration(ready.job.budget.samples)
+        contents.append((searched.places, searched.content()))
+    write_listing(parts.listing, address_of(ready.job.data), samples.store, contents)
 
 
 def _cut(ready: Prepared, parts: Parts, journal: Journal, size: int | None) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator
+from contextlib import suppress
 
 import torch
 
+from asap_eval.files import digests
+from asap_eval.launch.parts import Parts
 from asap_eval.launch.queue import Queue
 from asap_eval.record import Calibration, RunRecord
 from asap_eval.record.journal import Row
@@ -31,7 +35,10 @@ class Computer:
         """
         if self._ready is None or self._key != record.key:
             self._ready = None  # before another model is loaded: two may not fit into memory
-            self._ready = opened(record, self.queue.opening)
+            parts = Parts(self.queue.results, record.stem)
+            with suppress(FileNotFoundError):  # of a job that an older version began
+                digests.trust(json.loads(parts.digests.read_text(encoding="utf-8")))
+            self._ready = opened(record, self.queue.opening, parts.listing)
             self._key = record.key
         return self._ready
 

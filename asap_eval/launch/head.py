@@ -214,7 +214,10 @@ class _Head:
 
     def __init__(self, queue: Queue, engine: Launcher, device: str) -> None:
         self.queue, self.engine, self.device = queue, engine, device
-        self.jobs = [_Seen(p, p.cut()[-1].stop) for p in self._parts(queue)]
+        # Workers of an earlier command may have ended a job since it was put into the list.
+        self.jobs = [
+            _Seen(p, max((c.stop for c in p.cut()), default=0)) for p in self._parts(queue)
+        ]
         self.names: list[str] = []
         self.left = 0
         self.last: Ended | None = None

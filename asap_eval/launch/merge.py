@@ -41,7 +41,7 @@ def merge(ready: Prepared, record: RunRecord, parts: Parts, baseline: Kept | Non
     job = ready.job
     reducer = ready.reducer if job.budget is None else ready.with_knob(record.knob)
     record.provenance.workers = _workers(parts)
-    record.provenance.machine = provenance.machine(job.device)
+    record.provenance.machine = {**provenance.machine(job.device), **ready.loaded.placement}
 
     def forget() -> None:
         journal.remove()

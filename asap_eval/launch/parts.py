@@ -4,6 +4,8 @@
 
     <stem>.json                               running: key, job, calibration (head, then workers)
     <stem>.samples.jsonl                      the rows: written by the merge
+    .<stem>.parts/listing.json                samples and where they lie (head)
+    .<stem>.parts/digests.json                digests of the weights, by path (head)
     .<stem>.parts/cut.json                    where the pieces end, and what a journal held (head)
     .<stem>.parts/000000512.jsonl             a whole piece, named by its first sample
     .<stem>.parts/000000512.part              one that is being written, batch by batch (`Journal`)
@@ -124,6 +126,16 @@ class Parts:
 
     def tries(self, piece: Piece) -> Path:
         return self.folder / f"{piece.start:09d}.tries"
+
+    @property
+    def listing(self) -> Path:
+        """The samples, as the head found them: see `asap_eval.data.listed`."""
+        return self.folder / "listing.json"
+
+    @property
+    def digests(self) -> Path:
+        """Digests of the weights, as the head found them: see `asap_eval.files.digests`."""
+        return self.folder / "digests.json"
 
     @property
     def failed(self) -> Path:

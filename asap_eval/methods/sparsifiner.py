@@ -52,7 +52,8 @@ class Sparse:
         knob="k",
         knob_meaning="share of the keys that each query keeps, 0 < k <= 1; removes no tokens",
         fixed_count=True,
-        deviations="entries of a guess that are 0 are not filled up with arbitrary keys; "
+        deviations="entries of a guess that are 0 are not filled up with arbitrary keys, and a "
+        "query without any sees all; "
         "distillation and register tokens keep full rows; a token mask keeps the active keys there "
         "are; its MACs are what sparse attention would need, less the dense products, and may be "
         "negative: here the product runs dense and is masked",

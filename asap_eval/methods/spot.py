@@ -1,9 +1,9 @@
 """A SPOT-style predictor, ours (after SPOT, arXiv 2511.10488).
 
 Before a few blocks a light network says of every patch whether it is worth keeping, from the patch
-itself and from how it attended and was attended to in the blocks just before. The authors' code is
-not retrievable; what their text leaves open is an option here. Such predictors exist only where
-`asap-eval train` made them.
+itself, beside the mean of all patches, and from how it attended and was attended to in the blocks
+just before. The authors' code is not retrievable; what their text leaves open is an option here.
+Such predictors exist only where `asap-eval train` made them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ STATISTICS = 6
         knob_meaning="keep rate: int(n k^i) of n patches go on from the i-th place, 0 < k <= 1",
         fixed_count=True,
         deviations="not the authors' method: their code and weights are not retrievable. Blocks, "
-        "history and widths of the network are unknown and options of ours; statistics enter as "
+        "history, widths and depth of the network are unknown and options of ours; that an "
+        "embedding is projected and split into a local and a global half is said of theirs; "
+        "statistics enter as "
         "standard scores over the patches of the image; kept patches keep their order; the "
         "backbone is not trained with the predictors, as theirs is",
     ),
@@ -51,10 +53,14 @@ class Spot(Learned):
         history: blocks whose attention a predictor reads: the latest and those before it.
         hidden: width of the network's first layer in training, the second has half of it; None =
             half of the model's width. A checkpoint brings its own.
+        remap: width that a patch is projected to, an even number: one half is its own, the other
+            becomes the mean over all patches; None = the model's width. A checkpoint brings its
+            own.
     """
 
     history: int = 2
     hidden: int | None = None
+    remap: int | None = None
     site = "after"
     reads = "features + statistics (6 of each head and block of the history)"
 
@@ -77,6 +83,8 @@ class Spot(Learned):
             )
         if self.hidden is not None and self.hidden < 2:
             raise BadValueError(f"spot: hidden={self.hidden}: give a width of at least 2.")
+        if self.remap is not None and (self.remap < 2 or self.remap % 2):
+            raise BadValueError(f"spot: remap={self.remap}: give an even width of at least 2.")
 
     def watch(self, block: int, state: Stages) -> bool:
         return self.k < 1 and any(0 <= at - block < self.history for at in state.keep)
@@ -98,22 +106,27 @@ class Spot(Learned):
         _, patches, statistics = inputs
         width = patches.shape[-1]
         hidden = self.hidden or max(2, width // 2)
-        return RelevancePredictor(width, statistics.shape[-1], hidden)
+        remap = self.remap or 2 * (width // 2)
+        return RelevancePredictor(width, statistics.shape[-1], hidden, remap)
 
     @staticmethod
     def restored(state: Mapping[str, Tensor]) -> Predictor:
-        width, (hidden, values) = len(state["norm.weight"]), state["layers.0.weight"].shape
-        return RelevancePredictor(width, values - width, hidden)
+        (remap, width), (hidden, values) = (
+            state["remap.weight"].shape,
+            state["layers.0.weight"].shape,
+        )
+        return RelevancePredictor(width, values - remap, hidden, remap)
 
 
 class RelevancePredictor(Predictor):
-    """Three linear layers on a patch's normed features beside its normed statistics."""
+    """Three linear layers on a patch's features and those of all, beside its normed statistics."""
 
-    def __init__(self, width: int, statistics: int, hidden: int) -> None:
+    def __init__(self, width: int, statistics: int, hidden: int, remap: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
+        self.remap = nn.Linear(width, remap)
         self.layers = nn.Sequential(
-            nn.Linear(width + statistics, hidden),
+            nn.Linear(remap + statistics, hidden),
             nn.GELU(),
             nn.Linear(hidden, hidden // 2),
             nn.GELU(),
@@ -125,7 +138,10 @@ class RelevancePredictor(Predictor):
     def forward(self, weight: Tensor, patches: Tensor, statistics: Tensor) -> Tensor:
         """``[b, P, 2]`` from ``[b, P]``, features ``[b, P, D]`` and statistics ``[b, P, S]``."""
         scores = standard_scores(statistics, weight.detach())
-        return self.layers(torch.cat([self.norm(patches), scores], -1))
+        local, other = self.remap(self.norm(patches)).chunk(2, -1)
+        share = weight / weight.sum(1, keepdim=True).clamp(min=1)
+        all_ = (other * share[..., None]).sum(1, keepdim=True).expand_as(other)
+        return self.layers(torch.cat([local, all_, scores], -1))
 
 
 def attention_statistics(maps: Tensor, prefix: int, weight: Tensor) -> Tensor:

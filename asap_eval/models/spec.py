@@ -51,6 +51,7 @@ class ModelSpec:
             resampled, and the record says so. mean, std: three numbers each, of pixels in 0..1.
             crop_pct: share of the resized image's side that is kept. interpolation: of the
             resizing. None of these = as the weights were evaluated by those who trained them.
+        device_map: ``auto`` = layers of a vision-language model over all visible GPUs; None = one.
     """
 
     name: str
@@ -69,6 +70,7 @@ class ModelSpec:
     std: Sequence[float] | None = None
     crop_pct: float | None = None
     interpolation: str | None = None
+    device_map: str | None = None
 
     def __post_init__(self) -> None:
         if self.family not in get_args(Family):
@@ -81,6 +83,11 @@ class ModelSpec:
                 f"model.{given[0]} is for timm's image models; '{self.name}' takes its pictures as "
                 "its repository says."
             )
+        if self.device_map is not None and not self.vlm:
+            raise BadValueError(
+                f"model.device_map={self.device_map} spreads a language model over GPUs; "
+                f"'{self.name}' is an image model and runs on one. Leave it out."
+            )
         check_shape_and_pixels(self)
 
     @property
@@ -91,7 +98,7 @@ class ModelSpec:
     @property
     def params(self) -> dict[str, Any]:
         """What else than its name says which model this is, for a job."""
-        given = {name: getattr(self, name) for name in (*OWN_SHAPE, *PIXELS)}
+        given = {name: getattr(self, name) for name in (*OWN_SHAPE, *PIXELS, "device_map")}
         return {
             **{name: getattr(self, name) for name in ("timm", "hf", "head", "family", "labels")},
             "classes": self.classes if isinstance(self.classes, str | None) else [*self.classes],
@@ -183,6 +190,9 @@ def spec_from(config: Mapping[str, Any]) -> ModelSpec:
     if declared is not None and spec.hf not in (None, declared.hf):
         local = Path(str(spec.hf)).expanduser().is_dir()
         return replace(spec, name=spec.hf, source=str(spec.hf) if local else address(str(spec.hf)))
+    if declared is not None and spec.num_classes not in (None, IMAGENET_CLASSES):
+        # What its file says of ImageNet's classes does not hold for others.
+        spec = replace(spec, labels="auto" if spec.labels == "wnid" else spec.labels)
     if declared is None or declared.timm == spec.timm or spec.timm is None:
         return spec
     labels = "auto" if spec.labels == declared.labels else spec.labels

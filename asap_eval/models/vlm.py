@@ -12,6 +12,13 @@ from torch import nn
 
 from asap_eval.errors import BadValueError, UnsupportedModelError, WeightsError
 from asap_eval.models import llava
+from asap_eval.models.device_map import (
+    check_device_map,
+    free_memory,
+    placed_on,
+    placement,
+    spread,
+)
 from asap_eval.models.pretrained import (
     COPY,
     Pretrained,
@@ -39,7 +46,7 @@ class LoadedVlm:
     """A vision-language model ready to be measured.
 
     Attributes:
-        model: in eval mode, on its device, in its dtype, no gradients.
+        model: in eval mode, on its device or spread over several, in its dtype, no gradients.
         processor: text and pictures to the model's inputs; pads on the left.
         name: of the model. weights: which weights, with their hash. spec: what it was built from.
     """
@@ -61,7 +68,18 @@ class LoadedVlm:
             "family": spec.family,
             "labels": "none",
             "kwargs": dict(spec.kwargs),
+            **({} if spec.device_map is None else {"device_map": spec.device_map}),
         }
+
+    @property
+    def placement(self) -> dict[str, Any]:
+        """Where its parts lie, for a record; {} = on one device."""
+        return placement(self.model)
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """Where its weights lie, the one that takes inputs first."""
+        return list(dict.fromkeys(p.device for p in self.model.parameters()))
 
     def inputs(self, pictures: Sequence[Any], questions: Sequence[str]) -> dict[str, Any]:
         """One picture and one question a sample, as the model's keywords, on its device.
@@ -124,17 +142,26 @@ def load_vlm(
     Raises:
         UnknownNameError: no such model or dtype. BadValueError: not a vision-language model, or no
             such device. WeightsError: weights that are missing, cannot be fetched or do not fit.
-        UnsupportedModelError: transformers is missing or of a release that was not tried.
+        UnsupportedModelError: transformers is missing or of a release that was not tried, or a
+            device map without accelerate.
     """
     check_transformers()
     target, precision = check_device(device), check_dtype(dtype)
     spec = model if isinstance(model, ModelSpec) else find(model)
     check_vlm(spec)
+    check_device_map(spec.device_map, target)
+    parts = None
+    if spec.device_map is not None:
+        parts = placed_on(shape_of(spec), precision, free_memory())
     if weights == "random" or (weights is None and spec.hf is None):
         net, processor, info = _seeded(spec, precision)
+        if parts is not None:
+            net = spread(net, parts)
     else:
-        net, processor, info = _saved(spec, weights, precision)
-    net.eval().requires_grad_(False).to(target)
+        net, processor, info = _saved(spec, weights, precision, parts)
+    net.eval().requires_grad_(False)
+    if parts is None:
+        net.to(target)
     return LoadedVlm(net, processor, spec.name, info, spec)
 
 
@@ -201,13 +228,22 @@ def _opened(spec: ModelSpec, weights: str | Path | None) -> Pretrained:
 
 
 def _saved(
-    spec: ModelSpec, weights: str | Path | None, dtype: torch.dtype
+    spec: ModelSpec,
+    weights: str | Path | None,
+    dtype: torch.dtype,
+    parts: dict[str, int] | None,
 ) -> tuple[nn.Module, Any, WeightsInfo]:
-    """Model and processor of a folder or of the hub."""
+    """Model and processor of a folder or of the hub; ``parts`` says on which GPU each part lies."""
     from transformers import AutoModelForImageTextToText
 
     given = _opened(spec, weights)
-    net = load_whole(AutoModelForImageTextToText, given, dtype=dtype, attn_implementation="sdpa")
+    net = load_whole(
+        AutoModelForImageTextToText,
+        given,
+        dtype=dtype,
+        attn_implementation="sdpa",
+        **({} if parts is None else {"device_map": parts}),
+    )
     return net, _processor(given, net.config), given.info(setup=True)
 
 

@@ -62,6 +62,11 @@ class LoadedModel:
         return {**self.spec.params, "timm": self.timm, "labels": self.labels, "classes": names}
 
     @property
+    def placement(self) -> dict[str, Any]:
+        """Where its parts lie, for a record: image models are on one device."""
+        return {}
+
+    @property
     def wnid_labels(self) -> bool:
         """Whether the classes are the 1000 of ImageNet in the order of their WordNet ids."""
         return self.labels == "wnid"

@@ -10,9 +10,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from asap_eval import plugins
 from asap_eval.data.decoded import PictureCache
+from asap_eval.data.listed import trusting
 from asap_eval.errors import AsapEvalError
 from asap_eval.paths import cache_folder
 from asap_eval.record import Calibration, RunRecord
@@ -43,8 +45,12 @@ class Opening:
     plugins: tuple[str, ...] = ()
 
 
-def opened(record: RunRecord, how: Opening) -> Prepared:
+def opened(record: RunRecord, how: Opening, listing: Path | None = None) -> Prepared:
     """The job of a running record, opened here.
+
+    Args:
+        listing: of the samples, as the head wrote it; None, or where there is none = they are
+            looked for here.
 
     Raises:
         OtherJobError: this machine would give other numbers; it says which part differs.
@@ -52,7 +58,8 @@ def opened(record: RunRecord, how: Opening) -> Prepared:
     """
     if how.plugins:
         plugins.load(how.plugins)
-    ready = prepare(record.job, imagenet=how.imagenet)
+    with trusting(listing):
+        ready = prepare(record.job, imagenet=how.imagenet)
     if ready.key != record.key:
         raise OtherJobError(_other(record, ready))
     if how.cache == "auto":
@@ -76,6 +83,7 @@ def rows_of(
             a piece is taken up again after those that are written.
     """
     job = ready.job
+    ready.samples.check(piece.start, piece.stop)
     reducer = ready.reducer if job.budget is None else ready.with_knob(record.knob)
     batches = ready.bench.batches(
         ready.loaded,

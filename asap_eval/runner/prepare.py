@@ -65,6 +65,7 @@ class Prepared:
 
     def check_content(self) -> None:
         """Raise `DataError` where the data is no longer what it was when it was opened."""
+        self.samples.check(0, len(self.samples))
         now = (self.samples.content(), _searched(self.job, self.samples))
         if now != (self.content, self.searched):
             raise DataError(

@@ -34,7 +34,7 @@ def started_record(
             dirty=dirty,
             sources=ready.sources,
             packages=provenance.packages(),
-            machine=provenance.machine(job.device),
+            machine={**provenance.machine(job.device), **ready.loaded.placement},
             dtype=job.dtype,
             kernels=provenance.kernels(job.device),
             seeds={"run": job.seed},

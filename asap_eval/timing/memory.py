@@ -18,19 +18,23 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(part in str(error) for part in _CPU_MEMORY)
 
 
-def peak_gb(step: Callable[[], object], device: torch.device) -> float:
-    """Peak of what ``step`` allocates, in GB (1e9 bytes), above what is allocated before it.
+def peak_gb(step: Callable[[], object], *devices: torch.device) -> float:
+    """Peak of what ``step`` allocates, in GB (1e9 bytes), above what is allocated before it; of
+    several GPUs the sum of their own peaks.
 
     On a CPU the allocator's own events are summed; memory a library takes past torch's allocator
     is not seen there.
     """
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
+    if devices[0].type == "cuda":
+        before = 0
+        for device in devices:
+            torch.cuda.synchronize(device)
+            torch.cuda.reset_peak_memory_stats(device)
+            before += torch.cuda.memory_allocated(device)
         step()
-        torch.cuda.synchronize(device)
-        return (torch.cuda.max_memory_allocated(device) - before) / 1e9
+        for device in devices:
+            torch.cuda.synchronize(device)
+        return (sum(map(torch.cuda.max_memory_allocated, devices)) - before) / 1e9
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
     events = profiler.profiler.kineto_results.events()

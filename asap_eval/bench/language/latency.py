@@ -198,7 +198,7 @@ class Latency(QuestionBench):
         for phase, tokens in (("prefill", 1), ("answer", asked.batch.new_tokens)):
             answer = partial(timed_answer, loaded.model, asked.result, max_new_tokens=tokens)
             with self._installed(loaded, reducer, asked, seed):
-                found[phase] = peak_gb(answer, loaded.model.device)
+                found[phase] = peak_gb(answer, *loaded.devices)
         return found
 
     def summarise(self, rows: Sequence[Row], geometry: LlavaGeometry, convention: str) -> Summary:

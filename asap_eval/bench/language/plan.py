@@ -7,6 +7,7 @@ model.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ import torch
 from asap_eval.bench.plan import Plan, cached, lacking_memory
 from asap_eval.data.questions.documents import HUB
 from asap_eval.data.questions.tasks import QUESTIONS, Task
+from asap_eval.errors import BadValueError
 from asap_eval.hosts import LlavaGeometry, llava_geometry
 from asap_eval.hub.errors import address
 from asap_eval.method import Need, Reducer
 from asap_eval.models import ModelSpec
+from asap_eval.models.device_map import free_memory, placed_on
 from asap_eval.models.vlm import check_saved, shape_of
+from asap_eval.models.zoo import DTYPES
 from asap_eval.record import Job
 from asap_eval.work.language import unpruned_prefill
 
@@ -77,9 +81,23 @@ def plan_of(
                 "weights=<folder>."
             )
     found.missing += _lacking_data(job.data or HUB, tasks)
-    if (lack := lacking_memory(job.device, needed)) is not None:
+    if spec.device_map is not None and torch.cuda.is_available():
+        _say_parts(found, model, DTYPES[job.dtype])
+    elif (lack := lacking_memory(job.device, needed)) is not None:
         found.missing.append(lack)
     return found
+
+
+def _say_parts(found: Plan, model: Any, dtype: torch.dtype) -> None:
+    """How the language model's layers are spread over the GPUs of this machine, if they fit."""
+    try:
+        parts = placed_on(model, dtype, free_memory())
+    except BadValueError as error:
+        found.missing.append(str(error))
+        return
+    layers = Counter(at for name, at in parts.items() if ".layers." in name)
+    listed = ", ".join(f"{count} on cuda:{at}" for at, count in sorted(layers.items()))
+    found.lines.append(("layers", f"{listed}; the tower on cuda:{parts['model.vision_tower']}"))
 
 
 def handed(job: Job, reducer: Reducer, crops: int) -> int | None:

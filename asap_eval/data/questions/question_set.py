@@ -91,6 +91,9 @@ class QuestionSet(Generic[AnyAsker]):
         parts = [asked.documents.content(asked.places) for asked in self.asked]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
+    def check(self, start: int, stop: int) -> None:
+        """Nothing: every worker opens the questions itself."""
+
     @property
     def commits(self) -> dict[str, str]:
         """Commits of the hub's repositories that the questions are from, by their names."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 
 from asap_eval.data.classes import Classes, labelled
 from asap_eval.data.decoding import bytes_of
 from asap_eval.data.rows.recipe import Rows
+from asap_eval.data.stores import Located, OwnStore
 from asap_eval.errors import DataError
 
 
-class RowStore:
+class RowStore(OwnStore):
     """A data set with an image and a label column; ids are the stored index."""
 
     def __init__(self, rows: Rows, where: str, classes: Classes) -> None:
@@ -38,6 +40,19 @@ class RowStore:
 
     def content(self, places: Sequence[int]) -> str:
         return self.rows.content(self.image)
+
+    def located(self) -> Located | None:
+        """Rows of parquet files of this disk; others are read through `datasets` alone."""
+        files = [os.path.abspath(file) for file in self.rows.files]
+        if self.commits or not all(file.endswith(".parquet") for file in files):
+            return None
+        import pyarrow.parquet as pq
+
+        counts = [pq.read_metadata(file).num_rows for file in files]
+        if sum(counts) != len(self.ids):  # a part of the files' rows, or in another order
+            return None
+        parts = [(at, row, 1) for at, count in enumerate(counts) for row in range(count)]
+        return Located("rows", files, [*parts], self.image)
 
 
 def _column(features: Iterable[str], usual: Sequence[str], what: str, where: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 
@@ -9,11 +10,12 @@ from asap_eval.data.classes import Classes, of_numbers
 from asap_eval.data.decoding import EXTENSIONS
 from asap_eval.data.shards.listing import Shard
 from asap_eval.data.shards.members import Part
+from asap_eval.data.stores import Located, OwnStore
 from asap_eval.errors import DataError
 from asap_eval.files.fingerprint import content_of
 
 
-class ShardStore:
+class ShardStore(OwnStore):
     """Shards with a picture and a ``.cls`` file per sample; ids are the stored index.
 
     The shards are indexed once, so any image is read by its place: runs resume, workers share the
@@ -59,6 +61,12 @@ class ShardStore:
 
     def content(self, places: Sequence[int]) -> str:
         return f"{content_of(shard.path for shard in self.shards)} {self.kind}"
+
+    def located(self) -> Located:
+        """Stretches of the shards: only those that hold a sample are opened to read it."""
+        files = [os.path.abspath(shard.path) for shard in self.shards]
+        parts = [one and (one[0], one[1].offset, one[1].size) for one in self.pictures]
+        return Located("bytes", files, parts)
 
     @property
     def commits(self) -> Mapping[str, str]:

@@ -43,22 +43,37 @@ def train(
             ``features``. force: train again (cached features are kept). workers: processes that
             decode videos. overrides: command line, for the file.
 
+    The same command in several processes shares out the videos that are to be encoded; one of them
+    trains, the others wait for its head.
+
     Raises:
         AsapEvalError: anything that can be said in one line.
     """
     with explaining(job):
         training = ready(job, recipe, results)
+        if _is_done(training, force):
+            return training.path
+        splits = training.splits
+        # Before the lock: several processes may encode, one trains.
+        found = {name: _features(training, name, split, workers) for name, split in splits.items()}
         with locked(training.path):
-            if training.path.exists() and not force:
-                say(f"Already done: {training.path} (force=true trains again).")
-                return training.path
-            return _train(training, workers, overrides)
+            if not _is_done(training, force):
+                _train(training, found, overrides)
+            return training.path
 
 
-def _train(training: Training, workers: int, overrides: Sequence[str] | None) -> Path:
+def _is_done(training: Training, force: bool) -> bool:
+    if force or not training.path.exists():
+        return False
+    say(f"Already done: {training.path} (force=true trains again).")
+    return True
+
+
+def _train(
+    training: Training, found: Mapping[str, Features], overrides: Sequence[str] | None
+) -> None:
     job, recipe = training.job, training.recipe
     splits = training.splits
-    found = {name: _features(training, name, split, workers) for name, split in splits.items()}
     labelled = {name: Labelled(found[name], split.labels) for name, split in splits.items()}
     checkpoint = training.path.with_name(f".{training.path.stem}.training.safetensors")
     done = 0
@@ -84,16 +99,15 @@ def _train(training: Training, workers: int, overrides: Sequence[str] | None) ->
     about = _about(training, found, history, overrides)
     save_head(dataclasses.replace(head, about=about), training.path)
     checkpoint.unlink(missing_ok=True)
-    return training.path
 
 
 def _features(training: Training, name: str, split: ImageSet, workers: int) -> Features:
     job, bench, loaded = training.job, training.bench, training.loaded
     folder = training.folder(name)
 
-    def encode(start: int) -> Iterator[Encoded]:
+    def encode(start: int, stop: int) -> Iterator[Encoded]:
         batches = bench.batches(
-            loaded, split, batch_size=job.batch_size, workers=workers, start=start
+            loaded, split, batch_size=job.batch_size, workers=workers, start=start, stop=stop
         )
         first, place = FirstSamples(), start
         for values, failed in bench.encode(loaded, batches):
@@ -103,7 +117,8 @@ def _features(training: Training, name: str, split: ImageSet, workers: int) -> F
             yield values, failed
 
     with bar(f"features of {name}", len(split)) as advance:
-        found = cached_features(folder, len(split), encode, training.encoding, advance)
+        ends, count = bench.ends(split, job.batch_size), len(split)
+        found = cached_features(folder, ends, count, encode, training.encoding, advance)
     if split.content() != training.content[name]:
         shutil.rmtree(folder)
         raise DataError(
