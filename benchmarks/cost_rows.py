@@ -42,6 +42,13 @@ NEVER = 1e9
 
 EXCEPT = {
     "none": "the identity: it does nothing that could be timed",
+    **dict.fromkeys(
+        [
+            *("ailurus_reading", "asvit", "atc", "atm_reading", "diffrate", "mctf", "pitome"),
+            *("sparsifiner", "tofu", "tosa_reading"),
+        ],
+        "for image classifiers; its time in LLaVA's tower has not been taken",
+    ),
     "cdpruner": "most of it is the text tower of a second checkpoint, which is not made up here",
 }
 """Registered methods without a row, and why."""

@@ -55,6 +55,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["report", "--help"],
         ["report", "--version"],
         ["recompute", "--help"],
+        ["jobs", "results=results"],
         ["head", "--help"],
         ["check", "--help"],
         ["new", "--help"],

@@ -162,7 +162,7 @@ def _normal(name: str) -> str:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_are_declared(path: Path) -> None:
     """Core dependencies at the top of a module; extras only inside the functions that need them."""
-    for lazy, extras in ((False, set[str]()), (True, {"data", "launch", "video", "vlm"})):
+    for lazy, extras in ((False, set[str]()), (True, {"data", "launch", "ray", "video", "vlm"})):
         for name in imports(path, lazy=lazy):
             top = name.split(".")[0]
             if top in {"asap_eval", *WITH_TORCH, *sys.stdlib_module_names}:

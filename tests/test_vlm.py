@@ -16,6 +16,7 @@ import pytest
 import test_cli
 import test_runner
 import torch
+from cases import small_clip
 from hub_stand_in import Hub
 from hub_stand_in import hub as hub  # a fixture
 from test_cli import Run
@@ -174,6 +175,19 @@ def test_a_budget_of_a_method_that_takes_some_counts_alone(
     assert (calibration.note is None) == (target == knob)
     assert record.tokens is not None
     assert record.tokens.handed_to_llm == knob
+
+
+def test_a_method_that_reads_the_question(command: Run, questions: Path) -> None:
+    given = (*TINY, f"data={questions}", "tasks=gqa", "limit=1", "method=cdpruner")
+    budget = ("budget=tokens", "target=20")
+    code, _, err = command(*given, *budget)
+    assert code != 0
+    assert "give method.clip=" in flat(err)
+    code, out, _ = command(*given, *budget, f"method.clip={small_clip()}")
+    assert code == 0
+    record = read_record(Path(out[-1]))
+    assert record.tokens is not None
+    assert record.tokens.handed_to_llm == 20
 
 
 @pytest.mark.parametrize("method", ["visionzip", "random"])

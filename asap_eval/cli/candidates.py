@@ -9,7 +9,7 @@ from asap_eval.cli.index import Described, index
 
 COMMANDS = (
     *("run", "ls", "report", "train", "head", "strip", "cases", "check", "new"),
-    *("recompute", "doctor", "completion", "help"),
+    *("recompute", "jobs", "doctor", "completion", "help"),
 )
 REPORTS = ("all", "audit", "cases", "diff", "html", "pictures")
 FLAGS = ("--help", "--version", "--multirun", "--cfg", "--config-dir")

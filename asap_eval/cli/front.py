@@ -18,6 +18,7 @@ from asap_eval.errors import UnknownNameError, unknown
 COMMANDS = {
     "run": "asap_eval.cli.run",
     "ls": "asap_eval.cli.ls",
+    "jobs": "asap_eval.cli.jobs",
     "report": "asap_eval.cli.report",
     "train": "asap_eval.cli.train",
     "head": "asap_eval.cli.head",

@@ -19,6 +19,7 @@ asap-eval: what token reduction in vision transformers really buys.
 Other commands (`asap-eval help <command>` says more):
 
   ls         what every model, method and benchmark is, and their options
+  jobs       what runs in a folder of results, and what failed there
   report     records as tables, pictures and one page
   train      predictors of a method on a frozen backbone
   head       a zero-shot classifier from class names and prompts

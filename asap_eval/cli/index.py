@@ -26,6 +26,7 @@ SOURCES = ("method.py", "options.py", "methods", "bench", "cli", "train/predicto
 
 COMMANDS = {
     "ls": "asap_eval.cli.ls:Asked",
+    "jobs": "asap_eval.cli.jobs:Asked",
     "report": "asap_eval.cli.report.options:Asked",
     "report cases": "asap_eval.cli.report.cases:Listing",
     "report diff": "asap_eval.cli.report.diff:Asked",

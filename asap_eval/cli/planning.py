@@ -52,7 +52,8 @@ def plan_of(settings: Settings) -> tuple[list[str], bool]:
         with nothing_fetched():
             runs = dataclasses.replace(job, weights="random") if unfetched else job
             began = time.perf_counter()
-            ready = prepare(runs, imagenet=settings.imagenet)
+            on = "cpu" if settings.launch.spreads else None  # a login node has no GPU
+            ready = prepare(runs, imagenet=settings.imagenet, device=on)
     except NotFetchedError as error:
         needed = error if offline() else lacking_data(error.name)
         return [_title(job), *ahead, *map(_missing, [*missing, needed])], False

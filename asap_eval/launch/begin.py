@@ -21,7 +21,15 @@ from asap_eval.runner.provenance import Request
 from asap_eval.runner.started_record import started_record
 
 
-def begin(ready: Prepared, path: Path, request: Request, *, anew: bool, size: int | None) -> None:
+def begin(
+    ready: Prepared,
+    path: Path,
+    request: Request,
+    *,
+    anew: bool,
+    size: int | None,
+    device: str | None = None,
+) -> None:
     """Write the running record of a job whose lock is held, and the cut into pieces.
 
     What an earlier try left goes on: pieces of workers, or the per-sample file of one process,
@@ -29,7 +37,8 @@ def begin(ready: Prepared, path: Path, request: Request, *, anew: bool, size: in
 
     Args:
         path: of the record. anew: whether all that is left is thrown away. size: of a piece, see
-            `cut`; where pieces lie there they keep theirs.
+            `cut`; where pieces lie there they keep theirs. device: where the model was opened, None
+            = where the job says.
     """
     parts, journal = Parts(path.parent, path.stem), journal_of(path)
     earlier = None if anew else interrupted(path)
@@ -43,7 +52,8 @@ def begin(ready: Prepared, path: Path, request: Request, *, anew: bool, size: in
         tries.unlink(missing_ok=True)
     _list(ready, parts)
     write_json(parts.digests, digests.found())
-    write_record(started_record(ready, earlier, journal.path.name, request), path.parent)
+    record = started_record(ready, earlier, journal.path.name, request, device)
+    write_record(record, path.parent)
 
 
 def _list(ready: Prepared, parts: Parts) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Generator
 from contextlib import suppress
+from typing import Any
 
 import torch
 
@@ -13,17 +15,28 @@ from asap_eval.launch.parts import Parts
 from asap_eval.launch.queue import Queue
 from asap_eval.record import Calibration, RunRecord
 from asap_eval.record.journal import Row
+from asap_eval.runner.conclude import speed_of
 from asap_eval.runner.latest_model import free_memory
-from asap_eval.runner.piece import calibration_of, opened, rows_of
+from asap_eval.runner.piece import calibration_of, opened, reducer_of, rows_of
 from asap_eval.runner.pieces import Piece
 from asap_eval.runner.prepare import Prepared
+from asap_eval.runner.provenance import machine
+
+
+class LostError(Exception):
+    """What computes is gone: nothing is wrong with the piece it was at, and others may take it."""
 
 
 class Computer:
     """Opens jobs and computes pieces in this process; an engine overrides what runs elsewhere."""
 
-    def __init__(self, queue: Queue) -> None:
-        self.queue = queue
+    def __init__(self, queue: Queue, device: str | None = None) -> None:
+        """As a worker's.
+
+        Args:
+            device: where models lie, None = where jobs say.
+        """
+        self.queue, self._on = queue, device
         self._key = ""
         self._ready: Prepared | None = None
 
@@ -38,7 +51,7 @@ class Computer:
             parts = Parts(self.queue.results, record.stem)
             with suppress(FileNotFoundError):  # of a job that an older version began
                 digests.trust(json.loads(parts.digests.read_text(encoding="utf-8")))
-            self._ready = opened(record, self.queue.opening, parts.listing)
+            self._ready = opened(record, self.queue.opening, parts.listing, self._on)
             self._key = record.key
         return self._ready
 
@@ -49,6 +62,19 @@ class Computer:
     def rows(self, record: RunRecord, piece: Piece) -> Generator[list[Row], None, None]:
         """Rows of a piece, batch by batch."""
         return rows_of(self.ready(record), record, piece, self.queue.opening)
+
+    def speed(self, record: RunRecord) -> dict[str, Any]:
+        """The ``speed`` block of a record."""
+        ready = self.ready(record)
+        return speed_of(ready, reducer_of(ready, record))
+
+    def machine(self, record: RunRecord) -> dict[str, Any]:
+        """The ``machine`` block of a record."""
+        return {**machine(record.job.device), **self.ready(record).loaded.placement}
+
+    def host(self) -> str:
+        """Name of the machine that computes."""
+        return socket.gethostname()
 
     def device(self, record: RunRecord) -> str:
         """What computes: ``cpu``, or the name of the GPU."""

@@ -34,6 +34,8 @@ from asap_eval.runner.provenance import Request
 
 EVERY = 0.5
 """Seconds between two looks at the results folder."""
+MOMENT = 5.0
+"""Seconds that the removal of pieces may take at the end."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,13 @@ def spread(rows: Sequence[Asked], launch: Launch, made: set[Path]) -> list[Outco
     for device in dict.fromkeys(row.job.device for row in rows):
         if engine is not None:
             engine.check(device)
-    list_ = _List(launch, made)
+    list_ = _List(
+        launch,
+        made,
+        shares=engine is None or engine.shares,
+        # Workers compute, and a login node has no GPU.
+        device=None if engine is None else "cpu",
+    )
     found = [list_.add(row) for row in rows]
     if list_.jobs:
         queue = Queue(
@@ -107,8 +115,11 @@ def alone(
 class _List:
     """The jobs of a command, begun one after the other; baselines before what needs them."""
 
-    def __init__(self, launch: Launch, made: set[Path]) -> None:
+    def __init__(
+        self, launch: Launch, made: set[Path], *, shares: bool, device: str | None
+    ) -> None:
         self.launch, self.earlier = launch, made
+        self.shares, self.device = shares, device
         self.jobs: dict[str, Queued] = {}
         self.made: set[Path] = set()
 
@@ -121,7 +132,7 @@ class _List:
             return error
 
     def _add(self, row: Asked) -> Outcome | Path:
-        ready = prepare(row.job, imagenet=row.opening.imagenet)
+        ready = prepare(row.job, imagenet=row.opening.imagenet, device=self.device)
         if ready.data_said is not None:
             count = len(ready.samples)
             say(f"{ready.data_said}: {count} images are evaluated. Your own: data=<folder>.")
@@ -147,9 +158,10 @@ class _List:
             if not anew and finished(path) is not None:
                 Parts(path.parent, path.stem).remove()  # a stop after the record was written
                 return path
-            begin(ready, path, request, anew=anew, size=self.launch.piece)
+            begin(ready, path, request, anew=anew, size=self.launch.piece, device=self.device)
         self.made.add(path.resolve())
-        self.jobs[path.stem] = Queued(path.stem, None if baseline is None else baseline.stem)
+        stem = None if baseline is None else baseline.stem
+        self.jobs[path.stem] = Queued(path.stem, stem, ready.job.speed)
         return path
 
     def _check(self, row: Asked, ready: Prepared) -> None:
@@ -158,6 +170,11 @@ class _List:
             raise BadValueError(
                 "force=true with launch=join: every process would begin anew, and none would end. "
                 "Remove the record, or use another launch=."
+            )
+        if ready.bench.writes and not self.shares:
+            raise BadValueError(
+                f"launch={self.launch.kind} with bench={row.job.bench}: it writes files beside the "
+                "record, and workers that see no results folder cannot. Use launch=local or slurm."
             )
         if ready.bench.writes and self.launch.locks == "off":
             raise BadValueError(
@@ -221,7 +238,7 @@ class _Head:
         self.names: list[str] = []
         self.left = 0
         self.last: Ended | None = None
-        self.began = time.time()
+        self.began = self.heard = time.time()
 
     @staticmethod
     def _parts(queue: Queue) -> list[Parts]:
@@ -236,6 +253,8 @@ class _Head:
                 if not self.queue.launch.wait:
                     self._leave()
                 self._wait(beacon)
+                self._removed()
+                self.engine.done()
             except NotWaitedError:
                 raise
             except BaseException:
@@ -254,7 +273,7 @@ class _Head:
         if count:
             queue = replace(self.queue, workers=wanted, beacon=beacon)
             self.names = list(self.engine.start(queue, count))
-        self.left = count
+        self.left = len(self.names)
 
     def _leave(self) -> None:
         results = self.queue.results
@@ -278,6 +297,14 @@ class _Head:
                     return
                 self._check_workers()
                 time.sleep(EVERY)
+
+    def _removed(self) -> None:
+        """A record is done before its pieces are gone: whoever does that has a moment for it."""
+        end = time.monotonic() + MOMENT
+        while time.monotonic() < end and any(
+            job.parts.folder.exists() for job in self.jobs if job.status == "done"
+        ):
+            time.sleep(MOMENT / 100)
 
     def _hear(self) -> None:
         for one in self.engine.ended():
@@ -331,7 +358,8 @@ class _Head:
                 f"{said}{log} The same command goes on where they stopped."
             )
         latest = max((w.latest for job in self.jobs for w in job.parts.workers()), default=0.0)
-        if time.time() - max(latest, self.began) > self.queue.launch.silence and not living(
+        self.heard = time.time() if self.engine.queued() else max(latest, self.heard)
+        if time.time() - self.heard > self.queue.launch.silence and not living(
             self.queue.results, stems
         ):
             raise AsapEvalError(

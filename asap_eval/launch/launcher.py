@@ -21,7 +21,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from asap_eval.errors import unknown
 from asap_eval.launch.launch import Launch
@@ -29,6 +29,8 @@ from asap_eval.launch.queue import Queue
 
 ENGINES = {
     "local": "asap_eval.launch.local:Local",
+    "slurm": "asap_eval.launch.slurm:Slurm",
+    "ray": "asap_eval.launch.ray:Ray",
 }
 """Engines and where they are; loaded when asked for. ``none`` and ``join`` start nothing."""
 
@@ -52,6 +54,9 @@ class Launcher(ABC):
     Attributes:
         launch: the keys ``launch.*``.
     """
+
+    shares: ClassVar[bool] = True
+    """Whether workers see the results folder; where not, benchmarks can write nothing but rows."""
 
     def __init__(self, launch: Launch) -> None:
         self.launch = launch
@@ -81,6 +86,13 @@ class Launcher(ABC):
     @abstractmethod
     def ended(self) -> list[Ended]:
         """Workers that ended since the last call; must not block."""
+
+    def queued(self) -> bool:
+        """Whether workers wait for their turn, so that their silence means nothing."""
+        return False
+
+    def done(self) -> None:  # noqa: B027 - most hold nothing
+        """Give back what is held; called once every job is done or failed."""
 
     @abstractmethod
     def stop(self) -> None:

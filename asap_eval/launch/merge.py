@@ -9,25 +9,33 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from asap_eval.errors import RecordError
 from asap_eval.files.placed import placed
+from asap_eval.launch.computer import Computer
 from asap_eval.launch.parts import Parts
 from asap_eval.record import RunRecord, write_record
 from asap_eval.record.journal import Journal, Row
-from asap_eval.runner import provenance
 from asap_eval.runner.conclude import conclude
 from asap_eval.runner.earlier_records import Kept, journal_of
 from asap_eval.runner.prepare import Prepared
 
 
-def merge(ready: Prepared, record: RunRecord, parts: Parts, baseline: Kept | None) -> None:
+def merge(
+    ready: Prepared,
+    record: RunRecord,
+    parts: Parts,
+    baseline: Kept | None,
+    computer: Computer,
+) -> None:
     """Make the record of a job whose pieces are all there, and remove them.
 
     Args:
         record: running, as it stands on the disk. baseline: the unpruned model's record, done.
+        computer: measures speed, where the job asks for it.
 
     Raises:
         RecordError: a piece is damaged; it is gone then, and is to be computed again.
@@ -38,16 +46,15 @@ def merge(ready: Prepared, record: RunRecord, parts: Parts, baseline: Kept | Non
     rows = joined(parts, ready.samples.ids, journal.path)
     pieces = parts.cut()
     ready.bench.gather(path.with_suffix(""), [(parts.stem_of(p), p.stop - p.start) for p in pieces])
-    job = ready.job
-    reducer = ready.reducer if job.budget is None else ready.with_knob(record.knob)
     record.provenance.workers = _workers(parts)
-    record.provenance.machine = {**provenance.machine(job.device), **ready.loaded.placement}
+    record.provenance.machine = computer.machine(record)
 
     def forget() -> None:
         journal.remove()
         parts.remove()
 
-    conclude(ready, path, record, rows, baseline, reducer, forget)
+    speed = partial(computer.speed, record)
+    conclude(ready, path, record, rows, baseline, speed, forget)
     record.provenance.duration_s = time.perf_counter() - begin + _seconds(parts)
     write_record(record, path.parent)
     parts.remove()

@@ -15,11 +15,12 @@ class Queued:
 
     Attributes:
         stem: of its record in the results folder. baseline: of the unpruned model's record that it
-            is compared with, None = it is compared with none.
+            is compared with, None = it is compared with none. times: whether its speed is measured.
     """
 
     stem: str
     baseline: str | None = None
+    times: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Queue:
         opening: how jobs are opened. launch: ``launch.*``. folder: where the command was given:
             relative paths of a job start there. workers: how many there will be on one machine,
             for their threads; 0 = one a machine. beacon: a lock that the head holds while it
-            lives, None = there is no head.
+            lives, None = there is no head. times: whether these workers may measure speed; where
+            not, the end of a job with speed is left to others (``launch.exclusive``).
     """
 
     results: Path
@@ -41,3 +43,4 @@ class Queue:
     folder: Path
     workers: int = 0
     beacon: Path | None = None
+    times: bool = True

@@ -18,7 +18,7 @@ from pathlib import Path
 from asap_eval.bench.first_samples import FirstSamples
 from asap_eval.errors import AsapEvalError, RecordError
 from asap_eval.files.placed import put
-from asap_eval.launch.computer import Computer
+from asap_eval.launch.computer import Computer, LostError
 from asap_eval.launch.merge import merge
 from asap_eval.launch.parts import Failure, Parts, Worker, write_jobs
 from asap_eval.launch.queue import Queue, Queued
@@ -152,6 +152,8 @@ class _Working:
             self._ready(parts, current)
             try:
                 current.provenance.calibration = self.computer.calibration(current)
+            except LostError:
+                raise
             except Exception as error:
                 self._give_up(parts, self._failure(error, current))
                 self.computer.recover()
@@ -169,6 +171,8 @@ class _Working:
             self._ready(parts, record)
             try:
                 self._compute(parts, record, piece)
+            except LostError:
+                raise
             except Exception as error:
                 self._tried(parts, record, piece, error)
             return True
@@ -256,6 +260,8 @@ class _Working:
     # The end of a job.
 
     def _concluded(self, job: Queued, parts: Parts) -> Step:
+        if job.times and not self.queue.times:
+            return Step.GONE
         with self._job(parts) as mine:
             record = _running(parts) if mine else None
             if record is None or parts.missing():
@@ -267,12 +273,14 @@ class _Working:
                 ready = self._ready(parts, record)
                 state = self._state(parts, record)
                 self._speak(parts, state, now=True)
-                merge(ready, record, parts, baseline)
+                merge(ready, record, parts, baseline, self.computer)
             except RecordError as error:
                 if parts.missing():
                     say(f"warning: {error} It is computed again.")
                     return Step.MOVED
                 self._give_up(parts, self._failure(error, record))
+            except LostError:
+                raise
             except Exception as error:
                 self._give_up(parts, self._failure(error, record))
                 self.computer.recover()
@@ -297,6 +305,8 @@ class _Working:
         """The job opened; what cannot be opened here is told to the head, and ends this worker."""
         try:
             return self.computer.ready(record)
+        except LostError:
+            raise
         except Exception as error:
             state = self._state(parts, record, opened=False)
             state.error = self._failure(error, record, started=False)
@@ -319,7 +329,7 @@ class _Working:
             device = self.computer.device(record) if opened else record.job.device
             self.states[parts.stem] = Worker(
                 name=self.name,
-                host=self.host,
+                host=self.computer.host(),
                 pid=os.getpid(),
                 log=self.log,
                 device=device,
@@ -336,7 +346,7 @@ class _Working:
 
     def _failure(self, error: Exception, record: RunRecord, *, started: bool = True) -> Failure:
         said = described(error, record.job)
-        return Failure(type(error).__name__, said, self.host, self.log, started)
+        return Failure(type(error).__name__, said, self.computer.host(), self.log, started)
 
     def _give_up_at_job(self, parts: Parts, failure: Failure) -> None:
         """`_give_up`, where the job's lock is not held yet."""

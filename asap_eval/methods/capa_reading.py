@@ -79,6 +79,10 @@ class CapaReading(Reducer):
         """Acting blocks from 1."""
         return [at + 1 for at in locations(self.name, self.layers, depth)]
 
+    def look(self) -> None:
+        if self.ffn is not None:
+            calibrated(self.ffn)
+
     def check(self, batch: Batch) -> None:
         blocks = self._blocks(batch.depth)
         if self.k < 1:

@@ -77,6 +77,9 @@ class CDPruner(Reducer):
     def needs(self) -> frozenset[Need]:
         return frozenset({Need.FEATURES, Need.PROJECTED})
 
+    def look(self) -> None:
+        clip_text.named(self.name, self.clip)
+
     def check(self, batch: Batch) -> None:
         if not 1 <= self.k <= batch.patches:
             raise BadValueError(

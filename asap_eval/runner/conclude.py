@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from asap_eval.errors import DataError
 from asap_eval.method import Reducer
@@ -24,7 +25,7 @@ def conclude(
     record: RunRecord,
     rows: list[Row],
     baseline: Kept | None,
-    reducer: Reducer,
+    speed: Callable[[], dict[str, Any]],
     forget: Callable[[], None],
 ) -> None:
     """Put everything into a record that the rows decide, and speed if it was asked for.
@@ -33,7 +34,8 @@ def conclude(
 
     Args:
         path: of the record, its per-sample file beside it. baseline: the unpruned model's record,
-            to compare with. forget: throws the rows away, where the data changed on the way.
+            to compare with. speed: measures it, where the job asks for it (`speed_of`). forget:
+            throws the rows away, where the data changed on the way.
     """
     try:
         ready.check_content()
@@ -43,7 +45,7 @@ def conclude(
         raise
     _summarise(ready, record, rows, baseline)
     if ready.job.speed:
-        _add_speed(ready, reducer, record)
+        record.speed = speed()
     record.files = files_of(path, record)
     record.status = "done"
 
@@ -66,9 +68,10 @@ def _summarise(ready: Prepared, record: RunRecord, rows: list[Row], baseline: Ke
         ready.bench.compare(record, baseline[1], rows, rows_of_baseline(baseline))
 
 
-def _add_speed(ready: Prepared, reducer: Reducer, record: RunRecord) -> None:
+def speed_of(ready: Prepared, reducer: Reducer) -> dict[str, Any]:
+    """Speed of the model with the method, on the device that it lies on."""
     with bar(f"speed {ready.job.method}", None) as advance:
-        record.speed = ready.bench.speed(
+        return ready.bench.speed(
             ready.loaded,
             reducer,
             ready.samples,

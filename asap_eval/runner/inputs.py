@@ -19,17 +19,24 @@ from asap_eval.runner.chosen_data import Chosen, chosen_data
 from asap_eval.runner.latest_model import spec_of
 
 
-def looked_at(job: Job, bench: AnyBench, reducer: Reducer, imagenet: str | None) -> Chosen:
+def looked_at(
+    job: Job,
+    bench: AnyBench,
+    reducer: Reducer,
+    imagenet: str | None,
+    device: str | None = None,
+) -> Chosen:
     """The data of a job whose model, files and samples are there, as far as a glance says.
 
     Args:
-        imagenet: folder of ImageNet, for jobs that name it or no data.
+        imagenet: folder of ImageNet, for jobs that name it or no data. device: where the model will
+            lie, None = where the job says.
 
     Raises:
         AsapEvalError: the first of them that is not.
     """
     spec = spec_of(job)
-    look(spec, job.weights, vlm=bench.vlm, device=job.device, dtype=job.dtype)
+    look(spec, job.weights, vlm=bench.vlm, device=device or job.device, dtype=job.dtype)
     reducer.look()
     chosen = chosen_data(job, bench, spec, imagenet)
     data = chosen.job.data

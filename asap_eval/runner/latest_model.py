@@ -8,6 +8,8 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 
@@ -25,14 +27,23 @@ def spec_of(job: Job) -> ModelSpec:
     return ModelSpec(job.model, **job.model_params) if job.model_params else find(job.model)
 
 
-def load(job: Job) -> Loaded:
-    """The model of a job, of the kind its benchmark takes."""
+def load(job: Job, device: str | None = None) -> Loaded:
+    """The model of a job, of the kind its benchmark takes.
+
+    Args:
+        device: where it lies; None = where the job says.
+    """
+    device = device or job.device
     vlm = bench_class(job.bench).vlm
-    named = (job.model, json.dumps(job.model_params), job.weights, job.device, job.dtype, vlm)
+    named = (job.model, json.dumps(job.model_params), job.weights, device, job.dtype, vlm)
     if named not in _latest:
         forget()
         take: Callable[..., Loaded] = load_vlm if vlm else load_model
-        _latest[named] = take(spec_of(job), weights=job.weights, device=job.device, dtype=job.dtype)
+        spec = spec_of(job)
+        # Elsewhere than the job says nothing is computed, and one device holds all of it.
+        whole = spec if device == job.device else replace(spec, device_map=None)
+        found = take(whole, weights=job.weights, device=device, dtype=job.dtype)
+        _latest[named] = found if whole == spec else replace(cast(Any, found), spec=spec)
     return _latest[named]
 
 

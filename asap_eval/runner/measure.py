@@ -7,6 +7,7 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from asap_eval.bench.first_samples import FirstSamples
@@ -15,7 +16,7 @@ from asap_eval.method import Reducer
 from asap_eval.record import RunRecord, write_record
 from asap_eval.record.journal import Journal, Row
 from asap_eval.runner.calibration import calibrate
-from asap_eval.runner.conclude import conclude
+from asap_eval.runner.conclude import conclude, speed_of
 from asap_eval.runner.earlier_records import Kept, interrupted, journal_of
 from asap_eval.runner.machine_errors import described
 from asap_eval.runner.pieces import parts_folder
@@ -53,7 +54,8 @@ def measure(
     try:
         reducer = _reducer(ready, record, path.parent, workers)
         rows = _rows(ready, reducer, path, journal, workers)
-        conclude(ready, path, record, rows, baseline, reducer, journal.remove)
+        speed = partial(speed_of, ready, reducer)
+        conclude(ready, path, record, rows, baseline, speed, journal.remove)
         record.provenance.duration_s = time.perf_counter() - begin
         write_record(record, path.parent)
         shutil.rmtree(parts_folder(path), ignore_errors=True)

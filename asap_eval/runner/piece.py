@@ -16,6 +16,7 @@ from asap_eval import plugins
 from asap_eval.data.decoded import PictureCache
 from asap_eval.data.listed import trusting
 from asap_eval.errors import AsapEvalError
+from asap_eval.method import Reducer
 from asap_eval.paths import cache_folder
 from asap_eval.record import Calibration, RunRecord
 from asap_eval.record.journal import Row
@@ -45,12 +46,17 @@ class Opening:
     plugins: tuple[str, ...] = ()
 
 
-def opened(record: RunRecord, how: Opening, listing: Path | None = None) -> Prepared:
+def opened(
+    record: RunRecord,
+    how: Opening,
+    listing: Path | None = None,
+    device: str | None = None,
+) -> Prepared:
     """The job of a running record, opened here.
 
     Args:
         listing: of the samples, as the head wrote it; None, or where there is none = they are
-            looked for here.
+            looked for here. device: see `prepare`.
 
     Raises:
         OtherJobError: this machine would give other numbers; it says which part differs.
@@ -59,7 +65,7 @@ def opened(record: RunRecord, how: Opening, listing: Path | None = None) -> Prep
     if how.plugins:
         plugins.load(how.plugins)
     with trusting(listing):
-        ready = prepare(record.job, imagenet=how.imagenet)
+        ready = prepare(record.job, imagenet=how.imagenet, device=device)
     if ready.key != record.key:
         raise OtherJobError(_other(record, ready))
     if how.cache == "auto":
@@ -73,6 +79,11 @@ def calibration_of(ready: Prepared, how: Opening) -> Calibration:
     return calibrate(ready, how.loaders)
 
 
+def reducer_of(ready: Prepared, record: RunRecord) -> Reducer:
+    """The method with its knob as given, or as the budget found it."""
+    return ready.reducer if ready.job.budget is None else ready.with_knob(record.knob)
+
+
 def rows_of(
     ready: Prepared, record: RunRecord, piece: Piece, how: Opening
 ) -> Generator[list[Row], None, None]:
@@ -84,7 +95,6 @@ def rows_of(
     """
     job = ready.job
     ready.samples.check(piece.start, piece.stop)
-    reducer = ready.reducer if job.budget is None else ready.with_knob(record.knob)
     batches = ready.bench.batches(
         ready.loaded,
         ready.samples,
@@ -93,7 +103,7 @@ def rows_of(
         start=piece.start,
         stop=piece.stop,
     )
-    return ready.bench.evaluate(ready.loaded, reducer, batches, seed=job.seed)
+    return ready.bench.evaluate(ready.loaded, reducer_of(ready, record), batches, seed=job.seed)
 
 
 def _other(record: RunRecord, ready: Prepared) -> str:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from asap_eval.bench.bench import AnyBench, Samples
 from asap_eval.errors import BadValueError
+
+if TYPE_CHECKING:
+    from asap_eval.bench.bench import AnyBench, Samples
 
 
 class Piece(NamedTuple):

@@ -90,19 +90,21 @@ class Prepared:
         )
 
 
-def prepare(job: Job, *, imagenet: str | None = None) -> Prepared:
+def prepare(job: Job, *, imagenet: str | None = None, device: str | None = None) -> Prepared:
     """Open everything a job needs; every error of input is raised here, before any record.
 
     Args:
-        imagenet: folder of ImageNet, for jobs that name it or no data.
+        imagenet: folder of ImageNet, for jobs that name it or no data. device: where the model
+            lies, None = where the job says; another one where nothing is computed: a login node
+            has no GPU.
 
     Raises:
         AsapEvalError: unknown names, bad values, models or data that cannot be used.
     """
     bench, reducer = checked(job)
-    chosen = looked_at(job, bench, reducer, imagenet)
+    chosen = looked_at(job, bench, reducer, imagenet, device)
     job = chosen.job
-    loaded = bench.adapted(load(job))
+    loaded = bench.adapted(load(job, device))
     bench.check(loaded)
     bench.check_convention(loaded, job.macs_convention)
     samples = _opened(job, bench, loaded)

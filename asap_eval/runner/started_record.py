@@ -12,13 +12,18 @@ from asap_eval.runner.provenance import Request
 
 
 def started_record(
-    ready: Prepared, earlier: RunRecord | None, samples: str, request: Request
+    ready: Prepared,
+    earlier: RunRecord | None,
+    samples: str,
+    request: Request,
+    device: str | None = None,
 ) -> RunRecord:
     """The ``running`` record of a job.
 
     Args:
         earlier: of the run that is taken up again; its start and its calibration stay.
-        samples: name of the per-sample file.
+        samples: name of the per-sample file. device: where the model was opened, None = where the
+            job says.
     """
     job = ready.job
     commit, dirty = provenance.git_state()
@@ -34,7 +39,7 @@ def started_record(
             dirty=dirty,
             sources=ready.sources,
             packages=provenance.packages(),
-            machine={**provenance.machine(job.device), **ready.loaded.placement},
+            machine={**provenance.machine(device or job.device), **ready.loaded.placement},
             dtype=job.dtype,
             kernels=provenance.kernels(job.device),
             seeds={"run": job.seed},

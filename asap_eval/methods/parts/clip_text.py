@@ -90,10 +90,15 @@ def text_side(clip: str, device: torch.device) -> TextSide:
 
 
 def given(method: str, clip: str | None, device: torch.device) -> TextSide:
-    """The text side that an option names.
+    """The text side that an option names; errors as of `named` and `text_side`."""
+    return text_side(named(method, clip), device)
+
+
+def named(method: str, clip: str | None) -> str:
+    """What the option names.
 
     Raises:
-        BadValueError: none is named.
+        BadValueError: nothing.
     """
     if clip is None:
         raise BadValueError(
@@ -101,4 +106,4 @@ def given(method: str, clip: str | None, device: torch.device) -> TextSide:
             "give method.clip=<folder or hub name of the CLIP its tower is from>, such as "
             "openai/clip-vit-large-patch14-336."
         )
-    return text_side(clip, device)
+    return clip
