@@ -290,7 +290,9 @@ class Card:
             same number of tokens. deviations: every known difference from the authors' code.
         widens: another option, and values of it to try in turn where the knob does not reach a
             budget. ours: how ``option=value`` begins where it is no part of the published method;
-            tables say so.
+            tables say so. counts_more: what `Reducer.macs` counts beside the products that the
+            method's own functions run (a convention, work of the host for it). counts_less: what of
+            them it leaves out (masked ones that a sparse kernel would not run). Empty = nothing.
     """
 
     paper: str
@@ -302,6 +304,8 @@ class Card:
     deviations: str = "none known"
     widens: tuple[str, tuple[Any, ...]] | None = None
     ours: tuple[str, ...] = ()
+    counts_more: str = ""
+    counts_less: str = ""
 
 
 class Reducer:

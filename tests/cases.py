@@ -18,6 +18,7 @@ import asap_eval
 from asap_eval.hosts.forward import BEHIND
 from asap_eval.method import Reducer, build
 from asap_eval.methods.parts.learned import Learned
+from asap_eval.testing.subject import Images, Trial
 from asap_eval.trace import Trace
 
 
@@ -330,6 +331,17 @@ def pairs(*effects: str) -> list[tuple[str, Case]]:
 def batch() -> Tensor:
     """``[5, 3, 24, 24]`` images for every tiny host."""
     return tiny.images(5, seed=2)
+
+
+@functools.cache
+def subject(name: str) -> Images:
+    """A tiny host with the batch; its copies in other dtypes are made once."""
+    return Images(tiny.HOSTS[name](), batch(), name)
+
+
+def trial(name: str, case: Case) -> Trial:
+    """A case on a tiny host, for the checks of `asap_eval.testing.contract`."""
+    return Trial(subject(name), case.build, case.effect, case.conserves, str(case))
 
 
 def run(model: nn.Module, case: Case, x: Tensor, seed: int = 0) -> tuple[Tensor, Trace]:

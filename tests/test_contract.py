@@ -13,7 +13,7 @@ import pytest
 import timm
 import tiny
 import torch
-from cases import CASES, VISION, Case, batch, pairs, run
+from cases import CASES, VISION, Case, batch, pairs, run, trial
 from timm.models import vision_transformer
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend
@@ -24,12 +24,13 @@ from asap_eval.hosts import attention, geometry_of, gpu_attention, install
 from asap_eval.hosts.forward import READABLE
 from asap_eval.hosts.layout import Layout
 from asap_eval.method import Need, Reducer, Site, View, build, methods
-from asap_eval.timing.speed import Unpruned
+from asap_eval.testing import contract
 from asap_eval.tokens import Reduction
 from asap_eval.trace import Trace
 
 host = functools.cache(lambda name: tiny.HOSTS[name]())
 host64 = functools.cache(lambda name: tiny.HOSTS[name]().double())
+ACTING = [case for case in VISION if case.effect != "nothing"]
 on_every_host = pytest.mark.parametrize("name", tiny.HOSTS)
 
 
@@ -76,22 +77,7 @@ def test_none_gives_the_untouched_models_bits(name: str, count: int) -> None:
 
 @on_every_pair("nothing")
 def test_zero_budget_equals_none(name: str, case: Case) -> None:
-    got, trace = run(host(name), case, batch())
-    plain = tiny.output(host(name), batch())
-    torch.testing.assert_close(got, plain, rtol=0, atol=1e-5)
-    if case.build().needs:  # a map that is read also makes the output: not the fused kernel's bits
-        double, x = host64(name), batch().double()
-        plain = tiny.output(double, x)
-        torch.testing.assert_close(run(double, case, x)[0], plain, rtol=0, atol=1e-12)
-    elif case.build().idle:
-        assert torch.equal(got, plain)
-    else:
-        with install(host(name), Unpruned()):
-            assert torch.equal(got, tiny.output(host(name), batch()))
-    assert not trace.fired.any()
-    assert (trace.lengths == 36 + tiny.PREFIX.get(name, 1)).all()
-    first = tiny.PREFIX.get(name, 1)
-    assert torch.equal(trace.source, torch.arange(first, first + 36).expand(5, -1))
+    contract.keeps_all(trial(name, case))
 
 
 # --- what is left -------------------------------------------------------------------------------
@@ -99,102 +85,49 @@ def test_zero_budget_equals_none(name: str, case: Case) -> None:
 
 @on_every_pair("tokens")
 def test_tokens_are_accounted_for(name: str, case: Case) -> None:
-    prefix = tiny.PREFIX.get(name, 1)
-    got, trace = run(host(name), case, batch())
-    lengths, full = trace.lengths, 36 + prefix
-    assert got.isfinite().all()
-    assert (lengths[-1] < full).any(), "no image was reduced: the case tests nothing"
-    made = (trace.patches + prefix)[None]
-    entered = torch.cat([made, lengths[:-1]])
-    steps = [("input", torch.full_like(made, full), made)]
-    steps += [("before", entered, trace.attention_tokens)]
-    steps += [("between", trace.attention_tokens, trace.mlp_tokens)]
-    steps += [("after", trace.mlp_tokens, lengths)]
-    for site, before, after in steps:
-        assert (after <= before).all()
-        acts = {"output": "after", "inside": "before"}.get(case.build().site, case.build().site)
-        assert torch.equal(after, before) == (site != acts)
-    for i in range(len(batch())):
-        source, length = trace.source[i], int(lengths[-1, i])
-        held = source[source >= 0]
-        # Prefix tokens keep their places, so patches live behind them; every other slot holds one.
-        assert held.unique().tolist() == list(range(prefix, length))
-        assert (source[source < 0] == -1).all()
-        if case.conserves:
-            assert len(held) == 36
-        block = int(trace.fired[i])
-        if block:
-            assert (lengths[: block - 1, i] == full).all()
-        else:
-            assert length == full
+    contract.accounts_for_tokens(trial(name, case))
 
 
 @on_every_pair("attention")
 def test_replaced_attention_keeps_the_tokens(name: str, case: Case) -> None:
-    got, trace = run(host(name), case, batch())
-    assert got.isfinite().all()
-    assert (got - tiny.output(host(name), batch())).abs().max() > 1e-3
-    assert (trace.lengths == 36 + tiny.PREFIX.get(name, 1)).all()
-    assert not trace.fired.any()
+    contract.accounts_for_tokens(trial(name, case))
+    contract.replaces_attention(trial(name, case))
 
 
 @pytest.mark.parametrize(
     ("name", "case"),
     [  # a method that acts on the input decides nothing about tokens; see test_downsample.py
-        pytest.param(n, c, id=f"{n}-{c}") for n, c in pairs("tokens") if c.build().site != "input"
+        pytest.param(n, c, id=f"{n}-{c}")
+        for n, c in pairs("tokens")
+        if c.build().site != "input" and tiny.PREFIX.get(n, 1)
     ],
 )
 def test_prefix_tokens_stay_in_front_untouched(name: str, case: Case) -> None:
-    reducer, prefix = case.build(), tiny.PREFIX.get(name, 1)
-    decided: list[Reduction] = []
-
-    def decide(self: Reducer, view: View, state: Any) -> Reduction | None:
-        reduction = type(reducer).decide(self, view, state)
-        decided.extend([reduction] if reduction is not None else [])
-        return reduction
-
-    with install(host(name), variant(reducer, decide=decide)):
-        tiny.output(host(name), batch())
-    assert decided
-    for reduction in decided:
-        assert (reduction.group[:, :prefix] == torch.arange(prefix)).all()
-        assert not (reduction.group[:, prefix:].unsqueeze(2) == torch.arange(prefix)).any()
-        assert reduction.weight is None or (reduction.weight[:, :prefix] == 1).all()
+    contract.keeps_prefix(trial(name, case))
 
 
 @on_every_pair("tokens", "attention")
 def test_a_batch_equals_its_images(name: str, case: Case) -> None:
-    x = batch()
-    whole, trace = run(host(name), case, x)
-    order = [3, 0, 4]
-    parts = [([i], x[i : i + 1]) for i in range(len(x))] + [(order, x[order])]
-    for picked, part in parts:
-        got, alone = run(host(name), case, part)
-        # fp32 kernels may sum in another order for another batch size; decisions may not differ.
-        torch.testing.assert_close(got, whole[picked], rtol=0, atol=2e-5)
-        assert torch.equal(alone.fired, trace.fired[picked])
-        assert torch.equal(alone.lengths, trace.lengths[:, picked])
-        assert torch.equal(alone.mlp_tokens, trace.mlp_tokens[:, picked])
-        assert torch.equal(alone.source, trace.source[picked])
-        assert torch.equal(alone.method_macs, trace.method_macs[picked])
-        for note, values in alone.notes.items():
-            atol = 2e-5 if values.is_floating_point() else 0  # distances; sinks and bins are exact
-            torch.testing.assert_close(values, trace.notes[note][picked], rtol=0, atol=atol)
+    contract.decides_alone(trial(name, case))
+    contract.ignores_order(trial(name, case))
 
 
-@pytest.mark.parametrize("case", [c for c in VISION if c.effect != "nothing"], ids=str)
+@pytest.mark.parametrize("case", ACTING, ids=str)
+def test_batches_cut_elsewhere_give_the_same_rows(case: Case) -> None:
+    contract.resumes(trial("plain", case))
+
+
+@pytest.mark.parametrize("name", ["plain", "registers"])
+@pytest.mark.parametrize("case", ACTING, ids=str)
+def test_macs_are_what_torch_counts(name: str, case: Case) -> None:
+    contract.counts_macs(trial(name, case))
+
+
+@pytest.mark.parametrize("case", ACTING, ids=str)
 def test_named_images_decide_by_name_and_seed(case: Case) -> None:
-    def sources(names: list[str], seed: int) -> Tensor:
-        with asap_eval.reduce(host("plain"), case.method, seed=seed, **case.params) as trace:
-            trace.name_images(names)
-            tiny.output(host("plain"), batch())
-        return trace.source
-
-    names = list("abcde")
-    assert torch.equal(sources(names, 0), sources(names, 0))
+    contract.is_seeded(trial("plain", case))
     random = case.method == "random" or case.options.get("anchor") == "random"
-    for other in (sources(list("fghij"), 0), sources(names, 1)):
-        assert torch.equal(sources(names, 0), other) == (not random)
+    assert contract.depends_on_seed(trial("plain", case)) == random
 
 
 def test_a_wrong_number_of_names_is_refused() -> None:
@@ -368,19 +301,9 @@ def variant(reducer: Reducer, **members: Any) -> Reducer:
 @pytest.mark.parametrize("method", sorted({case.method for case in VISION} - {"none"}))
 def test_every_declared_need_is_read(method: str) -> None:
     """Without any one of its needs a method fails in at least one of its cases."""
-    reducers = [case.build() for case in CASES if case.method == method]
-    unread = {need for reducer in reducers for need in reducer.needs}
-    for reducer in reducers:
-        for need in reducer.needs:
-            said = ""
-            try:
-                with install(host("plain"), variant(reducer, needs=reducer.needs - {need})):
-                    tiny.output(host("plain"), batch())
-            except AsapEvalError as error:
-                said = str(error)
-            if f"reads '{need.value}'" in said:
-                unread.discard(need)
-    assert not unread, f"{method} makes the host compute what it never reads: {unread}"
+    trials = [trial("plain", case) for case in CASES if case.method == method]
+    if any(one.build().needs for one in trials):
+        contract.reads_its_needs(trials)
 
 
 @dataclasses.dataclass

@@ -38,7 +38,7 @@ LAYERS = [
     {""},  # asap_eval/__init__.py: the Python API
     {"data", "work"},
     {"timing"},
-    {"bench"},
+    {"bench", "testing"},
     {"runner"},
     {"launch"},
     {"audit"},

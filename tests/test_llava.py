@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,13 +14,16 @@ from cases import CASES, Case
 from torch import Tensor
 
 import asap_eval
-from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError, WeightsError
+from asap_eval.errors import BadValueError, UnsupportedModelError, WeightsError
 from asap_eval.hosts import install
 from asap_eval.hosts.forward import BEHIND
 from asap_eval.hosts.prompts import Prompts
 from asap_eval.method import Batch, Need, Reducer, View, methods
 from asap_eval.models import load_model, load_vlm
 from asap_eval.packing import NEWLINE, Crops, Newline, spatial
+from asap_eval.testing import contract
+from asap_eval.testing.questions import Questions
+from asap_eval.testing.subject import Trial
 from asap_eval.tokens import Reduction
 
 VISION = [case for case in CASES if case.effect != "nothing" and case.declared.tower == "vision"]
@@ -132,20 +137,24 @@ def test_eager_models_run_fused_inside_and_come_back() -> None:
 # --- methods in the tower -----------------------------------------------------------------------
 
 
+@functools.cache
+def questions(name: str) -> Questions:
+    return Questions(name)
+
+
+def trial(name: str, case: Case) -> Trial:
+    """A case on two samples of a small model, in double precision: in single, the order of sums
+    moves logits of these models by 1e-4."""
+    build = partial(asap_eval.method.build, case.method, **case.params_for(WIDTH, HEADS))
+    return Trial(questions(name), build, case.effect, None, str(case))
+
+
 @small.on_both
 @pytest.mark.parametrize("case", VISION, ids=str)
 def test_a_batch_equals_its_samples(name: str, case: Case) -> None:
-    """In double precision: in single, order of sums moves logits of these models by 1e-4."""
-    params = case.params_for(WIDTH, HEADS)
-    together, ids, trace = small.reduced(name, case.method, 0, 1, dtype="float64", **params)
-    assert trace.fired.any() == (case.effect == "tokens")
-    for place, sample in enumerate((0, 1)):
-        alone, id_, one = small.reduced(name, case.method, sample, dtype="float64", **params)
-        torch.testing.assert_close(alone[0], together[place], rtol=0, atol=ROUNDING)
-        assert torch.equal(id_[0, -6:], ids[place, -6:])
-        crops = trace.sample == place
-        assert torch.equal(one.lengths, trace.lengths[:, crops])
-        assert torch.equal(one.handed_to_llm, trace.handed_to_llm[place : place + 1])
+    one = trial(name, case)
+    assert one.whole.trace.fired.any() == (case.effect == "tokens")
+    contract.decides_alone(one)
 
 
 def test_every_method_has_a_case_that_acts() -> None:
@@ -337,29 +346,15 @@ def test_in_the_language_model_a_batch_equals_its_samples(name: str, positions: 
 @small.on_both
 @pytest.mark.parametrize("case", ACTING, ids=str)
 def test_language_methods_decide_sample_by_sample(name: str, case: Case) -> None:
-    together, ids, trace = small.reduced(name, case.method, 0, 1, dtype="float64", **case.params)
-    counts, reduces = trace.language, case.effect == "tokens"
-    assert counts.fired.bool().eq(reduces).all()
-    assert (counts.lengths[-1] < trace.prompt_tokens).eq(reduces).all()
-    assert (counts.cached_tokens.amin(0) < trace.prompt_tokens).all()
-    reducer = case.build()
-    if reducer.site == "before":
-        assert torch.equal(counts.attention_tokens, counts.lengths)
-    else:
+    one = trial(name, case)
+    contract.accounts_for_tokens(one)
+    contract.decides_alone(one)
+    reducer, trace = case.build(), one.whole.trace
+    assert (trace.language.cached_tokens.amin(0) < trace.prompt_tokens).all()
+    if reducer.site != "before":
         admits = type(reducer).admit is not Reducer.admit
-        assert (counts.attention_tokens[0] < trace.prompt_tokens).eq(admits).all()
-        assert torch.equal(counts.attention_tokens[1:], counts.lengths[:-1])
-    assert (trace.lengths == 145).all(), "the tower is left alone"
-    for place, sample in enumerate((0, 1)):
-        alone, id_, one = small.reduced(name, case.method, sample, dtype="float64", **case.params)
-        torch.testing.assert_close(alone[0], together[place], rtol=0, atol=ROUNDING)
-        assert torch.equal(id_[0, -6:], ids[place, -6:])
-        for seen in ("lengths", "cached_tokens"):
-            assert torch.equal(getattr(one.language, seen)[:, 0], getattr(counts, seen)[:, place])
-        held = counts.source[place]
-        length = int(one.language.source.shape[1])
-        assert torch.equal(one.language.source[0], held[:length])
-        assert torch.equal(one.language.method_macs[0], counts.method_macs[place])
+        entered = trace.language.attention_tokens[0]
+        assert (entered < trace.prompt_tokens).eq(admits).all()
 
 
 @pytest.mark.usefixtures("torch_attention")
@@ -378,15 +373,8 @@ BEHIND_TOWER = [case for case in VISION if case.declared.needs & BEHIND]
 
 @pytest.mark.parametrize("method", sorted({case.method for case in (*LANGUAGE, *BEHIND_TOWER)}))
 def test_every_need_of_a_language_method_is_read(method: str) -> None:
-    loaded, given = small.vlm("llava_tiny"), small.inputs("llava_tiny", 0)
-    reducer = next(case.build() for case in (*ACTING, *BEHIND_TOWER) if case.method == method)
-    for need in reducer.needs - ({Need.CLS_ROW} if reducer.tower == "language" else set()):
-        poorer = type("Poorer", (type(reducer),), {"needs": reducer.needs - {need}})
-        options = {f.name: getattr(reducer, f.name) for f in dataclasses.fields(reducer)}
-        said = pytest.raises(AsapEvalError, match=f"reads '{need.value}'")
-        with install(loaded.model, poorer(**options)) as trace, said:
-            trace.name_questions(small.QUESTIONS[:1])
-            small.logits(loaded, given)
+    acting = [case for case in (*ACTING, *BEHIND_TOWER) if case.method == method]
+    contract.reads_its_needs([trial("llava_tiny", acting[0])])
 
 
 def test_positions_matter() -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 import tiny_llava as small
+import torch
 from cases import small_clip
-from flops import counting
 
-from asap_eval.hosts import install
-from asap_eval.method import Reducer, build
+from asap_eval.method import build
+from asap_eval.testing import contract
+from asap_eval.testing.questions import Questions
+from asap_eval.testing.subject import Trial
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "divprune": {"k": 20},
@@ -29,39 +30,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
 """Methods that have products of their own, all in what a host asks of them. Distances, and sums of
 few tokens, are counted nowhere."""
 
-READ = {"prumerge": 145 * 2 * 64 * 64}
-"""Products of a crop that a host makes for a method to read."""
-
-
-@contextmanager
-def counted(reducer: Reducer) -> Iterator[list[float]]:
-    """MACs of whatever a host asks, as torch counts them."""
-    found: list[float] = []
-
-    def counting_one(asked: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any) -> Any:
-            with counting() as counter:
-                answered = asked(*args)
-            found.append(counter.get_total_flops() / 2)
-            return answered
-
-        return run
-
-    for name in ("begin", "admit", "decide"):
-        if getattr(type(reducer), name) is not getattr(Reducer, name):
-            setattr(reducer, name, counting_one(getattr(reducer, name)))
-    yield found
-
 
 @small.on_both
 @pytest.mark.parametrize("method", OPTIONS)
 def test_the_ledger_has_what_torch_counts(name: str, method: str) -> None:
-    loaded, given = small.vlm(name), small.inputs(name, 0)
-    options = {"clip": small_clip()} if method == "cdpruner" else {}
-    reducer = build(method, **OPTIONS[method], **options)
-    with counted(reducer) as found, install(loaded.model, reducer) as trace:
-        trace.name_questions(small.QUESTIONS[:1])
-        small.logits(loaded, given)
-    own = float(trace.method_macs.sum() + trace.language.method_macs.sum())
-    read = READ.get(method, 0) * len(trace.sample)
-    assert own == sum(found) + read > 0
+    options = OPTIONS[method] | ({"clip": small_clip()} if method == "cdpruner" else {})
+    trial = Trial(Questions(name, torch.float32, (0,)), partial(build, method, **options))
+    assert trial.whole.trace.method_macs.sum() + trial.whole.trace.language.method_macs.sum() > 0
+    contract.counts_macs(trial)

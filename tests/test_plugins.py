@@ -72,6 +72,14 @@ def test_the_commands_of_the_page_run(folder: Path, capsys: pytest.CaptureFixtur
     capsys.readouterr()
     assert main([*table, "results=made"]) == 0
     assert capsys.readouterr().err.count("Already done") == 2
+    forget({*sys.modules} - {"my_method"})
+    assert "key_length" not in METHODS.names()  # as on a machine that lacks the file
+    for words in (["report", "results=made"], ["report", "html", "results=made", "out=page.html"]):
+        assert main(words) == 0
+    assert "key_length" in capsys.readouterr().out
+    assert "key_length" in (folder / "page.html").read_text()
+    assert main(["report", "pictures", "results=made", "out=drawn"]) == 0
+    assert list((folder / "drawn").iterdir())
 
 
 def test_what_a_file_imports_beside_it_is_a_source(folder: Path) -> None:

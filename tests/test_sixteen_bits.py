@@ -6,23 +6,19 @@ method can do better. Here is what the methods and their host owe beside that.
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import functools
-from typing import Any
 
 import pytest
 import tiny
 import torch
 import torch.nn.functional as F
-from cases import Case, batch, pairs, run
+from cases import Case, batch, pairs, run, trial
 from torch import Tensor, nn
 
-from asap_eval.hosts import install
 from asap_eval.hosts.attention_rows import attention_rows
 from asap_eval.hosts.layout import Layout
-from asap_eval.method import Reducer, View
-from asap_eval.tokens import Reduction, combine
+from asap_eval.testing import contract
+from asap_eval.tokens import combine
 
 HALF = [torch.bfloat16, torch.float16]
 WIDE = ["plain", "avg_without_cls", "map"]
@@ -81,26 +77,12 @@ def test_a_batch_equals_its_images(name: str, case: Case) -> None:
 @reducing
 def test_decisions_are_made_in_fp32(name: str, case: Case) -> None:
     """What is read in 16 bits is promoted before anything is computed of it."""
-    reducer = case.build()
-    decided: list[tuple[Reduction | None, Reduction | None]] = []
+    contract.decides_in_fp32(trial(name, case))
 
-    def decide(self: Reducer, view: View, state: Any) -> Reduction | None:
-        reads = {need: t.float() for need, t in view._reads.items()}
-        promoted = dataclasses.replace(view, _reads=reads, note=lambda *_: None)
-        wide = type(reducer).decide(self, promoted, copy.deepcopy(state))
-        found = type(reducer).decide(self, view, state)
-        decided.append((found, wide))
-        return found
 
-    reducer.decide = decide.__get__(reducer)  # type: ignore[method-assign]
-    with torch.inference_mode(), install(host(name, torch.bfloat16), reducer):
-        tiny.output(host(name, torch.bfloat16), batch().bfloat16())
-    for found, wide in decided:
-        assert (found is None) == (wide is None)
-        if found is not None and wide is not None:
-            assert torch.equal(found.group, wide.group)
-            if found.weight is not None and wide.weight is not None:
-                assert torch.equal(found.weight.float(), wide.weight.float())
+@reducing
+def test_outputs_are_finite(name: str, case: Case) -> None:
+    contract.runs_in_16_bits(trial(name, case))
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)

@@ -8,8 +8,8 @@ from asap_eval.cli.groups import GROUPS, TIMM, choices, root_keys, subkeys
 from asap_eval.cli.index import Described, index
 
 COMMANDS = (
-    *("run", "ls", "jobs", "report", "train", "head", "strip", "cases", "recompute"),
-    *("doctor", "completion", "help"),
+    *("run", "ls", "report", "train", "head", "strip", "cases", "check", "new"),
+    *("recompute", "jobs", "doctor", "completion", "help"),
 )
 REPORTS = ("all", "audit", "cases", "diff", "html", "pictures")
 FLAGS = ("--help", "--version", "--multirun", "--cfg", "--config-dir")

@@ -24,6 +24,8 @@ COMMANDS = {
     "head": "asap_eval.cli.head",
     "strip": "asap_eval.cli.strip",
     "cases": "asap_eval.cli.cases",
+    "check": "asap_eval.cli.check",
+    "new": "asap_eval.cli.new",
     "recompute": "asap_eval.cli.recompute",
     "doctor": "asap_eval.cli.doctor",
     "completion": "asap_eval.cli.completion",

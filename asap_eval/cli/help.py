@@ -25,6 +25,8 @@ Other commands (`asap-eval help <command>` says more):
   head       a zero-shot classifier from class names and prompts
   strip      pictures of what a method keeps of a video or a picture
   cases      pictures of the answers that a method fixed or broke
+  check      whether a method, ours or your own, keeps what every method has to
+  new        a method of your own to start from, with its test
   recompute  today's intervals for records of an earlier version
   doctor     this machine and installation, to paste into an issue
   completion the script that lets bash or zsh complete all this

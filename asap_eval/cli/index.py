@@ -37,6 +37,8 @@ COMMANDS = {
     "head": "asap_eval.cli.head:Asked",
     "strip": "asap_eval.cli.strip:Asked",
     "cases": "asap_eval.cli.cases:Drawing",
+    "check": "asap_eval.cli.check:Asked",
+    "new": "asap_eval.cli.new:Asked",
     "recompute": "asap_eval.cli.recompute:Asked",
     "doctor": "asap_eval.cli.doctor:Asked",
     "completion": "asap_eval.cli.completion:Asked",

@@ -21,6 +21,7 @@ from asap_eval.plugins import load, origin
 from asap_eval.registry import METHODS
 from asap_eval.report.sheet import DASH, Head, Sheet, sheet_of_text
 from asap_eval.report.text import as_text, save, show
+from asap_eval.testing.demands import DEMANDS
 
 
 def models_table() -> Sheet:
@@ -180,22 +181,37 @@ def _values(entry: Mapping[str, Any], about: Collection[str]) -> str:
     return ", ".join(f"{option}={value}" for option, value in entry.items() if option not in about)
 
 
+def checks_table() -> Sheet:
+    """What is demanded of every method."""
+    return sheet_of_text(
+        "Checks",
+        ["check", "demands that"],
+        DEMANDS.items(),
+        notes=["asap-eval check method=<name> holds a method to them."],
+    )
+
+
 TABLES: dict[str, Callable[[], Sheet]] = {
     "models": models_table,
     "methods": methods_table,
     "benchmarks": benchmarks_table,
     "settings": settings_table,
+    "checks": checks_table,
     "hosts": hosts_table,
 }
 SLOW = ("hosts",)
 """Lists for which hundreds of models are built: half a minute, where they are asked for."""
 
 
+What = Literal["models", "methods", "benchmarks", "settings", "checks", "hosts"]
+"""Lists by name."""
+
+
 @dataclass
 class Asked:
     """What to list, and how."""
 
-    what: Literal["models", "methods", "benchmarks", "settings", "hosts"] | None = None  # one list
+    what: What | None = None  # one list
     plugins: list[str] = field(default_factory=list)  # files or packages of methods, to show too
     options: bool = False  # the options of methods and benchmarks too
     wide: bool = False  # every column, also where they do not fit the terminal
@@ -206,8 +222,9 @@ class Asked:
 TEXT = """\
 asap-eval ls: what there is to run, read from the code and the configuration itself.
 
-Lists: models, methods, benchmarks, settings per model (measured here, or of methods' authors), and
-hosts: which of timm's models run, and why not the others. Without a name, all lists but the last.
+Lists: models, methods, benchmarks, settings per model (measured here, or of methods' authors),
+checks that every method is held to, and hosts: which of timm's models run, and why not the others.
+Without a name, all lists but the last.
 """
 
 

@@ -144,7 +144,7 @@ def read(words: Sequence[str], cls: type[T], name: str, *, places: Sequence[str]
             key = free[0] if free[0] in lists else free.pop(0)
         group, dot, option = key.partition(".")
         if dot and option and group in groups:
-            given.setdefault(groups[group], {})[option] = _plain(word)
+            given.setdefault(groups[group], {})[option] = plain(word)
         elif key not in known:
             more = [f"{group}.<option>" for group in groups]
             raise unknown(f"key of asap-eval {name}", key, [*known, *more])
@@ -177,8 +177,8 @@ def _needed(option: Field[Any]) -> bool:
     return option.default is MISSING and option.default_factory is MISSING
 
 
-def _plain(word: str) -> Any:
-    """The value of a method's option, whose type is the method's affair."""
+def plain(word: str) -> Any:
+    """The value of a method's option, ``option=value``: its type is the method's affair."""
     from asap_eval.cli.overrides import parsed
 
     return parsed([word])[0].value()

@@ -26,7 +26,16 @@ _counted: WeakKeyDictionary[nn.Module, dict[tuple[Shape, ...], int]] = WeakKeyDi
 """MACs of a module by the shapes of its input and its weights, for as long as it lives."""
 
 
-class _Products(TorchFunctionMode):
+MORE: dict[Any, Callable[..., int]] = {
+    torch.ops.aten.mv: lambda a, b: a.numel(),
+    torch.ops.aten.addmv: lambda out, a, b, **_: a.numel(),
+    torch.ops.aten.dot: lambda a, b: a.numel(),
+    torch.ops.aten.vdot: lambda a, b: a.numel(),
+}
+"""MACs of products with a vector, of which torch has no formula."""
+
+
+class AttentionProducts(TorchFunctionMode):
     """Fused attention as its two products: kernels differ by device and release of torch, and it
     has no formula for some. Masked and causal ones count in full."""
 
@@ -44,7 +53,7 @@ def _products(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> 
     return query @ key.mT @ value
 
 
-class _Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):
     """Sums what torch's own formulas say of the operators inside the ``with``, on this thread."""
 
     total = 0
@@ -53,9 +62,12 @@ class _Operations(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func.overloadpacket)
+        kind = func.overloadpacket
+        formula = flop_registry.get(kind)
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=out)
+        elif kind in MORE:
+            self.total += 2 * MORE[kind](*args, **(kwargs or {}))
         return out
 
 
@@ -98,7 +110,7 @@ def _run(module: nn.Module, shape: Shape, dtype: torch.dtype | None, ready: Read
     twin = _twin(module, {})
     weight = next(module.parameters())
     given = torch.empty(shape, dtype=dtype or weight.dtype, device="meta")
-    with torch.no_grad(), ready(twin), _Products(), _Operations() as operations:
+    with torch.no_grad(), ready(twin), AttentionProducts(), Operations() as operations:
         twin(given)
     return operations.total // 2
 

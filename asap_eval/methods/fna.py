@@ -48,6 +48,7 @@ class Landmarks:
         "notebook, without their masks of guaranteed and excluded tokens; the inverse is fp32 "
         "whatever the model runs in; its MACs, less those of the products replaced, are the "
         "method's own and may be negative",
+        counts_more="distances between queries, by which landmarks are chosen",
     ),
 )
 @dataclass

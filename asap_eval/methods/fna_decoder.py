@@ -61,6 +61,7 @@ class Reading:
         "tokens, probably a bug: mixed=true); landmarks from the mean of the heads' queries alone, "
         "chosen once; the inverse is at least fp32; its MACs, less those of the products replaced, "
         "are the method's own and may be negative",
+        counts_more="distances between queries, by which landmarks are chosen",
     ),
 )
 @dataclass

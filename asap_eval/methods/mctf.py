@@ -35,6 +35,7 @@ FLOOR = 10
         deviations="untrained; distillation and register tokens are protected (theirs protects a "
         "wrong one); element-wise maximum and plain mean as pooling are not offered; r between two "
         "whole numbers is a mixed schedule (ours)",
+        counts_more="queries, keys and products of the tokens fused away, which the host makes",
     ),
 )
 @dataclass

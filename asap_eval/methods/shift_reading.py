@@ -31,6 +31,7 @@ from asap_eval.tokens import DROPPED, Reduction, reduce_run
         fixed_count=True,
         deviations="formula of the salience, cap of the mask and threshold of the merging are "
         "unknown and options here: never a row under the authors' name",
+        counts_more="scores of the pairs that the causal layer leaves out, which the host makes",
     ),
 )
 @dataclass

@@ -52,6 +52,7 @@ class Judges:
         fixed_count=True,
         deviations="version 1.5; no noise on densities by default (theirs answers differently from "
         "run to run); where no word stands out (a prompt of one) all words judge",
+        counts_more="distances of the recycled tokens",
     ),
 )
 @dataclass

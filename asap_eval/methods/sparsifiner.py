@@ -57,6 +57,7 @@ class Sparse:
         "distillation and register tokens keep full rows; a token mask keeps the active keys there "
         "are; its MACs are what sparse attention would need, less the dense products, and may be "
         "negative: here the product runs dense and is masked",
+        counts_less="masked entries of the dense products that run here",
     ),
 )
 @dataclass
