@@ -456,7 +456,7 @@ def test_an_option_is_for_the_rows_that_have_it(command: Run, compared: list[str
         *compared, "limit=4", "method=dynamicvit", "method.checkpoint=nowhere.pt"
     )
     assert code == 1
-    assert "nowhere.pt cannot be read" in err
+    assert "method.checkpoint=nowhere.pt does not exist" in err
 
 
 def test_a_model_chooses_rows_or_takes_those_that_name_none(

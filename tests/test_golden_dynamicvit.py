@@ -71,7 +71,7 @@ def test_models(stem: str, suffix: str, tmp_path: Path) -> None:
     ("options", "error", "said"),
     [
         ({"checkpoint": None}, BadValueError, "have to be trained"),
-        ({"checkpoint": "/absent.safetensors"}, WeightsError, "cannot be read"),
+        ({"checkpoint": "/absent.safetensors"}, WeightsError, "does not exist"),
         ({"blocks": [1, 3]}, BadValueError, "3 predictors .* for 2 places"),
         ({"k": 0.2}, BadValueError, "leaves none of 36 patches"),
         ({"k": 1.2}, BadValueError, "keep rate"),
