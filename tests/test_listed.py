@@ -176,6 +176,15 @@ def test_a_changed_file_is_named_by_the_piece_that_reads_it(
         worker.check(3, 6)
 
 
+def test_rows_of_a_table_look_at_the_files_once(
+    pictures: Path, tmp_path: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, head, listing = both("folder", pictures, tmp_path, loaded)
+    monkeypatch.setattr(type(head.store), "located", lambda _: pytest.fail("looked again"))
+    write_listing(tmp_path / "other", data, head.store, [(head.places, head.content())])
+    assert (tmp_path / "other").read_bytes() == listing.read_bytes()
+
+
 def test_what_changed_before_the_listing_was_written_is_not_listed(
     pictures: Path, tmp_path: Path, loaded: LoadedModel
 ) -> None:

@@ -29,6 +29,9 @@ from asap_eval.files.placed import placed
 _OPEN = 2
 """Row groups of parquet files that a process keeps: samples are read in order."""
 
+_written: dict[str, str | None] = {}
+"""The latest listing of this process, by the samples it is of."""
+
 _trusted: ContextVar[Path | None] = ContextVar("trusted listing", default=None)
 
 
@@ -61,16 +64,29 @@ def write_listing(
             was found before; where it is another by now nothing is written.
     """
     path.unlink(missing_ok=True)
+    said = [[_of(places), content] for places, content in contents]
+    about = json.dumps([data, said, list(store.ids), list(store.labels)])
+    key = hashlib.sha256(about.encode()).hexdigest()
+    if key not in _written:  # rows of a table have the same samples
+        _written.clear()
+        _written[key] = _listing(data, store, contents)
+    if (text := _written[key]) is not None:
+        with placed(path) as part:
+            part.write_text(text, encoding="utf-8")
+
+
+def _listing(data: str, store: Store, contents: Sequence[tuple[Sequence[int], str]]) -> str | None:
+    """The text of a listing; None where there can be none."""
     located = store.located()
     if located is None:
-        return
+        return None
     try:
         stamps = [_stamp(Path(file)) for file in located.files]
     except OSError:
-        return  # a missing file is a failed sample, and one that is not there has no time
+        return None  # a missing file is a failed sample, and one that is not there has no time
     # After the stamps: what is hashed is no older than they are.
     if any(store.content(places) != content for places, content in contents):
-        return
+        return None
     body = {
         "data": data,
         "kind": located.kind,
@@ -84,8 +100,7 @@ def write_listing(
         "commits": dict(store.commits),
         "contents": {_of(places): content for places, content in contents},
     }
-    with placed(path) as part:
-        part.write_text(json.dumps(body, separators=(",", ":")), encoding="utf-8")
+    return json.dumps(body, separators=(",", ":"))
 
 
 class ListedStore:

@@ -27,6 +27,7 @@ from asap_eval.record.journal import Journal, Row
 from asap_eval.runner.earlier_records import Kept, finished
 from asap_eval.runner.lock import LOCKS, is_held, lock_of, locked, locked_if_free
 from asap_eval.runner.machine_errors import described
+from asap_eval.runner.piece import check_data
 from asap_eval.runner.pieces import Piece
 from asap_eval.runner.prepare import Prepared
 from asap_eval.runner.progress import say
@@ -168,7 +169,7 @@ class _Working:
         with self._claimed(parts) as piece:
             if piece is None:
                 return False
-            self._ready(parts, record)
+            self._ready(parts, record, piece)
             try:
                 self._compute(parts, record, piece)
             except LostError:
@@ -301,10 +302,14 @@ class _Working:
             raise AsapEvalError(f"The unpruned model, to compare with, failed: {failure.message}")
         return None
 
-    def _ready(self, parts: Parts, record: RunRecord) -> Prepared:
-        """The job opened; what cannot be opened here is told to the head, and ends this worker."""
+    def _ready(self, parts: Parts, record: RunRecord, piece: Piece | None = None) -> Prepared:
+        """The job opened, and the files of a piece looked at; what cannot be opened here is told to
+        the head, and ends this worker."""
         try:
-            return self.computer.ready(record)
+            ready = self.computer.ready(record)
+            if piece is not None:
+                check_data(ready, piece)
+            return ready
         except LostError:
             raise
         except Exception as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 from asap_eval import plugins
 from asap_eval.data.decoded import PictureCache
 from asap_eval.data.listed import trusting
-from asap_eval.errors import AsapEvalError
+from asap_eval.errors import AsapEvalError, DataError
 from asap_eval.method import Reducer
 from asap_eval.paths import cache_folder
 from asap_eval.record import Calibration, RunRecord
@@ -94,7 +94,6 @@ def rows_of(
             a piece is taken up again after those that are written.
     """
     job = ready.job
-    ready.samples.check(piece.start, piece.stop)
     batches = ready.bench.batches(
         ready.loaded,
         ready.samples,
@@ -104,6 +103,20 @@ def rows_of(
         stop=piece.stop,
     )
     return ready.bench.evaluate(ready.loaded, reducer_of(ready, record), batches, seed=job.seed)
+
+
+def check_data(ready: Prepared, piece: Piece) -> None:
+    """Look at the files of a piece, where they were listed elsewhere.
+
+    Raises:
+        OtherJobError: one is missing here, or another one than where the command began.
+    """
+    try:
+        ready.samples.check(piece.start, piece.stop)
+    except DataError as error:
+        raise OtherJobError(
+            f"The worker on {socket.gethostname()} has other data: {error}"
+        ) from error
 
 
 def _other(record: RunRecord, ready: Prepared) -> str:
