@@ -67,7 +67,7 @@ def video(folder: Path) -> Kind:
     common = ["model=digits_vit", f"data={folder}", "bench=kinetics", "batch_size=4"]
     trained = asked([sys.executable, "-m", "asap_eval", *common, "stage=train", "train.epochs=3",
                      "device=cpu", f"results={folder / 'trained'}"])  # fmt: skip
-    heads = sorted((folder / "trained").rglob("*.safetensors"))
+    heads = sorted((folder / "trained" / "heads").glob("*.safetensors"))
     assert len(heads) == 1, trained
     words = [*common, f"bench.head={heads[0]}", "method=mass", "budget=macs", "target=-35",
              "budget.samples=8", "limit=24"]  # fmt: skip
@@ -127,6 +127,14 @@ def plain(path: Path) -> dict[str, Any]:
     return record
 
 
+def apart(one: Any, other: Any, at: str = "") -> list[str]:
+    """Where two records differ, with what stands there."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = sorted(one.keys() | other.keys())
+        return [a for k in keys for a in apart(one.get(k), other.get(k), f"{at}.{k}".strip("."))]
+    return [] if one == other else [f"{at}: {one!r:.80} | {other!r:.80}"]
+
+
 def compared(one: Path, other: Path) -> dict[str, Any]:
     """Which files of two results folders differ, and who computed those of the second."""
     names = [sorted(p.name for p in folder.glob("[!.]*") if p.is_file()) for folder in (one, other)]
@@ -139,11 +147,13 @@ def compared(one: Path, other: Path) -> dict[str, Any]:
         if name not in differ:
             same = subprocess.run(["cmp", str(one / name), str(other / name)], capture_output=True)
             differ += [name] if same.returncode else []
-    differ += [r for r in records if r not in differ and plain(one / r) != plain(other / r)]
     said = [json.loads((other / name).read_text()) for name in records if name not in differ]
+    for name in records:
+        if name not in differ:
+            differ += [f"{name}: {at}" for at in apart(plain(one / name), plain(other / name))]
     return {
         "journals_equal": not set(differ) & set(journals),
-        "records_equal": names[0] == names[1] and not set(differ) & set(records),
+        "records_equal": names[0] == names[1] and not set(differ) - set(journals),
         "done": len(said) == 2 and all(record["status"] == "done" for record in said),
         "left": [str(p.name) for p in other.glob(".*.parts")],
         "workers": [[w["samples"] for w in r["provenance"]["workers"] or []] for r in said],
