@@ -42,7 +42,7 @@ NEVER = 1e9
 
 EXCEPT = {
     "none": "the identity: it does nothing that could be timed",
-    "cdpruner": "it reads questions, with the text tower of a second checkpoint: neither is made up here",
+    "cdpruner": "it reads questions with a second checkpoint's text tower: neither is made up here",
 }
 """Registered methods without a row, and why."""
 

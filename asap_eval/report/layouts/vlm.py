@@ -72,7 +72,7 @@ def unequal_counts(rows: Sequence[Row]) -> list[str]:
     off = [row for row in asked if _misses(row)]
     notes = []
     if inside:
-        notes.append(f"{_methods(inside)}: handed to the language model whole, fewer inside it")
+        notes.append(f"{_methods(inside)}: some tokens are removed inside the language model")
     if free:
         notes.append(f"{_methods(free)}: without a budget, as its options and the images decide")
     for row in off:
