@@ -302,7 +302,7 @@ def test_a_surprise_is_no_stack_trace(
 def test_a_results_folder_that_cannot_be_written_is_said(command: Run, pictures: Path) -> None:
     Path("results").write_text("a file")
     code, _, err = command(*TINY, f"data={pictures}")
-    assert code == 1
+    assert code == 2  # a bad value, found before anything is loaded
     assert "results" in err
     assert "Traceback" not in err
 

@@ -21,6 +21,7 @@ import one_node_slurm
 import pytest
 import yaml
 from project import ROOT
+from test_plugins import forget
 
 from asap_eval.cli import main
 from asap_eval.cli.overrides import check, parsed
@@ -67,9 +68,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("engines")
     (folder / "slow.py").write_text(SLOW)
     (folder / "beats").mkdir()
+    modules = {*sys.modules}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BEATS", str(folder / "beats"))
         assert main([*JOB, f"plugins={folder}/slow.py", f"results={folder}/alone"]) == 0
+    forget(modules)
     return folder
 
 

@@ -375,7 +375,10 @@ def test_one_device_by_two_names_is_one_job(
 ) -> None:
     import torch
 
-    monkeypatch.setattr("asap_eval.models.zoo.check_device", lambda _: torch.device("cpu"))
+    for reader in ("zoo", "look"):
+        monkeypatch.setattr(
+            f"asap_eval.models.{reader}.check_device", lambda _: torch.device("cpu")
+        )
     devices = ("cuda", "cuda:0", "cuda:1", "cuda:10", "cpu")
     keys = [prepare(job_of(pictures, device=device)).key for device in devices]
     assert keys[0] == keys[1]

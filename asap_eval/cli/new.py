@@ -18,8 +18,8 @@ from asap_eval.files.placed import placed
 from asap_eval.paths import PACKAGE
 from asap_eval.registry import METHODS
 
-TEMPLATES = PACKAGE / "example"
-"""Folder of ``new_method.txt`` and ``new_test.txt``."""
+TEMPLATES = PACKAGE / "testing" / "starts"
+"""Folder of ``method.txt`` and ``test.txt``."""
 
 
 @dataclass
@@ -39,8 +39,8 @@ def _written(asked: Asked) -> None:
     name = asked.method
     _check_name(name)
     files = {
-        asked.into / f"{name}.py": "new_method.txt",
-        asked.into / f"test_{name}.py": "new_test.txt",
+        asked.into / f"{name}.py": "method.txt",
+        asked.into / f"test_{name}.py": "test.txt",
     }
     for path in files:
         if path.exists():
