@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +13,7 @@ from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
-from asap_eval.errors import AsapEvalError, BadValueError
+from asap_eval.errors import AsapEvalError, BadValueError, first_line
 from asap_eval.files.digests import file_sha256
 from asap_eval.registry import METHODS, PACKAGE
 
@@ -64,13 +66,40 @@ def origin(cls: type[Any]) -> dict[str, str]:
     Raises:
         AsapEvalError: its module has no file.
     """
-    top = cls.__module__.partition(".")[0]
-    if top == PACKAGE:
+    if _ours(cls.__module__):
         return {}
-    if packages := _packages().get(top):
+    if packages := _packages().get(cls.__module__.partition(".")[0]):
         return {"package": packages[0], "version": version(packages[0])}
     file = _file(cls.__module__)
     return {"file": file.name, "sha256": file_sha256(file)}
+
+
+def raised_in(error: BaseException) -> str | None:
+    """One line for an error that a method of others raised: file and line of its author's code.
+
+    None = none of that code was running. An error deep in a library is its author's innermost
+    line: the library only says what it was given.
+    """
+    own, found = [], None
+    for module in {cls.__module__ for cls in METHODS.classes.values()}:
+        if not _ours(module):
+            with contextlib.suppress(AsapEvalError):  # typed into a prompt: there is no line
+                own.append(own_of(module))
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module, file = frame.f_globals.get("__name__", ""), frame.f_code.co_filename
+        if not _library(module, own) and any(one.holds(module, Path(file)) for one in own):
+            found = f"{file}, line {line}"
+    return found and f"{found}: {first_line(error)}."
+
+
+def _library(module: str, own: Iterable[Own]) -> bool:
+    """Whether code that may lie in an author's folder, as an environment does, is another's."""
+    top = module.partition(".")[0]
+    return _ours(module) or (top in _packages() and not any(top in one.tops for one in own))
+
+
+def _ours(module: str) -> bool:
+    return module.partition(".")[0] == PACKAGE
 
 
 def load(plugins: str | Path | Iterable[str | Path]) -> list[str]:
@@ -105,7 +134,7 @@ def _loaded(plugin: str) -> set[str]:
     found = {
         name
         for name, cls in METHODS.classes.items()
-        if cls.__module__.partition(".")[0] != PACKAGE
+        if not _ours(cls.__module__)
         and (name not in before or own.holds(cls.__module__, _file(cls.__module__)))
     }
     if not found:

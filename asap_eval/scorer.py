@@ -86,12 +86,27 @@ class Scorer(Reducer):
         prefix, patches = view.prefix, state.batch.patches
         acting = state.block[view.images.cpu()] == view.block
         keep = torch.where(acting, state.keep[view.images.cpu()], patches).to(view.size.device)
-        order = self.score(view, state).argsort(dim=1, descending=True, stable=True)
+        order = self._scores(view, state).argsort(dim=1, descending=True, stable=True)
         rank = order.argsort(dim=1)
         kept = torch.cat(
             [torch.ones_like(view.size[:, :prefix], dtype=torch.bool), rank < keep[:, None]], 1
         )
         return Reduction.keep(kept, pool=~kept if self.rest == "pool" else None)
+
+    def _scores(self, view: View, state: Plan) -> Tensor:
+        """What `score` gives, one number for each patch.
+
+        Raises:
+            BadValueError: it gives something else.
+        """
+        scores, due = self.score(view, state), (len(view.size), state.batch.patches)
+        if tuple(scores.shape) != due:
+            raise BadValueError(
+                f"{self.name}: score gives {list(scores.shape)} where {list(due)} is due: one "
+                "number for each patch of the watched images, the prefix left out "
+                "([:, view.prefix :])."
+            )
+        return scores
 
     def knob_range(self, batch: Batch) -> tuple[float, float]:
         return 1 / batch.patches, 1.0

@@ -42,14 +42,7 @@ NEVER = 1e9
 
 EXCEPT = {
     "none": "the identity: it does nothing that could be timed",
-    **dict.fromkeys(
-        [
-            *("ailurus_reading", "asvit", "atc", "atm_reading", "diffrate", "mctf", "pitome"),
-            *("sparsifiner", "tofu", "tosa_reading"),
-        ],
-        "for image classifiers; its time in LLaVA's tower has not been taken",
-    ),
-    "cdpruner": "most of it is the text tower of a second checkpoint, which is not made up here",
+    "cdpruner": "it reads questions with a second checkpoint's text tower: neither is made up here",
 }
 """Registered methods without a row, and why."""
 
@@ -124,10 +117,30 @@ def _in_tower(budget: int, patches: int) -> list[Contender]:
         Contender("zero_tprune, our reading", "zero_tprune", 1.0),
         # The authors' blocks of CLIP ViT-L/14 (13 to 23 from 0) that LLaVA runs.
         Contender(f"fna, {budget} landmarks", "fna", budget, {"blocks": list(range(13, USED))}),
+        *_of_classifiers(budget, patches),
         Contender("mass", "mass", share, {"layer": FIRES}, FIRES),
         Contender("topk_cls", "topk_cls", share, {"layer": FIRES}, FIRES),
         Contender("random", "random", share, {"layer": FIRES}, FIRES),
         Contender("stride", "stride", share, {"layer": FIRES}, FIRES),
+    ]
+
+
+def _of_classifiers(budget: int, patches: int) -> list[Contender]:
+    """Methods whose authors ran them in image classifiers alone, at about the budget where it
+    steers them."""
+    each = (budget / patches) ** (1 / USED)
+    left = [1 + round(patches * each**block) for block in range(1, USED + 1)]  # with the class's
+    return [
+        Contender("pitome", "pitome", each),
+        Contender("tofu", "tofu", each),
+        Contender("mctf", "mctf", (patches - budget) / USED),
+        Contender("diffrate", "diffrate", None, {"prune": [patches + 1] * USED, "merge": left}),
+        Contender("atc", "atc", (budget / patches) ** (1 / 3) + 1e-6),
+        Contender("ailurus, our reading", "ailurus_reading", budget),
+        Contender("atm, our reading", "atm_reading"),
+        Contender("asvit", "asvit"),
+        Contender("sparsifiner, by attention", "sparsifiner", 0.25, {"by": "attention"}),
+        Contender("tosa, our reading", "tosa_reading", 0.5),
     ]
 
 

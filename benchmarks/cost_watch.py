@@ -25,7 +25,7 @@ from asap_eval.hosts.reading import Reading
 from asap_eval.method import Reducer
 from asap_eval.timing.speed import spread
 
-MAPS, REPLACED = "attention maps", "attention through landmarks"
+MAPS, REPLACED = "attention maps", "attention in its place"
 FUSED, NOT_RUN = "fused attention", "fused attention not run"
 
 WARM = {"cpu": 1, "cuda": 3}

@@ -156,6 +156,23 @@ def test_a_tau_that_never_fires_is_said(command: Run, pictures: Path) -> None:
     assert (record.fired.never, record.fired.mean) == (6, None)
 
 
+def test_a_method_that_removes_nothing_is_not_said_to_do_nothing(
+    command: Run, pictures: Path
+) -> None:
+    for options, acts in (
+        (["method=tosa_reading", "k=0.5"], True),  # tokens skip blocks
+        (["method=tosa_reading", "k=1"], False),
+        (["method=sparsifiner", "method.by=local", "k=0.5"], True),  # attention is replaced
+        (["method=sparsifiner", "method.by=local", "k=1"], False),
+    ):
+        code, out, err = command(*TINY, f"data={pictures}", *options)
+        assert code == 0
+        assert ("no image was reduced" not in err) == acts, (options, err)
+        fired = read_record(Path(out[-1])).fired
+        assert fired is not None
+        assert not any(fired.histogram.values()), options
+
+
 def test_a_knob_may_be_a_word_that_is_said_to_be_ours(command: Run, pictures: Path) -> None:
     given = [*TINY, f"data={pictures}", "method=asap", "method.tau=jump:1.01"]
     code, out, _ = command(*given, "k=otsu")

@@ -11,14 +11,18 @@ import pytest
 import tiny_llava as small
 import torch
 from PIL import ImageFile
+from torch import nn
 
 import asap_eval.timing.answer
 from asap_eval.bench.bench import build_bench
+from asap_eval.bench.language import plan
 from asap_eval.cli import run as cli
 from asap_eval.data.questions.pictures import open_pictures
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import install
 from asap_eval.method import build
+from asap_eval.models import ModelSpec
+from asap_eval.models.vlm import shape_of
 from asap_eval.record import read_record
 from asap_eval.timing.answer import timed_answer
 from asap_eval.timing.speed import fastest_unpruned
@@ -296,6 +300,22 @@ def test_a_plan_of_a_model_that_is_not_here(
     # What does not fit is refused, whatever is missing.
     assert command("model=llava15_7b", "bench=vlm", "method=visionzip", "speed=true",
                    "plan=true")[0] == 2  # fmt: skip
+
+
+def test_the_plan_of_a_table_builds_its_model_once(
+    command: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def counted(spec: ModelSpec) -> nn.Module:
+        made.append(spec.family)
+        return shape_of(spec)
+
+    plan._shapes.cache_clear()
+    monkeypatch.setattr(plan, "shape_of", counted)
+    out = command("model=llava_tiny", "bench=vlm", "methods=none,scope,dart", "plan=true")[1]
+    assert sum("image tokens of 1 crop unpruned" in line for line in out) == 3
+    assert made == ["llava"]
 
 
 def test_a_plan_of_a_model_that_is_here(command: Run, folder: Path) -> None:

@@ -136,6 +136,33 @@ def test_what_cannot_be_used_says_why(
     assert re.search(says, error)
 
 
+@pytest.mark.parametrize(
+    ("returned", "says"),
+    [
+        ("view.keys.nrm()", r"my_method.py, line {line}: AttributeError: .* attribute 'nrm'\."),
+        ("view.keys.flatten(5, 6)", r"my_method.py, line {line}: IndexError: "),
+        ("deeper.fails()", r"deeper.py, line 2: KeyError: 'x'\."),
+        ("view.size", r"key_length: score gives \[\d+, \d+\] where \[\d+, \d+\] is due"),
+    ],
+)
+def test_a_method_that_fails_names_its_line(
+    returned: str, says: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "deeper.py").write_text("def fails():\n    return {}['x']\n")
+    head, _, _ = METHOD.rpartition("        return ")
+    Path("my_method.py").write_text(f"import deeper\n{head}        return {returned}\n")
+    line = len(head.splitlines()) + 2
+    given = ["plugins=my_method.py", "model=digits_vit", "data=example", "limit=2", "results=made"]
+    assert main([*given, "methods=none,key_length", "k=0.5", "batch_size=2"]) != 0
+    said = says.format(line=line)
+    out, err = capsys.readouterr()
+    assert re.search(f"error: .*{said}", err)
+    assert "unexpected" not in err
+    assert "key_length" in out  # the row stays in the table, beside the other
+    (failed,) = (folder / "made").glob("*-key_length-*.json")
+    assert re.search(said, json.loads(failed.read_text())["error"])
+
+
 def test_a_file_can_be_repaired(folder: Path) -> None:
     Path("late.py").write_text(METHOD + "\nraise ValueError('not yet')\n")
     with pytest.raises(BadValueError, match="not yet"):

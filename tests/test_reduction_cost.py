@@ -240,7 +240,7 @@ def test_every_reduction_is_timed_in_its_parts(
     assert shorter | {"selection"} <= parts["fastv"]
     assert shorter | {"raters", "clustering"} <= parts["sparsevlm"]
     assert shorter | {"salience", "merging"} <= parts["shift_reading, our reading"]
-    replaced = {"landmarks", "inverse", "attention through landmarks", "fused attention not run"}
+    replaced = {"landmarks", "inverse", "attention in its place", "fused attention not run"}
     assert replaced <= parts["fna, 20 landmarks"]
     assert replaced | {"shorter cache"} <= parts["fna_decoder, 256 landmarks"]
     assert "new positions" not in parts["fna_decoder, 256 landmarks"]

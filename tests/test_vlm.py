@@ -146,6 +146,9 @@ def test_budgets_of_a_method_in_the_language_model(command: Run, questions: Path
     assert record.tokens.llm_layer_mean == pytest.approx(40, abs=0.5)
     assert record.tokens.handed_to_llm == 144
     assert record.knob == 27  # two of 18 layers see 144
+    printed = flat("\n".join(out))
+    assert "fastv: some tokens are removed inside the language model" in printed
+    assert "without a budget" not in printed
     code, _, err = command(*given, "method=fastv", "target=40", "budget.count=handed")
     assert code == 1
     assert "acts behind it. Use budget.count=layer_mean" in flat(err)

@@ -35,14 +35,22 @@ class Composed:
     extra: tuple[Path, ...] = ()
 
 
+_STORED: dict[str, type] = {}
+"""Methods whose options Hydra has already, by name: a table composes each of its rows."""
+
+
 def _register_choices(overrides: Sequence[str], extra: Sequence[Path]) -> None:
     """Every method of ours, and what else is asked for, as choices of config groups: methods of
     installed packages and models of timm."""
+    from asap_eval.method import method_class  # with torch, which takes a second
+
     store = ConfigStore.instance()
     chosen = [o for o in parsed(overrides) if o.key_or_group == "method"]
     asked = {name for one in chosen for name in values_of(one)} & {*METHODS.names()}
     for name in {*METHODS.at_hand(), *asked}:
-        store.store(name, node=method_defaults(name), group="method", provider="asap_eval")
+        if _STORED.get(name) is not method_class(name):
+            store.store(name, node=method_defaults(name), group="method", provider="asap_eval")
+            _STORED[name] = method_class(name)
     store.store(TIMM, node=dict(ANYTHING), group="model", provider="asap_eval")
     models = [o for o in parsed(overrides) if o.key_or_group == "model"]
     for name in {name for one in models for name in values_of(one)} - {*choices("model", extra)}:

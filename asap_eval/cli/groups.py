@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,18 @@ def choices(group: str, extra: Sequence[Path] = ()) -> list[str]:
 
 def root_keys() -> list[str]:
     """Keys that stand alone, such as ``k`` and ``data``."""
-    config = OmegaConf.load(conf_dir() / "config.yaml")
-    return sorted(str(key) for key in config if key not in FILLED)
+    return sorted(keys_in(conf_dir() / "config.yaml") - {*FILLED})
+
+
+def keys_in(file: Path) -> frozenset[str]:
+    """Keys of a file of YAML; read again only where it has changed, as tables ask in every row."""
+    found = file.stat()
+    return _keys_in(file, found.st_mtime_ns, found.st_size)
+
+
+@functools.cache
+def _keys_in(file: Path, changed: int, size: int) -> frozenset[str]:
+    return frozenset(str(key) for key in OmegaConf.load(file))
 
 
 def subkeys(group: str, chosen: Sequence[str], extra: Sequence[Path] = ()) -> list[str]:
@@ -106,5 +117,5 @@ def subkeys(group: str, chosen: Sequence[str], extra: Sequence[Path] = ()) -> li
         else:
             places = (root / group / f"{name}.yaml" for root in (conf_dir(), *extra))
             for file in filter(Path.exists, places):
-                known.update(str(key) for key in OmegaConf.load(file))
+                known.update(keys_in(file))
     return sorted(known - {"name"} if group == "model" else known)

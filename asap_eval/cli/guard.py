@@ -21,9 +21,11 @@ def guarded(step: Callable[[], object], *, debug: bool = False) -> int:
     except BrokenPipeError:
         raise  # nobody reads on: no error
     except Exception as error:
+        from asap_eval.plugins import raised_in  # nothing that goes well waits for it
+
         expected = isinstance(error, AsapEvalError)
-        text = str(error) if expected else f"unexpected {type(error).__name__}: {error}"
-        _say(f"error: {text}", style="red")
+        text = str(error) if expected else raised_in(error)
+        _say(f"error: {text or f'unexpected {type(error).__name__}: {error}'}", style="red")
         if debug:
             traceback.print_exception(error)
         elif not expected:

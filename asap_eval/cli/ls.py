@@ -64,8 +64,16 @@ def _method_row(found: Described) -> list[str]:
         meaning if knob in ("k", None) else f"{knob}: {meaning}",
         ", ".join(card["needs"]) or "nothing",
         "fixed" if card["fixed_count"] else "per image",
-        card["deviations"],
+        "; ".join(filter(None, (card["deviations"], *_counted(card)))),
     ]
+
+
+def _counted(card: dict[str, Any]) -> Iterator[str]:
+    """Where its MACs are others than those of the products that it runs."""
+    if more := card["counts_more"]:
+        yield f"its MACs count also {more}"
+    if less := card["counts_less"]:
+        yield f"its MACs leave out {less}"
 
 
 def methods_of_others() -> Sheet | None:

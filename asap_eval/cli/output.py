@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from asap_eval.errors import RecordError
 from asap_eval.experiment import Entry, Experiment
+from asap_eval.method import Reducer
 from asap_eval.record import Job, RunRecord, read_record, record_stem
+from asap_eval.registry import METHODS
 from asap_eval.report import text
 from asap_eval.report.experiment.match import Found
 from asap_eval.report.experiment.tables import experiment_tables
@@ -95,7 +97,7 @@ def remarks(record: RunRecord) -> list[str]:
             f"{job.method}: {len(failures)} of {record.provenance.data['n']} samples failed and "
             f"{counted}: {named}{more}. The record lists them."
         )
-    if record.fired and job.method != "none" and not any(record.fired.histogram.values()):
+    if job.method != "none" and not _acted(record):
         found.append(f"{job.method}: no image was reduced at any block; these options never fire.")
     calibration = record.provenance.calibration
     if calibration and calibration.note:
@@ -112,6 +114,21 @@ def remarks(record: RunRecord) -> list[str]:
             "differ between them."
         )
     return found + _of_training(record)
+
+
+def _acted(record: RunRecord) -> bool:
+    """Whether a method changed what any image's blocks computed.
+
+    A method need not reduce for that: tokens that skip a block (`Reducer.runs`) save the model's
+    own work, and what stands in the place of a block's attention or MLP is counted as the
+    method's own.
+    """
+    fired, macs = record.fired, record.macs
+    if macs is None or fired is None or any(fired.histogram.values()):
+        return True
+    method = METHODS.get(record.job.method)
+    replaces = method.attends is not Reducer.attends or method.feeds is not Reducer.feeds
+    return macs.mean_g != macs.baseline_g or (replaces and macs.method_g != 0)
 
 
 def _of_training(record: RunRecord) -> list[str]:

@@ -1,4 +1,4 @@
-"""Errors of the machine (memory, disk, files), in words that say what to do."""
+"""Errors of the machine (memory, disk, files) and of methods of others, in words that help."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from asap_eval.errors import AsapEvalError
+from asap_eval.plugins import raised_in
 from asap_eval.record import Job
 from asap_eval.timing.memory import out_of_memory
 
 
 @contextmanager
 def explaining(job: Job) -> Iterator[None]:
-    """Turn full memory, a full disk and refused files into errors that say what to do."""
+    """Turn full memory, a full disk, refused files and errors in a method of others into errors
+    that say what to do, or where."""
     try:
         yield
-    except (RuntimeError, MemoryError, OSError) as error:
+    except AsapEvalError:
+        raise
+    except Exception as error:
         message = explained(error, job)
         if message is None:
             raise
@@ -24,7 +28,7 @@ def explaining(job: Job) -> Iterator[None]:
 
 
 def explained(error: BaseException, job: Job) -> str | None:
-    """One line for an error of the machine; None for any other."""
+    """One line for an error of the machine or of a method of others; None for any other."""
     if out_of_memory(error):
         return (
             f"Out of memory on {job.device} at batch_size={job.batch_size}. Choose a smaller "
@@ -38,7 +42,7 @@ def explained(error: BaseException, job: Job) -> str | None:
             )
         where = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror or error}{where}."
-    return None
+    return raised_in(error)
 
 
 def described(error: BaseException, job: Job) -> str:

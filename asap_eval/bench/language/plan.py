@@ -7,12 +7,15 @@ model.
 
 from __future__ import annotations
 
+import functools
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from asap_eval.bench.plan import Plan, cached, lacking_memory
 from asap_eval.data.questions.documents import HUB
@@ -23,6 +26,7 @@ from asap_eval.hub.errors import address
 from asap_eval.method import Need, Reducer
 from asap_eval.models import ModelSpec
 from asap_eval.models.device_map import free_memory, placed_on
+from asap_eval.models.spec import Family
 from asap_eval.models.vlm import check_saved, shape_of
 from asap_eval.models.zoo import DTYPES
 from asap_eval.record import Job
@@ -48,8 +52,7 @@ def plan_of(
         WeightsError: a folder of weights that is another model's.
     """
     check_saved(spec, job.weights)
-    model = shape_of(spec)
-    geometry = llava_geometry(model)
+    model, geometry = _shapes(spec.family, json.dumps(spec.kwargs, sort_keys=True))
     found = Plan()
     counts = [(task.name, QUESTIONS[task.name]) for task in tasks]
     if job.limit is not None:
@@ -86,6 +89,13 @@ def plan_of(
     elif (lack := lacking_memory(job.device, needed)) is not None:
         found.missing.append(lack)
     return found
+
+
+@functools.lru_cache(maxsize=2)
+def _shapes(family: Family, kwargs: str) -> tuple[nn.Module, LlavaGeometry]:
+    """A model of this family and these options (JSON): a table asks for it in each of its rows."""
+    model = shape_of(ModelSpec("", family=family, kwargs=json.loads(kwargs)))
+    return model, llava_geometry(model)
 
 
 def _say_parts(found: Plan, model: Any, dtype: torch.dtype) -> None:

@@ -28,7 +28,7 @@ from asap_eval.report.layouts.keepmaps import KEEPMAPS
 from asap_eval.report.layouts.kinetics import KINETICS
 from asap_eval.report.layouts.latency import LATENCY
 from asap_eval.report.layouts.saliency import SALIENCY, sink_tables
-from asap_eval.report.layouts.vlm import VLM, task_tables
+from asap_eval.report.layouts.vlm import VLM, task_tables, unequal_counts
 from asap_eval.report.layouts.walk import WALK, block_tables
 from asap_eval.report.sheet import Sheet
 
@@ -123,7 +123,7 @@ def _notes(rows: list[Row], *, short: bool = False) -> list[str]:
         if row["status"] == "failed":
             why = text(row["error"])
             notes.append(f"{name_of(row)} failed: {first_sentence(why) if short else why}")
-    return notes + data_notes(rows) + _seeds(rows)
+    return notes + unequal_counts(rows) + data_notes(rows) + _seeds(rows)
 
 
 def data_notes(rows: Sequence[Row]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from asap_eval.report.layouts.columns import (
     number,
     numbers,
     part,
+    present,
 )
 from asap_eval.report.sheet import DASH, Cell, Head, Sheet, sheet_of_text
 
@@ -60,6 +61,39 @@ VLM = [
     FIRED,
     BUDGET,
 ]
+
+
+def unequal_counts(rows: Sequence[Row]) -> list[str]:
+    """Why rows of one table have other counts of tokens, where the language model got them."""
+    rows = [row for row in rows if present(row["handed_to_llm"]) and row["method"] != "none"]
+    inside = [r for r in rows if present(r["llm_layer_mean"]) and _fewer_inside(r)]
+    asked = [row for row in rows if row["budget"] == "tokens" and present(row["target"])]
+    free = [row for row in rows if not present(row["target"])] if asked else []
+    off = [row for row in asked if _misses(row)]
+    notes = []
+    if inside:
+        notes.append(f"{_methods(inside)}: some tokens are removed inside the language model")
+    if free:
+        notes.append(f"{_methods(free)}: without a budget, as its options and the images decide")
+    for row in off:
+        notes.append(
+            f"{name_of(row)}: {row['budget_evaluated']:.1f} tokens where the budget asked for "
+            f"{row['target']:g}"
+        )
+    return notes
+
+
+def _fewer_inside(row: Row) -> bool:
+    return bool(row["llm_layer_mean"] < 0.999 * row["handed_to_llm"])
+
+
+def _misses(row: Row) -> bool:
+    reached = row["budget_evaluated"]
+    return present(reached) and bool(abs(reached - row["target"]) > 0.02 * row["target"])
+
+
+def _methods(rows: Sequence[Row]) -> str:
+    return ", ".join(dict.fromkeys(row["method"] for row in rows))
 
 
 def task_tables(title: str, rows: list[Row]) -> list[Sheet]:
