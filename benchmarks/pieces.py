@@ -1,10 +1,11 @@
 """What spreading a job costs beside computing it: claims, and the merge of many rows.
 
-The rows are those of the bundled example, again and again under new ids; they are put down as
-pieces of 512 and made a record by the merge that every job ends with, compared with an unpruned
-model's record of as many rows. Nothing is computed by a model.
+Rows are those of a few samples (the bundled example; drawn pictures with questions of VQAv2, asked
+of a small untrained model), again and again under new ids. They are put down as pieces and made a
+record by the merge that every job ends with, compared with an unpruned model's record of as many
+rows. Nothing is computed by a model.
 
-    python benchmarks/pieces.py --rows 50000 447793 1000000 --out benchmarks/pieces-cpu.json
+    python benchmarks/pieces.py --rows 50000 447793 --out benchmarks/pieces-cpu.json
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import dataclasses
 import json
 import multiprocessing
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -34,9 +36,9 @@ from asap_eval.runner.pieces import Piece, pieces
 from asap_eval.runner.prepare import prepare
 from asap_eval.runner.provenance import machine
 
-SIZE = 512
+SIZES = {"image": 512, "question": 64}
 """Samples of a piece."""
-WORDS = ["model=digits_vit", "data=example", "method=mass", "k=0.5", "device=cpu"]
+BATCH = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,42 +54,71 @@ class Many:
     def content(self) -> str:
         return ""
 
+    def check(self, start: int, stop: int) -> None:
+        """Nothing changes while it is read."""
 
-def spread(rows: list[Row], count: int) -> list[Row]:
-    return [{**rows[at % len(rows)], "id": f"{at:09d}"} for at in range(count)]
+
+def words_of(kind: str, folder: Path) -> list[str]:
+    """The command line of a small run of this kind."""
+    if kind == "image":
+        return ["model=digits_vit", "data=example", "method=mass", "k=0.5", "device=cpu"]
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+    import vlm_questions
+
+    vlm_questions.write(folder / "questions", pictures=4)
+    return ["model=llava_tiny", "bench=vlm", "tasks=[vqav2_val]", "bench.new_tokens=4",
+            "method=fastv", "device=cpu", f"data={folder / 'questions'}"]  # fmt: skip
 
 
-def put_down(results: str, method: str, count: int) -> None:
+def named(rows: list[Row], count: int) -> list[str]:
+    """Ids of so many samples; those of questions begin with their task."""
+    before = "".join(rows[0]["id"].rpartition("/")[:2]) if "task" in rows[0] else ""
+    return [f"{before}{at:09d}" for at in range(count)]
+
+
+def small_run(folder: Path, unpruned: bool) -> tuple[Path, list[Row]]:
+    """The record of the small run, or of its unpruned model, with its rows."""
+    (path,) = (p for p in folder.glob("*.json") if ("-none-" in p.name) == unpruned)
+    return path, Journal(journal_of(path).path).read()
+
+
+def put_down(small: str, kind: str, unpruned: bool, count: int) -> None:
     """A running record of so many rows, all of its pieces there."""
-    folder = Path(results)
-    path = next(folder.glob(f"*-{method}-*.json"))
-    rows = spread(Journal(journal_of(path).path).read(), count)
+    path, rows = small_run(Path(small), unpruned)
+    ids = named(rows, count)
+    folder = Path(small) / str(count)
     record = read_record(path)
     record.status = "running"
     record.provenance.data["n"] = count
-    write_record(record, folder / str(count))
-    parts = Parts(folder / str(count), record.stem)
-    cut = pieces(range(32, count, 32), count, SIZE)
+    write_record(record, folder)
+    parts = Parts(folder, record.stem)
+    cut = pieces(range(BATCH, count, BATCH), count, SIZES[kind])
     parts.write_cut(cut, adopted=False)
     for piece in cut:
-        Journal(parts.whole(piece)).append(rows[piece.start : piece.stop])
+        places = range(piece.start, piece.stop)
+        Journal(parts.whole(piece)).append(
+            [{**rows[at % len(rows)], "id": ids[at]} for at in places]
+        )
 
 
-def merged(results: str, method: str, count: int) -> dict[str, Any]:
+def merged(small: str, kind: str, unpruned: bool, count: int) -> dict[str, Any]:
     """Seconds and memory of the merge of a job that was put down."""
-    folder = Path(results) / str(count)
-    path, *others = sorted(folder.glob("*.json"), key=lambda one: f"-{method}-" not in one.name)
-    kept = None if method == "none" else (others[0], read_record(others[0]))
+    folder = Path(small) / str(count)
+    path, *others = sorted(folder.glob("*.json"), key=lambda p: ("-none-" in p.name) != unpruned)
+    kept = None if unpruned else (others[0], read_record(others[0]))
     record, parts = read_record(path), Parts(folder, path.stem)
-    samples = Many([f"{at:09d}" for at in range(count)])
+    samples = Many(named(small_run(Path(small), unpruned)[1], count))
     ready = dataclasses.replace(prepare(record.job), samples=samples, content="", searched=None)
     computer = Computer(Queue(folder, (), Opening(), Launch(), folder))
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before, begin = memory("VmRSS"), time.perf_counter()
     merge(ready, record, parts, kept, computer)
     seconds = time.perf_counter() - begin
+    assert read_record(path).status == "done"
     return {
+        "kind": kind,
         "rows": count,
+        "compared": not unpruned,
         "merge_s": round(seconds, 2),
         "more_memory_mb": round(memory("VmHWM") - before),
         "journal_mb": round(journal_of(path).path.stat().st_size / 1e6, 1),
@@ -100,11 +131,12 @@ def memory(which: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(which)) / 1024
 
 
-def claimed(count: int) -> dict[str, Any]:
+def claimed(kind: str, count: int) -> dict[str, Any]:
     """Milliseconds in which a worker finds what is missing, and takes and gives back a lock."""
+    size = SIZES[kind]
     with tempfile.TemporaryDirectory() as folder:
         parts = Parts(Path(folder), "job")
-        cut = [Piece(at, at + SIZE) for at in range(0, count, SIZE)]
+        cut = [Piece(at, at + size) for at in range(0, count, size)]
         parts.write_cut(cut, adopted=False)
         for piece in cut[::2]:
             parts.whole(piece).touch()
@@ -118,6 +150,7 @@ def claimed(count: int) -> dict[str, Any]:
                 pass
         held = (time.perf_counter() - begin) / max(1, len(cut[1::2]))
     return {
+        "kind": kind,
         "rows": count,
         "pieces": len(cut),
         "look_ms": round(1e3 * looked, 2),
@@ -127,23 +160,25 @@ def claimed(count: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--kinds", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--rows", type=int, nargs="+", default=[50_000])
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        assert asap_eval([*WORDS, f"results={folder}"]) == 0
+    merges = []
+    with tempfile.TemporaryDirectory() as name:
         context = multiprocessing.get_context("spawn")
-        merges = []
         with context.Pool(1, maxtasksperchild=1) as pool:  # a process for each: its own peak
-            for count in asked.rows:
-                for method in ("none", "mass"):
-                    pool.apply(put_down, (folder, method, count))
-                    found = pool.apply(merged, (folder, method, count))
-                merges.append(found)
+            for kind in asked.kinds:
+                small = str(Path(name) / kind)
+                assert asap_eval([*words_of(kind, Path(name)), f"results={small}"]) == 0
+                for count in asked.rows:
+                    for unpruned in (True, False):
+                        pool.apply(put_down, (small, kind, unpruned, count))
+                        merges.append(pool.apply(merged, (small, kind, unpruned, count)))
     said = {
         "machine": machine("cpu"),
         "merges": merges,
-        "claims": [claimed(count) for count in asked.rows],
+        "claims": [claimed(kind, count) for kind in asked.kinds for count in asked.rows],
     }
     if asked.out:
         write_json(asked.out, said)
