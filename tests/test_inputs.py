@@ -58,6 +58,10 @@ FAULTS = {
     "a device": (f"{SAID} data=own device=tpu", "device=tpu is not a device"),
     "results": (f"{SAID} data=own results=here.txt", "here.txt is a file"),
     "results below a file": (f"{SAID} data=own results=here.txt/a/b", "here.txt is a file"),
+    "results where no file can be": (
+        f"{SAID} data=own results=/proc/here",
+        "a place that can be written",
+    ),
     "images to train on": (f"{TRAINED} data=nowhere", "data=nowhere does not exist"),
     "weights to train on": (f"{TRAINED} weights=gone data=own", "weights=gone does not exist"),
     "a training's file": (f"{TRAINED} data=own out=here.txt/x.safetensors", "here.txt is a file"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from asap_eval.bench.bench import AnyBench
 from asap_eval.data.named import OPEN, address_of
@@ -46,12 +47,16 @@ def looked_at(
 
 
 def check_folder(key: str, folder: Path) -> None:
-    """Raise `BadValueError` where no file could be written below a folder; nothing is made."""
+    """Raise `BadValueError` where no file could be written below a folder; none is left there."""
     there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
     if not there.is_dir():
         why = f"{there} is a file"
     elif not os.access(there, os.W_OK | os.X_OK):
         why = f"{there} cannot be written by this user"
     else:
-        return
+        try:
+            with TemporaryFile(dir=there):
+                return
+        except OSError as error:  # /proc lets a superuser in and takes no file
+            why = f"{there} takes no files ({error.strerror})"
     raise BadValueError(f"{key}={folder}: {why}. Give a place that can be written.")
