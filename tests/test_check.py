@@ -26,6 +26,7 @@ from asap_eval.testing.subject import Images, Subject
 BROKEN = ROOT / "tests" / "broken"
 
 REASONS = {
+    "by_place": ("order", r"A batch in the order \[2, 1, 3\] is treated otherwise: source differs"),
     "leaks": ("alone", r"source differs in \d+ of 36 places; a method may not look at its neigh"),
     "miscounts": (
         "MACs",
@@ -90,9 +91,19 @@ def test_a_broken_method_fails_with_the_reason(
     failing, reason = REASONS[name]
     assert re.search(rf"{failing} failed On a small ViT, .*?{reason}", printed)
     found = {line[1:13].strip() for line in lines if re.search(" failed  +[A-Z]", line)}
-    follows = {"leaks": {"order"}, "drops_class_token": {"trace", "keep all", "MACs", "16 bits"}}
+    follows = {"leaks": {"order"}, "by_place": {"alone"}}
+    follows |= {"drops_class_token": {"trace", "keep all", "MACs", "16 bits"}}
     assert {failing} <= found <= {failing} | follows.get(name, set())
     assert lines[0] == f"Checks of method={name}: {len(found)} of {len(DEMANDS)} checks failed"
+
+
+def test_two_samples_have_an_order_and_one_has_none(others: Path) -> None:
+    assert main(["check", "method=by_place", f"plugins={BROKEN / 'by_place.py'}"]) == 1
+    found = {one.name: one for one in check("by_place", on=[classifier()])}
+    assert re.search(r"in the order \[1, 0\] is treated otherwise", found["order"].why)
+    alone = Images(tiny.HOSTS["plain"](), tiny.images(1), "one image")
+    found = {one.name: one for one in check("stride", k=0.5, on=[alone])}
+    assert str(found["order"]) == "order: does not apply, one sample has no order."
 
 
 def test_a_named_model_and_the_keeping_setting(capsys: pytest.CaptureFixture[str]) -> None:
