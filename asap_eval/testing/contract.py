@@ -19,7 +19,7 @@ from torch import Tensor
 from asap_eval.errors import AsapEvalError
 from asap_eval.hosts import llava_geometry
 from asap_eval.hosts.geometry import BlockGeometry
-from asap_eval.method import Need, Reducer, View
+from asap_eval.method import Batch, Need, Reducer, View
 from asap_eval.testing.demands import ContractError, DoesNotApplyError
 from asap_eval.testing.operators import counted, in_torch, like
 from asap_eval.testing.subject import Images, Seen, Subject, Trial
@@ -469,30 +469,85 @@ def _missed(subject: Subject, reducer: Reducer) -> str:
 
 
 def decides_in_fp32(trial: Trial) -> None:
-    """What is read in 16 bits is promoted before anything is computed of it."""
+    """What is read in 16 bits is promoted before anything is computed of it.
+
+    Compared are reductions, of what enters a language model too, and the tokens that run the next
+    block. Attention that a method replaces may be a product in 16 bits, as the model's own is.
+    """
     reducer = trial.build()
-    decided: list[tuple[Reduction | None, Reduction | None]] = []
+    cls = type(reducer)
+    compared: list[bool] = []
+    told: list[Batch] = []
+
+    def begin(self: Reducer, batch: Batch) -> Any:
+        told.append(batch)
+        return cls.begin(self, batch)
 
     def decide(self: Reducer, view: View, state: Any) -> Reduction | None:
-        reads = {need: t.float() for need, t in view._reads.items()}
-        promoted = dataclasses.replace(view, _reads=reads, note=lambda *_: None)
-        wide = type(reducer).decide(self, promoted, copy.deepcopy(state))
-        found = type(reducer).decide(self, view, state)
-        decided.append((found, wide))
+        copied = copy.deepcopy(state)
+        wide = cls.decide(self, _promoted(view), copied)
+        found = cls.decide(self, view, state)
+        compared.append(_decided_alike(found, wide))
+        running, other = (cls.runs(self, view.block + 1, each) for each in (state, copied))
+        compared.append(_run_alike(running, other))
         return found
 
+    def admit(self: Reducer, view: View, state: Any) -> Reduction | None:
+        wide = cls.admit(self, _promoted(view), cls.begin(self, _promoted_prompt(told[-1])))
+        found = cls.admit(self, view, state)
+        compared.append(_decided_alike(found, wide))
+        return found
+
+    own: dict[str, Any] = {"begin": begin, "decide": decide}
+    if cls.admits():  # a host asks `admit` of methods that have their own
+        own["admit"] = admit
     with torch.inference_mode():
-        trial.subject.in_dtype(torch.bfloat16).seen(like(reducer, decide=decide))
-    why = (
-        "In bfloat16 it decides otherwise than on the same values in fp32: promote what is read "
-        "(.float()) before computing with it."
+        trial.subject.in_dtype(torch.bfloat16).seen(like(reducer, **own))
+    if not any(compared):
+        raise DoesNotApplyError("it makes no reduction here.")
+
+
+def _promoted(view: View) -> View:
+    """The same values in fp32."""
+    reads = {need: t.float() for need, t in view._reads.items()}
+    return dataclasses.replace(view, _reads=reads, note=lambda *_: None)
+
+
+def _promoted_prompt(batch: Batch) -> Batch:
+    """The same with the prompt's values in fp32; they are read before the first layer."""
+    prompt = batch.prompt
+    assert prompt is not None  # nothing is admitted but to a language model
+    row = None if prompt.cls_row is None else prompt.cls_row.float()
+    return dataclasses.replace(
+        batch, prompt=dataclasses.replace(prompt, embeds=prompt.embeds.float(), cls_row=row)
     )
-    for found, wide in decided:
-        demand((found is None) == (wide is None), why)
-        if found is not None and wide is not None:
-            demand(torch.equal(found.group, wide.group), why)
-            if found.weight is not None and wide.weight is not None:
-                demand(torch.equal(found.weight.float(), wide.weight.float()), why)
+
+
+NARROW = (
+    "In bfloat16 it decides otherwise than on the same values in fp32: promote what is read "
+    "(.float()) before computing with it."
+)
+
+
+def _decided_alike(found: Reduction | None, wide: Reduction | None) -> bool:
+    """Whether there is a reduction; it has to be the one in fp32."""
+    demand((found is None) == (wide is None), NARROW)
+    if found is None or wide is None:
+        return False
+    demand(torch.equal(found.group, wide.group), NARROW)
+    demand((found.weight is None) == (wide.weight is None), NARROW)
+    if found.weight is not None and wide.weight is not None:
+        demand(torch.equal(found.weight.float(), wide.weight.float()), NARROW)
+    return True
+
+
+def _run_alike(found: Tensor | None, wide: Tensor | None) -> bool:
+    """Whether some tokens skip a block; they have to be those in fp32."""
+    demand((found is None) == (wide is None), NARROW)
+    if found is None or wide is None:
+        return False
+    demand(torch.equal(found, wide), NARROW)
+    return True
 
 
 def runs_in_16_bits(trial: Trial) -> None:
