@@ -439,23 +439,32 @@ def _blocks(subject: Subject, reducer: Reducer, trace: Trace) -> list[tuple[Bloc
 
 
 def reads_its_needs(trials: Sequence[Trial]) -> None:
-    """Without any one of its needs a method stops in at least one of these trials."""
-    unread: set[Need] = {need for trial in trials for need in _read_here(trial.build())}
+    """Without any one of its needs a method stops in at least one of these trials, or, where that
+    is the tower's class row, which a prompt holds, decides otherwise."""
+    unread: set[Need] = {need for trial in trials for need in trial.build().needs}
     if not unread:
         raise DoesNotApplyError("it declares to read nothing.")
     for trial in trials:
         reducer = trial.build()
-        for need in _read_here(reducer):
-            if need.value in _missed(trial.subject, like(reducer, needs=reducer.needs - {need})):
+        for need in reducer.needs:
+            without = like(reducer, needs=reducer.needs - {need})
+            if need is Need.CLS_ROW and type(reducer).tower == "language":
+                read = _misses_row(trial, without)
+            else:
+                read = need.value in _missed(trial.subject, without)
+            if read:
                 unread.discard(need)
     names = ", ".join(sorted(need.value for need in unread))
     demand(not unread, f"needs holds {names}, which the host computes and nothing reads: drop it.")
 
 
-def _read_here(reducer: Reducer) -> frozenset[Need]:
-    """Needs that a view holds; the tower's class row reaches a language model in its prompt."""
-    language = type(reducer).tower == "language"
-    return reducer.needs - ({Need.CLS_ROW} if language else frozenset())
+def _misses_row(trial: Trial, reducer: Reducer) -> bool:
+    """Whether a method stops, or decides otherwise, where its prompts hold no class row."""
+    try:
+        seen = trial.subject.seen(reducer)
+    except Exception:  # with the row it does not stop: this is what its author's code raises
+        return True
+    return any(map(_unlike, seen.decided, trial.whole.decided))
 
 
 def _missed(subject: Subject, reducer: Reducer) -> str:

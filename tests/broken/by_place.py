@@ -1,4 +1,4 @@
-"""Looks at places in the batch: which patches stay depends on where in the batch an image stands."""
+"""Looks at places in the batch: where an image stands there decides which patches stay."""
 
 from __future__ import annotations
 
