@@ -40,7 +40,11 @@ def demand(holds: bool | Tensor, why: str) -> None:
 
 
 def close(got: Tensor, expected: Tensor, tolerance: float, why: str) -> None:
-    """Raise `ContractError` where two tensors are not finite or differ by more than allowed."""
+    """Raise `ContractError` where two tensors differ in shape or dtype, or in values by more than
+    allowed, or one is not finite."""
+    for what in ("shape", "dtype"):
+        one, other = getattr(got, what), getattr(expected, what)
+        demand(one == other, f"{why}: outputs have the {what} {one} instead of {other}.")
     far = float((got.double() - expected.double()).abs().max()) if got.numel() else 0.0
     demand(got.isfinite().all(), f"{why}: the output is not finite.")
     demand(far <= tolerance, f"{why}: outputs differ by {far:.2g}, allowed is {tolerance:.0e}.")
