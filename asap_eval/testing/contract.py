@@ -147,13 +147,17 @@ def _accounts_in_language(trial: Trial, seen: Seen) -> None:
     demand(fewer.eq(reduces).all(), "A prompt that fired kept all its tokens, or the reverse.")
     cached = counts.cached_tokens <= trace.prompt_tokens
     demand(cached.all(), "A layer's cache holds more keys than the prompt has tokens.")
+    first, prompts = counts.attention_tokens[0], trace.prompt_tokens
     if trial.build().site == "before":
         chained = torch.equal(counts.attention_tokens, counts.lengths)
+        may_lose = True
     else:
-        first, prompts = counts.attention_tokens[0], trace.prompt_tokens
-        admits = type(trial.build()).admit is not Reducer.admit
-        entered = bool((first <= prompts).all()) if admits else torch.equal(first, prompts)
-        chained = entered and torch.equal(counts.attention_tokens[1:], counts.lengths[:-1])
+        chained = torch.equal(counts.attention_tokens[1:], counts.lengths[:-1])
+        may_lose = trial.build().admits()
+    entered = (first <= prompts).all() if may_lose else first.eq(prompts).all()
+    demand(entered, "The first layer's attention saw other tokens than entered the language model.")
+    grew = (counts.lengths[1:] > counts.lengths[:-1]).any()
+    demand(~grew, "Tokens became more from one layer to the next.")
     demand(chained, "A layer's attention saw other tokens than the layer before it left.")
     whole = trial.subject.prefix + trace.source.shape[1]
     demand((trace.lengths == whole).all(), "The vision tower lost tokens.")
