@@ -79,6 +79,10 @@ def test_every_method_of_ours_passes(method: str) -> None:
     least |= {"promoted"} if any(case.chooses for case in cases) else set()
     assert passed >= ({"keep all"} if keep_all is not None else set())
     assert passed >= (set() if method_class(method).idle else least)
+    reads = any(case.declared.needs for case in cases)
+    in_tower = method_class(method).tower == "vision" and method_class(method).site != "input"
+    moves = in_tower and "tokens" in params
+    assert ("needs" in passed, "prefix" in passed) == (reads, moves)
 
 
 @pytest.mark.parametrize("name", REASONS)
