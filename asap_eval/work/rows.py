@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import Geometry
-from asap_eval.record import Fired, Macs, Tokens
+from asap_eval.record import Counted, Fired, Macs, Tokens
 from asap_eval.record.journal import Row
 from asap_eval.trace import Trace
 from asap_eval.work.convention import CONVENTIONS
@@ -28,8 +28,9 @@ NO_WORK: dict[str, Any] = dict.fromkeys(
 def work_of(trace: Trace, geometry: Geometry) -> list[dict[str, Any]]:
     """The work's part of each image's row: its firing block (0 = never), patch and pooled tokens
     after the last block and on average over the blocks, the model's MACs, the two products of
-    attention in them, and the method's own.
+    attention in them, and the method's own; ``counted`` where it counts something.
     """
+    counted = counted_of(trace) or [{}] * len(trace.fired)
     values = zip(
         trace.fired.tolist(),
         (trace.lengths - geometry.prefix).T.tolist(),
@@ -46,9 +47,31 @@ def work_of(trace: Trace, geometry: Geometry) -> list[dict[str, Any]]:
             "model_macs": own,
             "attention_macs": attention,
             "method_macs": method,
+            **counts,
         }
-        for fired, lengths, own, attention, method in values
+        for (fired, lengths, own, attention, method), counts in zip(values, counted, strict=True)
     ]
+
+
+def counted_of(trace: Trace) -> list[dict[str, dict[str, int]]]:
+    """``counted`` of each sample's row, by name of `Reducer.counts`; nothing where a method counts
+    nothing."""
+    counted = {name: values.tolist() for name, values in trace.counted.items()}
+    each = [dict(zip(counted, one, strict=True)) for one in zip(*counted.values(), strict=True)]
+    return [{"counted": one} for one in each]
+
+
+def counted_block(says: Mapping[str, str], rows: Sequence[Row]) -> dict[str, Counted] | None:
+    """The ``counted`` block of a record, from all its rows.
+
+    Args:
+        says: `Reducer.counts`.
+    """
+    found = {}
+    for name, words in says.items():
+        each = [row["counted"][name] for row in rows if row["error"] is None]
+        found[name] = Counted(words, sum(each), sum(map(bool, each)), len(each))
+    return found or None
 
 
 def readable(rows: Sequence[Row], what: str, done: str = "read") -> list[Row]:
