@@ -17,7 +17,8 @@ from torch import Tensor
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
 from asap_eval.methods.parts.greedy import chosen_mask, cosines, one_by_one, row_of
-from asap_eval.packing import Crops
+from asap_eval.methods.parts.selection import check_count
+from asap_eval.packing import Crops, base_then_raster
 from asap_eval.tokens import Reduction
 
 
@@ -60,10 +61,7 @@ class Scope(Reducer):
         return frozenset({Need.CLS_ROW, Need.FEATURES})
 
     def check(self, batch: Batch) -> None:
-        if not 1 <= self.k <= batch.patches:
-            raise BadValueError(
-                f"scope: k={self.k} of {batch.patches} patches: give 1 to {batch.patches}."
-            )
+        check_count(self.name, self.k, batch.patches)
         if self.alpha < 0:
             raise BadValueError(f"scope: alpha={self.alpha} is a power: give a value >= 0.")
 
@@ -79,10 +77,7 @@ class Scope(Reducer):
         return (view.size.shape[1] - view.prefix) ** 2 * view.features.shape[-1]
 
     def pack(self, crops: Crops) -> Tensor | None:
-        if self.packing == "spatial":
-            return None
-        tile = crops.crop > 0
-        return torch.cat([(~tile).nonzero().flatten(), crops.raster(tile)])
+        return None if self.packing == "spatial" else base_then_raster(crops)
 
     def knob_range(self, batch: Batch) -> tuple[float, float]:
         return 1, batch.patches
