@@ -8,12 +8,14 @@ relevant CLIP's text tower says they are to the question.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from asap_eval.files.fingerprint import content_of
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
 from asap_eval.methods.parts import clip_text
 from asap_eval.methods.parts.greedy import chosen_mask, cosines
@@ -118,7 +120,11 @@ class CDPruner(Reducer):
         return None if self.packing == "spatial" else base_then_raster(crops)
 
     def origin(self) -> dict[str, Any]:
-        return {} if self.clip is None else {"clip": self.clip}
+        if self.clip is None:
+            return {}
+        folder = Path(self.clip).expanduser()
+        held = {"content": content_of(sorted(folder.iterdir()))} if folder.is_dir() else {}
+        return {"clip": self.clip, **held}
 
     def knob_range(self, batch: Batch) -> tuple[float, float]:
         return 1, batch.patches

@@ -7,6 +7,7 @@ image that they did not cover yet, weighted by the class token's attention to it
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,7 +63,7 @@ class Scope(Reducer):
 
     def check(self, batch: Batch) -> None:
         check_count(self.name, self.k, batch.patches)
-        if self.alpha < 0:
+        if not 0 <= self.alpha < math.inf:
             raise BadValueError(f"scope: alpha={self.alpha} is a power: give a value >= 0.")
 
     def decide(self, view: View, state: None) -> Reduction | None:
