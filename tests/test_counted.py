@@ -18,7 +18,7 @@ from asap_eval.hosts import geometry_of, install
 from asap_eval.method import Reducer, View, build
 from asap_eval.record import Counted, read_record
 from asap_eval.record.journal import Journal
-from asap_eval.report.experiment.lines import over_seeds
+from asap_eval.report.experiment.lines import MEANS, over_seeds
 from asap_eval.report.layouts.columns import counted_notes
 from asap_eval.testing.operators import like
 from asap_eval.tokens import Reduction
@@ -137,19 +137,12 @@ def test_tokens_past_the_rank_stand_in_record_and_table(command: Run, questions:
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_a_line_of_several_seeds_has_what_all_of_them_counted(seeds: int) -> None:
-    says = {"says": "gaps", "samples": 1, "of": 4}
-    base = dict.fromkeys(("k", "failed", "top1", "delta_top1", "random_top1", "method"))
-    rows: list[Any] = [
-        {**base, "counted": json.dumps({"missing": says | {"total": seed + 1}}), "options": "{}"}
+    names = (*MEANS, "k", "failed", "top1", "delta_top1", "random_top1", "seed")
+    row: dict[Any, Any] = {**dict.fromkeys(names), "method": "holov", "options": "{}"}
+    each = [
+        {"missing": {"says": "gaps", "total": seed + 1, "samples": 1, "of": 4}}
         for seed in range(seeds)
     ]
-    line = over_seeds([{**_blank(), **row} for row in rows])
-    line |= {"method": "holov", "seed": 0}
+    line = over_seeds([row | {"counted": json.dumps(counted)} for counted in each])
     total = {1: 1, 3: 6}[seeds]
     assert counted_notes([line]) == [f"holov: {total} gaps, in {seeds} of {4 * seeds} samples"]
-
-
-def _blank() -> dict[Any, Any]:
-    from asap_eval.report.experiment.lines import MEANS
-
-    return dict.fromkeys((*MEANS, "mcnemar_p", "budget_low", "budget_high", "seed", "below_random"))

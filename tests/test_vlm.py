@@ -416,6 +416,11 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
         ("tasks=gqa", "method=visionzip", "budget=tokens", "target=700"),
         "The target 700 tokens cannot be met: with k from 2 to 145",
     ),
+    "crop": (
+        ("tasks=gqa", "method=visionzip", "budget=tokens", "target=0.5"),
+        "a sample of llava_tiny has one crop, and 'visionzip' leaves at least one token of each. "
+        "Give target=1 or more.",
+    ),
     "knob": (("tasks=gqa", "method=visionzip", "k=400"), "give 2 to 145"),
     "limit": (("tasks=gqa", "limit=5"), "no task of"),
     "part": (("tasks=gqa", "limit=0.5"), "give a whole number"),
@@ -433,6 +438,35 @@ def test_refusals_say_what_is_allowed(command: Run, questions: Path, case: str) 
     code, _, err = command(*kept, f"data={questions}", *extra)
     assert code != 0
     assert words in flat(err)
+
+
+def test_a_budget_below_the_number_of_crops_is_refused_before_a_search(
+    command: Run, questions: Path
+) -> None:
+    given = (
+        *NEXT,
+        f"data={questions}",
+        "tasks=gqa",
+        "limit=1",
+        "budget=tokens",
+        "budget.samples=1",
+    )
+    says = (
+        "budget=tokens target=4: a sample of llava_next_tiny has up to 5 crops, and 'vispruner' "
+        "leaves at least one token of each. Give target=5 or more."
+    )
+    for more in ((), ("plan=true",)):
+        code, _, err = command(*given, "method=vispruner", "target=4", *more)
+        assert code == 1
+        assert says in flat(err)
+        assert "Searching" not in err
+    for method, target in (
+        ("vispruner", 5),
+        ("divprune", 4),
+    ):  # the latter takes all crops together
+        code, out, err = command(*given, f"method={method}", f"target={target}")
+        assert code == 0, err
+        assert read_record(Path(out[-1])).knob == {"vispruner": 1, "divprune": 4}[method]
 
 
 def test_tasks_are_for_this_benchmark_alone(command: Run) -> None:
