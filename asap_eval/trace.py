@@ -98,7 +98,7 @@ class Trace:
         source: ``[B, P]`` slot of each original patch in its image's sequence, -1 = dropped.
         notes: what a method wants to show of each image, by name: a number (``sink``: ``[B]``), or
             one of each original patch (``distance``: ``[B, P]``).
-        counts: names of those that the method counts with (`Reducer.counts`).
+        tallies: names of those that the method counts with (`Reducer.tallies`).
 
     In a vision-language model the images are crops, and there are also:
         sample: ``[B]`` sample that each crop belongs to.
@@ -111,8 +111,8 @@ class Trace:
             alone has `cached_tokens`, ``[L, S]``: keys that each layer's cache holds of the prompt.
     """
 
-    def __init__(self, counts: Collection[str] = ()) -> None:
-        self.counts = counts
+    def __init__(self, tallies: Collection[str] = ()) -> None:
+        self.tallies = tallies
         self._own = threading.local()  # .latest: the thread's PassTrace
         self._latest: PassTrace | None = None
         self._threads = 0
@@ -288,7 +288,7 @@ class Trace:
         )
 
         def arrived() -> Trace:
-            trace = Trace(self.counts)
+            trace = Trace(self.tallies)
             trace._maps = self._maps
             trace._latest = replace(
                 seen,
@@ -324,9 +324,9 @@ class Trace:
 
     @property
     def counted(self) -> dict[str, Tensor]:
-        """By name of `counts` what was counted of each image, ``[B]``; in a vision-language model
+        """By name of `tallies` what was counted of each image, ``[B]``; in a vision-language model
         of each sample, ``[S]``, its crops and prompt together. What was not noted counts 0."""
-        return {name: self._counted(name) for name in self.counts}
+        return {name: self._counted(name) for name in self.tallies}
 
     def _counted(self, name: str) -> Tensor:
         seen, own = self._current("notes"), self.notes.get(name)

@@ -1,4 +1,4 @@
-"""What a method counts (`Reducer.counts`): from the trace into rows, records and tables."""
+"""What a method counts (`Reducer.tallies`): from the trace into rows, records and tables."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def counting(method: str, **options: Any) -> Reducer:
         view.note("sink", view.images, view.images)  # a place: no count
         return type(reducer).decide(self, view, state)
 
-    return like(reducer, counts=WORDS, decide=decide)
+    return like(reducer, tallies=WORDS, decide=decide)
 
 
 def test_an_image_s_row_has_what_its_method_counted() -> None:

@@ -75,7 +75,7 @@ class CDPruner(Reducer):
     clip: str | None = None
     packing: Literal["authors", "spatial"] = "authors"
     site = "output"
-    counts: ClassVar[Mapping[str, str]] = {
+    tallies: ClassVar[Mapping[str, str]] = {
         "filled": "image tokens taken by relevance alone, where the features have no further "
         "direction (the authors' code takes a root of a negative number there)"
     }

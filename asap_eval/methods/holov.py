@@ -52,7 +52,7 @@ class HoloV(Reducer):
     k: int = 64
     windows: int = 16
     tower = "language"
-    counts: ClassVar[Mapping[str, str]] = {
+    tallies: ClassVar[Mapping[str, str]] = {
         "missing": "image tokens fewer than the budget, where a window is smaller than its "
         "share (the authors' code hands on zero vectors there)"
     }

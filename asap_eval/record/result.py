@@ -110,7 +110,7 @@ class Fired:
 
 @dataclass
 class Counted:
-    """Something that a method counts (`Reducer.counts`), over the samples that could be read."""
+    """Something that a method counts (`Reducer.tallies`), over the samples that could be read."""
 
     says: str
     """What, in words behind the number."""

@@ -56,7 +56,7 @@ def _summarise(ready: Prepared, record: RunRecord, rows: list[Row], baseline: Ke
     summary = ready.bench.summarise(rows, ready.geometry, job.macs_convention)
     record.metrics, record.macs = summary.metrics, summary.macs
     record.tokens, record.fired = summary.tokens, summary.fired
-    record.counted = counted_block(ready.reducer.counts, rows)
+    record.counted = counted_block(ready.reducer.tallies, rows)
     record.tasks, record.analysis = summary.tasks, summary.analysis
     record.speed, record.latency_ms = summary.speed, summary.latency_ms
     record.memory_gb = summary.memory_gb

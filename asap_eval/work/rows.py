@@ -54,7 +54,7 @@ def work_of(trace: Trace, geometry: Geometry) -> list[dict[str, Any]]:
 
 
 def counted_of(trace: Trace) -> list[dict[str, dict[str, int]]]:
-    """``counted`` of each sample's row, by name of `Reducer.counts`; nothing where a method counts
+    """``counted`` of each sample's row, by name of `Reducer.tallies`; nothing where a method counts
     nothing."""
     counted = {name: values.tolist() for name, values in trace.counted.items()}
     each = [dict(zip(counted, one, strict=True)) for one in zip(*counted.values(), strict=True)]
@@ -65,7 +65,7 @@ def counted_block(says: Mapping[str, str], rows: Sequence[Row]) -> dict[str, Cou
     """The ``counted`` block of a record, from all its rows.
 
     Args:
-        says: `Reducer.counts`.
+        says: `Reducer.tallies`.
     """
     found = {}
     for name, words in says.items():
