@@ -31,7 +31,7 @@ from asap_eval.launch.launcher import ENGINES, Ended, Launcher, launcher_of
 from asap_eval.launch.parts import Parts, living
 from asap_eval.launch.queue import Queue, Queued
 from asap_eval.launch.worker import work
-from asap_eval.record import Job, RunRecord, read_record, read_records, record_stem
+from asap_eval.record import Budget, Job, RunRecord, read_record, read_records, record_stem
 from asap_eval.record.journal import Journal, Row
 from asap_eval.runner import run
 from asap_eval.runner.lock import locked
@@ -529,6 +529,25 @@ def test_data_that_a_worker_lacks(pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(AsapEvalError, match="here"):
         work(queue, name="second")
     assert all(w.error is not None and not w.error.started for w in parts.workers())
+
+
+def test_data_of_a_budget_that_changed_ends_the_row(pictures: Path, tmp_path: Path) -> None:
+    """Also those pictures that the knob alone was searched on."""
+
+    class Meanwhile(Computer):
+        def calibration(self, record: RunRecord) -> Any:
+            found = super().calibration(record)
+            os.utime(max(data.glob("*/*.png")), (1, 1))
+            return found
+
+    data = picture_folder(tmp_path / "here", each=2)
+    budget = Budget("macs", -20.0, samples=2)
+    job = job_of(data, method="mass", budget=budget, limit=4)
+    queue, parts = begun(job, tmp_path / "out")
+    work(queue, Meanwhile(queue))
+    record = read_record(parts.record)
+    assert record.status == "failed"
+    assert "has other bytes or another time" in (record.error or "")
 
 
 def test_a_budget_that_is_not_met_is_that_rows_error(

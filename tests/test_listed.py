@@ -7,6 +7,7 @@ import os
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import pytest
 import torch
 from pictures import picture_folder
 
-from asap_eval.data import images
+from asap_eval.data import decoded, images
 from asap_eval.data.address import open_store
-from asap_eval.data.images import ImageSet, images_of
+from asap_eval.data.decoded import PictureCache
+from asap_eval.data.images import ImageSet, image_batches, images_of
 from asap_eval.data.listed import ListedStore, trusting, write_listing
 from asap_eval.errors import DataError
 from asap_eval.launch.head import Asked, spread
@@ -174,6 +176,36 @@ def test_a_changed_file_is_named_by_the_piece_that_reads_it(
     worker.check(6, 12)
     with pytest.raises(DataError, match=r"val-01\.tar"):
         worker.check(3, 6)
+
+
+@pytest.mark.parametrize("changes", [True, False])
+def test_pictures_of_changed_files_are_never_kept(
+    changes: bool,
+    pictures: Path,
+    tmp_path: Path,
+    loaded: LoadedModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A listing says what the files held, and not whether they still do."""
+    data, head, listing = both("shards", pictures, tmp_path, loaded)
+    monkeypatch.setattr(decoded, "WORTH", 0)
+    loads: list[int] = []
+    load = ImageSet.load
+    monkeypatch.setattr(ImageSet, "load", lambda self, at: (loads.append(at), load(self, at))[1])
+    cache = PictureCache(tmp_path / "kept", lambda _: None)
+    with trusting(listing):
+        worker = replace(
+            images_of(loaded, data, limit=None, sample="first"), cache=cache
+        )
+    for number, _ in enumerate(image_batches(worker, loaded.transform, 4)):
+        if changes and number == 1:
+            os.utime(tmp_path / "data" / "val-01.tar", ns=(1, 1))
+    loads.clear()
+    list(image_batches(replace(head, cache=cache), loaded.transform, 4))
+    assert loads == (list(range(12)) if changes else [])
+    if changes:
+        with pytest.raises(DataError, match=r"val-01\.tar"):
+            image_batches(worker, loaded.transform, 4)
 
 
 def test_rows_of_a_table_look_at_the_files_once(
