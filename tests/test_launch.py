@@ -548,6 +548,7 @@ def test_data_of_a_budget_that_changed_ends_the_row(pictures: Path, tmp_path: Pa
     record = read_record(parts.record)
     assert record.status == "failed"
     assert "has other bytes or another time" in (record.error or "")
+    assert record.provenance.calibration is None
 
 
 def test_a_budget_that_is_not_met_is_that_rows_error(

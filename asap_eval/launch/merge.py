@@ -17,7 +17,7 @@ from asap_eval.errors import RecordError
 from asap_eval.files.placed import placed
 from asap_eval.launch.computer import Computer
 from asap_eval.launch.parts import Parts
-from asap_eval.record import RunRecord, write_record
+from asap_eval.record import RunRecord, read_record, write_record
 from asap_eval.record.journal import Journal, Row
 from asap_eval.runner.conclude import conclude
 from asap_eval.runner.earlier_records import Kept, journal_of
@@ -51,7 +51,10 @@ def merge(
 
     def forget() -> None:
         journal.remove()
-        parts.remove()
+        parts.remove()  # first: rows of one knob are never gone on with under another
+        current = read_record(path)
+        current.provenance.calibration = None
+        write_record(current, path.parent)
 
     speed = partial(computer.speed, record)
     conclude(ready, path, record, rows, baseline, speed, forget)
