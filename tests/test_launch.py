@@ -22,7 +22,7 @@ from project import ROOT
 
 from asap_eval.cli import main
 from asap_eval.errors import AsapEvalError, BadValueError, UnreachableError
-from asap_eval.launch import head, worker
+from asap_eval.launch import head, merge, worker
 from asap_eval.launch.begin import begin
 from asap_eval.launch.computer import Computer
 from asap_eval.launch.devices import check_device, take_gpu, threads_for, visible_gpus
@@ -276,6 +276,41 @@ def test_without_locks_two_may_do_the_same(
     monkeypatch.setattr(worker, "FRESH", 0.0)
     work(queue, name="ends")
     assert_equal(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_without_locks_two_may_end_the_same_job(
+    moment: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the pieces are put together, and after that."""
+    run(job_of(pictures), results=tmp_path / "one", cache="off")
+    queue, parts = begun(job_of(pictures), tmp_path / "two", locks="off")
+
+    class Overtaken(Computer):
+        over = False
+
+        def ready(self, record: RunRecord) -> Any:
+            self.other("before")
+            return super().ready(record)
+
+        def other(self, at: str) -> None:
+            if at == moment and not self.over and not parts.missing():
+                self.over = True
+                work(queue, name="faster")
+
+    def joining(*given: Any) -> list[Row]:
+        rows = joined(*given)
+        slower.other("after")
+        return rows
+
+    joined = merge.joined
+    monkeypatch.setattr(merge, "joined", joining)
+    slower = Overtaken(queue)
+    work(queue, slower, name="slower")
+    assert slower.over
+    assert_equal(tmp_path / "one", tmp_path / "two")
+    workers = read_record(parts.record).provenance.workers
+    assert [one["samples"] for one in workers] == [N]
 
 
 # Between one process and several

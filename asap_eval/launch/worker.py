@@ -188,9 +188,7 @@ class _Working:
             with self._hold(parts, piece) as mine:
                 if not mine or parts.whole(piece).exists():
                     continue
-                if _running(parts) is None:  # ended meanwhile: the lock made its folder again
-                    if finished(parts.record) is not None:
-                        parts.remove()
+                if _ended(parts):  # the lock made its folder again
                     break
                 yield piece
                 return
@@ -276,6 +274,8 @@ class _Working:
                 self._speak(parts, state, now=True)
                 merge(ready, record, parts, baseline, self.computer)
             except RecordError as error:
+                if _ended(parts):
+                    return Step.GONE
                 if parts.missing():
                     say(f"warning: {error} It is computed again.")
                     return Step.MOVED
@@ -374,6 +374,15 @@ def _running(parts: Parts) -> RunRecord | None:
     except RecordError:
         return None
     return record if record.status == "running" else None
+
+
+def _ended(parts: Parts) -> bool:
+    """Whether a job ended meanwhile; what was put into its folder since goes."""
+    if _running(parts) is not None:
+        return False
+    if finished(parts.record) is not None:
+        parts.remove()
+    return True
 
 
 def _see(first: FirstSamples | None, journal: Journal, rows: list[Row]) -> None:
