@@ -730,6 +730,18 @@ def test_a_file_system_without_locks_is_noticed(
     assert read_records(tmp_path)[0][0][1].status == "done"
 
 
+def test_files_of_a_benchmark_need_locks(pictures: Path, tmp_path: Path) -> None:
+    queue, parts = begun(job_of(pictures, bench="walk", limit=4), tmp_path)
+    beacon = tmp_path / "beacon"
+    beacon.touch()
+    with pytest.raises(BadValueError, match="No locks that .* sees with bench=walk: two workers"):
+        work(dataclasses.replace(queue, beacon=beacon))
+    (left,) = parts.workers()
+    assert left.error is not None
+    assert not left.error.started
+    assert len(parts.missing()) == 1
+
+
 def test_devices_of_workers() -> None:
     env = {"CUDA_VISIBLE_DEVICES": "2,3", "SLURM_LOCALID": "5"}
     assert visible_gpus(env) == ["2", "3"]

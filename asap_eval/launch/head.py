@@ -16,7 +16,7 @@ from typing import Any
 from asap_eval import errors
 from asap_eval.errors import AsapEvalError, BadValueError
 from asap_eval.launch.begin import begin
-from asap_eval.launch.launch import Launch
+from asap_eval.launch.launch import Launch, needs_locks
 from asap_eval.launch.launcher import Ended, Launcher, launcher_of
 from asap_eval.launch.parts import Failure, Parts, Worker, living
 from asap_eval.launch.queue import Queue, Queued
@@ -177,10 +177,7 @@ class _List:
                 "record, and workers that see no results folder cannot. Use launch=local or slurm."
             )
         if ready.bench.writes and self.launch.locks == "off":
-            raise BadValueError(
-                f"launch.locks=off with bench={row.job.bench}: two workers could write the same "
-                "file. Use launch=none, or a results folder whose file system has locks."
-            )
+            raise needs_locks(row.job.bench, "launch.locks=off")
         if row.job.speed and row.job.device == "cpu" and (self.launch.workers or 1) > 1:
             raise BadValueError(
                 "speed=true on a CPU with several workers: they would take each other's cores. Run "

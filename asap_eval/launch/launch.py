@@ -45,6 +45,14 @@ class Launch:
             raise BadValueError(f"launch.silence={self.silence:g}: give seconds > 0.")
 
 
+def needs_locks(bench: str, why: str) -> BadValueError:
+    """What to say where a benchmark writes files of its own and there are no locks."""
+    return BadValueError(
+        f"{why} with bench={bench}: two workers could write the same file. Use launch=none, or a "
+        "results folder whose file system has locks."
+    )
+
+
 def launch_of(config: Mapping[str, Any]) -> Launch:
     """The group ``launch`` of a composed configuration.
 

@@ -19,6 +19,7 @@ from asap_eval.bench.first_samples import FirstSamples
 from asap_eval.errors import AsapEvalError, RecordError
 from asap_eval.files.placed import put
 from asap_eval.launch.computer import Computer, LostError
+from asap_eval.launch.launch import needs_locks
 from asap_eval.launch.merge import merge
 from asap_eval.launch.parts import Failure, Parts, Worker, write_jobs
 from asap_eval.launch.queue import Queue, Queued
@@ -307,6 +308,8 @@ class _Working:
         the head, and ends this worker."""
         try:
             ready = self.computer.ready(record)
+            if ready.bench.writes and not self.locks:
+                raise needs_locks(record.job.bench, f"No locks that {self.host} sees")
             if piece is not None:
                 check_data(ready, piece)
             return ready
