@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -34,7 +35,7 @@ from asap_eval.launch.worker import work
 from asap_eval.record import Budget, Job, RunRecord, read_record, read_records, record_stem
 from asap_eval.record.journal import Journal, Row
 from asap_eval.runner import run
-from asap_eval.runner.lock import locked
+from asap_eval.runner.lock import is_held, locked, locked_if_free
 from asap_eval.runner.piece import Opening, OtherJobError
 from asap_eval.runner.pieces import Piece
 from asap_eval.runner.prepare import prepare
@@ -172,6 +173,54 @@ class Counting(Computer):
         for batch in super().rows(record, piece):
             self.samples += len(batch)
             yield batch
+
+
+# Who lives
+
+
+def test_a_worker_waits_for_the_lock_that_says_that_it_lives(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks whether a worker lives takes its lock for a moment."""
+    queue, parts = begun(job_of(pictures, limit=4), tmp_path)
+    seen, asked = [], []
+
+    class Alive(Computer):
+        def rows(self, record: RunRecord, piece: Piece) -> Generator[list[Row], None, None]:
+            seen.extend(living(tmp_path, [parts.stem]))
+            return super().rows(record, piece)
+
+    @contextlib.contextmanager
+    def held_at_first(file: Path) -> Generator[bool, None, None]:
+        asked.append(file)
+        if asked.count(file) == 1 and file.parent.name == "workers":
+            yield False
+            return
+        with locked_if_free(file) as mine:
+            yield mine
+
+    monkeypatch.setattr(worker, "locked_if_free", held_at_first)
+    work(queue, Alive(queue), name="one")
+    assert seen == [f"{os.uname().nodename}-one"]
+
+
+def test_the_lock_of_a_dead_worker_is_removed_while_it_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / ".locks" / "workers" / "node-1.lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    unlink, held = Path.unlink, []
+
+    def looking(self: Path, missing_ok: bool = False) -> None:
+        if self == lock:
+            held.append(is_held(lock))
+        unlink(self, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", looking)
+    assert living(tmp_path, ["any"]) == []
+    assert held == [True]
+    assert not lock.exists()
 
 
 # The same bytes

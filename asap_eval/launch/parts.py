@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from asap_eval.record.files import write_json
-from asap_eval.runner.lock import LOCKS, is_held
+from asap_eval.runner.lock import LOCKS, locked_if_free
 from asap_eval.runner.pieces import Piece, parts_folder
 
 
@@ -214,10 +214,11 @@ def living(results: Path, stems: Collection[str]) -> list[str]:
     found = []
     for lock in sorted((results / LOCKS / "workers").glob("*.lock")):
         said = lock.with_suffix(".json")
-        if not is_held(lock):
-            said.unlink(missing_ok=True)
-            lock.unlink(missing_ok=True)
-            continue
+        with locked_if_free(lock) as dead:
+            if dead:  # removed while it is held here: else it may be another's by then
+                said.unlink(missing_ok=True)
+                lock.unlink(missing_ok=True)
+                continue
         with suppress(FileNotFoundError):
             if set(json.loads(said.read_bytes())) & set(stems):
                 found.append(lock.stem)

@@ -80,13 +80,17 @@ class _Working:
         """Hold the lock that says that this worker lives."""
         place = self.queue.results / LOCKS / "workers" / f"{self.name}.lock"
         jobs = place.with_suffix(".json")
-        with locked_if_free(place):
-            write_jobs(jobs, [job.stem for job in self.queue.jobs])
-            try:
-                yield
-            finally:
-                jobs.unlink(missing_ok=True)
-                place.unlink(missing_ok=True)
+        while True:
+            with locked_if_free(place) as mine:
+                if mine:
+                    write_jobs(jobs, [job.stem for job in self.queue.jobs])
+                    try:
+                        yield
+                    finally:
+                        jobs.unlink(missing_ok=True)
+                        place.unlink(missing_ok=True)
+                    return
+            time.sleep(SHORTEST / 100)  # somebody looks whether it is free
 
     def _locks_work(self) -> bool:
         """Whether the lock that the head holds is seen here."""
