@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from asap_eval.errors import AsapEvalError, BadValueError, UnreachableError
 from asap_eval.launch import head, merge, worker
 from asap_eval.launch.begin import begin
 from asap_eval.launch.computer import Computer
-from asap_eval.launch.devices import check_device, take_gpu, threads_for, visible_gpus
+from asap_eval.launch.devices import check_device, own_gpu, take_gpu, threads_for, visible_gpus
 from asap_eval.launch.launch import Launch, launch_of
 from asap_eval.launch.launcher import ENGINES, Ended, Launcher, launcher_of
 from asap_eval.launch.parts import Parts, living
@@ -806,6 +807,51 @@ def test_devices_of_workers() -> None:
     assert threads_for(2, {"OMP_NUM_THREADS": "3"}) is None
     with pytest.raises(BadValueError, match="names one GPU"):
         check_device("cuda:1")
+
+
+def test_a_second_command_takes_the_gpus_that_are_free(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with own_gpu(tmp_path, ["2", "3"]) as first, own_gpu(tmp_path, ["2", "3"]) as second:
+        with own_gpu(tmp_path, ["2", "3", "4"]) as third, own_gpu(tmp_path, ["3"]) as shared:
+            assert (first, second, third, shared) == ("2", "3", "4", "3")
+            assert "have all GPUs that are visible" in capsys.readouterr().err
+        with own_gpu(tmp_path, []) as none:
+            assert none is None
+    with own_gpu(tmp_path, ["2", "3"]) as again:
+        assert again == "2"
+
+
+def test_a_second_command_gives_the_same_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of four workers is missing: it has the threads that it would have had among four."""
+    local = pytest.importorskip("asap_eval.launch.local")
+    submitit = pytest.importorskip("submitit")
+    asked: list[int] = []
+    given: list[tuple[Any, ...]] = []
+
+    class Executor:
+        def __init__(self, folder: Path) -> None:
+            folder.mkdir(parents=True)
+
+        def update_parameters(self, **_: Any) -> None:
+            pass
+
+        def submit(self, function: Any, *words: Any) -> Any:
+            given.append(words)
+            return SimpleNamespace(job_id=len(given))
+
+    monkeypatch.setattr(submitit, "LocalExecutor", Executor)
+    monkeypatch.setattr(local, "threads_for", lambda count: asked.append(count))
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["0", "1", "2", "3"])
+    engine = local.Local(Launch(kind="local"))
+    engine.check("cuda")
+    assert engine.count("cuda") == 4
+    queue = Queue(tmp_path, (), Opening(), engine.launch, tmp_path, workers=4)
+    assert engine.start(queue, 1) == ["1"]
+    assert asked == [4]
+    assert given == [(queue, ["0", "1", "2", "3"])]  # it finds the one that is free
 
 
 def test_keys_are_typed() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from asap_eval.errors import AsapEvalError, BadValueError
-from asap_eval.launch.devices import THREADS, check_device, threads_for, visible_gpus
+from asap_eval.launch.devices import THREADS, check_device, own_gpu, threads_for, visible_gpus
 from asap_eval.launch.launch import Launch
 from asap_eval.launch.launcher import Ended, Launcher
 from asap_eval.launch.queue import Queue
@@ -63,11 +63,14 @@ class Local(Launcher):
     def __init__(self, launch: Launch) -> None:
         super().__init__(launch)
         self._jobs: dict[str, Any] = {}
+        self._gpus: list[str] = []
 
     def check(self, device: str) -> None:
         submitit_module("local")
         check_device(device)
-        gpus = visible_gpus() if device.startswith("cuda") else []
+        if not device.startswith("cuda"):
+            return
+        self._gpus = gpus = visible_gpus()
         if gpus and self.launch.workers is not None and self.launch.workers > len(gpus):
             raise BadValueError(
                 f"launch.workers={self.launch.workers}, but {len(gpus)} GPUs are visible: two "
@@ -77,18 +80,17 @@ class Local(Launcher):
     def count(self, device: str) -> int:
         if self.launch.workers is not None:
             return self.launch.workers
-        return max(1, len(visible_gpus())) if device.startswith("cuda") else 1
+        return max(1, len(self._gpus)) if device.startswith("cuda") else 1
 
     def start(self, queue: Queue, count: int) -> Sequence[str]:
         submitit = submitit_module("local")
         folder = queue.results / ".launch" / time.strftime("%Y%m%d-%H%M%S")
         executor = submitit.LocalExecutor(folder)
         executor.update_parameters(timeout_min=YEAR)
-        gpus = visible_gpus()
-        with _threads(threads_for(count)), _errors_to(folder / "controllers.log"):
-            for number in range(count):
-                gpu = gpus[number % len(gpus)] if gpus else None
-                job = executor.submit(_worker, queue, gpu)
+        # As many threads as if all began together: those of an earlier command may still run.
+        with _threads(threads_for(queue.workers)), _errors_to(folder / "controllers.log"):
+            for _ in range(count):
+                job = executor.submit(_worker, queue, self._gpus)
                 self._jobs[str(job.job_id)] = job
         return list(self._jobs)
 
@@ -100,9 +102,10 @@ class Local(Launcher):
             job.cancel(check=False)
 
 
-def _worker(queue: Queue, gpu: str | None) -> None:
+def _worker(queue: Queue, gpus: Sequence[str]) -> None:
     log = submitit_module("local").JobEnvironment().paths.stderr
-    start(queue, gpu, str(log))
+    with own_gpu(queue.results, gpus) as gpu:
+        start(queue, gpu, str(log))
 
 
 @contextlib.contextmanager

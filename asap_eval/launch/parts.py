@@ -15,6 +15,7 @@
     .<stem>.parts/failed.json                 `Failure` that ended the job
     .<stem>.parts/workers/<host>-<pid>.json   `Worker`, as it is at this job
     .locks/<stem>.lock                        the job's lock: calibration, merge and speed
+    .locks/gpus/<host>-<gpu>.lock             held by the worker of launch=local that has the GPU
     .locks/workers/<host>-<pid>.lock          held as long as the worker lives
     .locks/workers/<host>-<pid>.json          the jobs it goes down: a list of stems
 
