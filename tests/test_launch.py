@@ -309,6 +309,18 @@ def test_a_worker_takes_over_after_the_last_batch(pictures: Path, tmp_path: Path
     assert [(one["samples"], one["pieces"]) for one in workers] == [(6, 1), (2, 1), (4, 0)]
 
 
+def test_a_worker_that_begins_again_keeps_what_it_did(pictures: Path, tmp_path: Path) -> None:
+    """As the thread of an actor of Ray that was started again."""
+    queue, parts = begun(job_of(pictures), tmp_path)
+    with pytest.raises(Stopped):
+        work(queue, Dying(queue), name="actor")
+    (before,) = parts.workers()
+    assert (before.samples, before.pieces) == (6, [0])
+    work(queue, name="actor")
+    (found,) = read_record(parts.record).provenance.workers
+    assert (found["samples"], found["pieces"]) == (N, 3)
+
+
 def test_without_locks_two_may_do_the_same(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

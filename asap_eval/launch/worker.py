@@ -21,7 +21,7 @@ from asap_eval.files.placed import put
 from asap_eval.launch.computer import Computer, LostError
 from asap_eval.launch.launch import needs_locks
 from asap_eval.launch.merge import merge
-from asap_eval.launch.parts import Failure, Parts, Worker, write_jobs
+from asap_eval.launch.parts import Failure, Parts, Worker, read_worker, write_jobs
 from asap_eval.launch.queue import Queue, Queued
 from asap_eval.record import RunRecord, read_record, write_record
 from asap_eval.record.journal import Journal, Row
@@ -339,7 +339,7 @@ class _Working:
     def _state(self, parts: Parts, record: RunRecord, *, opened: bool = True) -> Worker:
         if parts.stem not in self.states:
             device = self.computer.device(record) if opened else record.job.device
-            self.states[parts.stem] = Worker(
+            new = Worker(
                 name=self.name,
                 host=self.computer.host(),
                 pid=os.getpid(),
@@ -348,6 +348,10 @@ class _Working:
                 threads=self.computer.threads(),
                 began=time.time(),
             )
+            earlier = read_worker(parts.worker(self.name))
+            if earlier is not None and earlier.pid == new.pid:  # an actor that was started again
+                new.began, new.pieces, new.samples = earlier.began, earlier.pieces, earlier.samples
+            self.states[parts.stem] = new
         return self.states[parts.stem]
 
     def _speak(self, parts: Parts, state: Worker, *, now: bool = False) -> None:
