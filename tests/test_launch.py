@@ -591,6 +591,21 @@ def test_a_full_disk_loses_nothing(
     assert main(command) == 0
 
 
+def test_a_disk_that_is_full_for_a_workers_word(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    queue, parts = begun(job_of(pictures), tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Parts, "write_worker", full)
+        with pytest.raises(AsapEvalError, match="^The disk is full"):
+            work(queue)
+    work(queue)
+    assert read_record(parts.record).status == "done"
+
+
 def test_a_worker_with_other_code_is_refused(
     pictures: Path, tmp_path: Path, engine: type[Threads], monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

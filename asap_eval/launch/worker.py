@@ -27,7 +27,7 @@ from asap_eval.record import RunRecord, read_record, write_record
 from asap_eval.record.journal import Journal, Row
 from asap_eval.runner.earlier_records import Kept, finished
 from asap_eval.runner.lock import LOCKS, is_held, lock_of, locked, locked_if_free
-from asap_eval.runner.machine_errors import described
+from asap_eval.runner.machine_errors import described, of_files
 from asap_eval.runner.piece import check_data
 from asap_eval.runner.pieces import Piece
 from asap_eval.runner.prepare import Prepared
@@ -59,10 +59,14 @@ def work(queue: Queue, computer: Computer | None = None, *, log: str = "", name:
 
     Raises:
         AsapEvalError: a job cannot be opened here: other workers are needed, or another machine.
+            Or nothing can be written to the results folder.
     """
     running = _Working(queue, computer or Computer(queue), log, name or str(os.getpid()))
-    with running.alive():
-        running.run()
+    try:
+        with running.alive():
+            running.run()
+    except OSError as error:
+        raise AsapEvalError(of_files(error)) from error
 
 
 class _Working:
