@@ -40,6 +40,7 @@ from asap_eval.runner.lock import is_held, locked, locked_if_free
 from asap_eval.runner.piece import Opening, OtherJobError
 from asap_eval.runner.pieces import Piece
 from asap_eval.runner.prepare import prepare
+from asap_eval.runner.progress import say_once
 from asap_eval.runner.provenance import Request
 
 N = 12
@@ -600,7 +601,7 @@ def test_a_disk_that_is_full_for_a_workers_word(
     queue, parts = begun(job_of(pictures), tmp_path)
     with monkeypatch.context() as patched:
         patched.setattr(Parts, "write_worker", full)
-        with pytest.raises(AsapEvalError, match="^The disk is full"):
+        with pytest.raises(AsapEvalError, match=r"^The disk is full"):
             work(queue)
     work(queue)
     assert read_record(parts.record).status == "done"
@@ -736,6 +737,7 @@ def test_two_heads_share_the_work(pictures: Path, tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["-m", "k=0.5,1", "method=random", "hydra/launcher=joblib"], "lose exit codes"),
+        (["launch=local", "cache=of"], "Unknown value of cache 'of'"),
         (["launch=local", "launch.workers=0"], "launch.workers=0: give a number >= 1"),
         (["launch=local", "launch.partition=gpu"], "launch.partition"),
         (["launch=pbs"], "Unknown launch 'pbs'"),
@@ -751,6 +753,33 @@ def test_refused(
     assert main(given(pictures, tmp_path, *words)) in (1, 2)
     assert said in capsys.readouterr().err
     assert not list(tmp_path.glob("*.json"))
+
+
+def test_speed_of_processes_that_join_on_a_cpu(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(given(pictures, tmp_path, "launch=join", "speed=true")) in (1, 2)
+    assert "speed=true on a CPU with several workers" in capsys.readouterr().err
+
+
+def test_a_place_that_takes_no_records(
+    pictures: Path, tmp_path: Path, engine: type[Threads], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(given(pictures, tmp_path / "file", "launch=local")) in (1, 2)
+    assert f"results={tmp_path / 'file'}: {tmp_path / 'file'} is a file" in capsys.readouterr().err
+
+
+def test_what_nobody_chose_is_said_once(
+    tmp_path: Path, engine: type[Threads], capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    say_once.cache_clear()
+    words = ["model=digits_vit", "methods=[mass,random]", "limit=4", "batch_size=2", "device=cpu"]
+    assert main([*words, f"results={tmp_path}", "launch=local"]) == 0
+    assert capsys.readouterr().err.count("images are evaluated. Your own: data=<folder>.") == 1
 
 
 def test_plan_says_pieces_and_workers(
@@ -785,6 +814,19 @@ def test_not_waiting_says_how_to_follow(
     assert read_records(tmp_path)[0][0][1].status == "done"
 
 
+def test_pieces_of_a_row_that_is_done_are_removed(
+    pictures: Path, tmp_path: Path, engine: type[Threads]
+) -> None:
+    """Left by a stop between the record and their removal."""
+    command = given(pictures, tmp_path, "limit=4", "launch=local")
+    assert main(command) == 0
+    ((path, _),) = read_records(tmp_path)[0]
+    left = Parts(tmp_path, path.stem)
+    left.write_cut([Piece(0, 4)], adopted=False)
+    assert main(command) == 0
+    assert not left.folder.exists()
+
+
 def test_silence_is_said(
     pictures: Path, tmp_path: Path, engine: type[Threads], monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -811,7 +853,7 @@ def test_files_of_a_benchmark_need_locks(pictures: Path, tmp_path: Path) -> None
     queue, parts = begun(job_of(pictures, bench="walk", limit=4), tmp_path)
     beacon = tmp_path / "beacon"
     beacon.touch()
-    with pytest.raises(BadValueError, match="No locks that .* sees with bench=walk: two workers"):
+    with pytest.raises(BadValueError, match=r"No locks that .* sees with bench=walk: two workers"):
         work(dataclasses.replace(queue, beacon=beacon))
     (left,) = parts.workers()
     assert left.error is not None

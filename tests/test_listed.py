@@ -194,9 +194,7 @@ def test_pictures_of_changed_files_are_never_kept(
     monkeypatch.setattr(ImageSet, "load", lambda self, at: (loads.append(at), load(self, at))[1])
     cache = PictureCache(tmp_path / "kept", lambda _: None)
     with trusting(listing):
-        worker = replace(
-            images_of(loaded, data, limit=None, sample="first"), cache=cache
-        )
+        worker = replace(images_of(loaded, data, limit=None, sample="first"), cache=cache)
     for number, _ in enumerate(image_batches(worker, loaded.transform, 4)):
         if changes and number == 1:
             os.utime(tmp_path / "data" / "val-01.tar", ns=(1, 1))

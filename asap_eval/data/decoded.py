@@ -256,7 +256,7 @@ class Pass:
             self.say(f"note: decoded images are not kept in {self.kept.path}: {error.strerror}.")
 
     def _unchanged(self) -> bool:
-        """Whether the images are those that they were; the job itself says so where they are not."""
+        """Whether the images are those that they were; where not, the job itself says so."""
         try:
             return self.sources.content() == self.content
         except DataError:

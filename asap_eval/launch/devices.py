@@ -19,6 +19,8 @@ LOCAL_RANK = ("LOCAL_RANK", "SLURM_LOCALID")
 """Where torchrun and srun say which process of its machine one is."""
 RANK = ("RANK", "SLURM_PROCID")
 """Where they say which process of all."""
+SIZE = ("WORLD_SIZE", "SLURM_NTASKS")
+"""Where they say how many there are."""
 
 
 def visible_gpus(environ: Mapping[str, str] = os.environ) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 from asap_eval import errors
 from asap_eval.errors import AsapEvalError, BadValueError
 from asap_eval.launch.begin import begin
+from asap_eval.launch.devices import SIZE, first_of
 from asap_eval.launch.launch import Launch, needs_locks
 from asap_eval.launch.launcher import Ended, Launcher, launcher_of
 from asap_eval.launch.parts import Failure, Parts, Worker, living
@@ -27,6 +28,7 @@ from asap_eval.runner.earlier_records import finished
 from asap_eval.runner.latest_model import forget
 from asap_eval.runner.lock import LOCKS, locked, locked_if_free
 from asap_eval.runner.machine_errors import explaining
+from asap_eval.runner.opening import check_places, say_samples
 from asap_eval.runner.piece import Opening
 from asap_eval.runner.prepare import Prepared, prepare
 from asap_eval.runner.progress import bar, say
@@ -132,16 +134,14 @@ class _List:
             return error
 
     def _add(self, row: Asked) -> Outcome | Path:
+        check_places(row.opening.cache, row.results)
         ready = prepare(row.job, imagenet=row.opening.imagenet, device=self.device)
-        if ready.data_said is not None:
-            count = len(ready.samples)
-            say(f"{ready.data_said}: {count} images are evaluated. Your own: data=<folder>.")
-        for note in ready.bench.notes(ready.samples):
-            say(f"note: {note}")
+        say_samples(ready)
         self._check(row, ready)
         request = Request(row.config, row.overrides)
         path = _path(row.results, ready)
         if not self._anew(row, path) and (record := finished(path)) is not None:
+            _remove_left(path)
             return Outcome(record, path, reused=path.resolve() not in self.made)
         baseline = None
         if ready.bench.accuracy and ready.job.method != "none":
@@ -156,7 +156,7 @@ class _List:
         with locked(path):
             anew = self._anew(row, path)
             if not anew and finished(path) is not None:
-                Parts(path.parent, path.stem).remove()  # a stop after the record was written
+                Parts(path.parent, path.stem).remove()
                 return path
             begin(ready, path, request, anew=anew, size=self.launch.piece, device=self.device)
         self.made.add(path.resolve())
@@ -178,14 +178,29 @@ class _List:
             )
         if ready.bench.writes and self.launch.locks == "off":
             raise needs_locks(row.job.bench, "launch.locks=off")
-        if row.job.speed and row.job.device == "cpu" and (self.launch.workers or 1) > 1:
+        if row.job.speed and row.job.device == "cpu" and self._workers() > 1:
             raise BadValueError(
                 "speed=true on a CPU with several workers: they would take each other's cores. Run "
                 "it with launch=none; the accuracy that is there is not measured again."
             )
 
+    def _workers(self) -> int:
+        """How many were asked for, or join each other."""
+        joined = first_of(SIZE) if self.launch.kind == "join" else None
+        return joined or self.launch.workers or 1
+
     def _anew(self, row: Asked, path: Path) -> bool:
         return row.force and path.resolve() not in self.earlier | self.made
+
+
+def _remove_left(path: Path) -> None:
+    """Remove pieces of a job that was stopped after its record was written."""
+    parts = Parts(path.parent, path.stem)
+    if not parts.folder.exists():
+        return
+    with locked(path):
+        if finished(path) is not None:  # nobody began it anew meanwhile
+            parts.remove()
 
 
 def _path(results: Path, ready: Prepared) -> Path:
