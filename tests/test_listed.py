@@ -15,11 +15,11 @@ import pytest
 import torch
 from pictures import picture_folder
 
-from asap_eval.data import decoded, images
+from asap_eval.data import decoded, images, listed
 from asap_eval.data.address import open_store
 from asap_eval.data.decoded import PictureCache
 from asap_eval.data.images import ImageSet, image_batches, images_of
-from asap_eval.data.listed import ListedStore, trusting, write_listing
+from asap_eval.data.listed import ListedStore, trusted, trusting, write_listing
 from asap_eval.errors import DataError
 from asap_eval.launch.head import Asked, spread
 from asap_eval.launch.launch import Launch
@@ -213,6 +213,26 @@ def test_rows_of_a_table_look_at_the_files_once(
     monkeypatch.setattr(type(head.store), "located", lambda _: pytest.fail("looked again"))
     write_listing(tmp_path / "other", data, head.store, [(head.places, head.content())])
     assert (tmp_path / "other").read_bytes() == listing.read_bytes()
+
+
+def test_a_listing_is_there_all_the_time_it_is_written_again(
+    pictures: Path, tmp_path: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of an earlier command may be about to read it."""
+    data, head, listing = both("folder", pictures, tmp_path, loaded)
+    located = type(head.store).located
+    there: list[bool] = []
+
+    def looking(self: Any) -> Any:
+        there.append(listing.is_file())
+        return located(self)
+
+    monkeypatch.setattr(type(head.store), "located", looking)
+    listed._written.clear()
+    write_listing(listing, data, head.store, [(head.places, head.content())])
+    assert there == [True]
+    with trusting(tmp_path / "gone"):
+        assert trusted(data) is None
 
 
 def test_what_changed_before_the_listing_was_written_is_not_listed(
