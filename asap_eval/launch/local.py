@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +21,7 @@ from asap_eval.launch.start import start
 
 YEAR = 365 * 24 * 60
 """Minutes after which submitit would stop a worker."""
+NO_WORD = "it was killed, or ended before it could say why"
 
 
 def submitit_module(kind: str) -> Any:
@@ -39,22 +42,23 @@ def ended_of(jobs: dict[str, Any]) -> list[Ended]:
         if job.done():
             del jobs[name]
             log = Path(job.paths.stderr)
-            found.append(Ended(name, _error_of(job), log if log.exists() else None))
+            left = job.paths.result_pickle
+            said = last_words(left) if left.exists() else NO_WORD
+            found.append(Ended(name, said, log if log.exists() else None))
     return found
 
 
-def _error_of(job: Any) -> str | None:
-    """What a job that is over says of its end; None = it ended well."""
-    if not job.paths.result_pickle.exists():
-        return "it was killed, or ended before it could say why"
-    error = job.exception()
-    if error is None:
+def last_words(left: Path) -> str | None:
+    """What a worker that is over says of its end; None = it ended well.
+
+    Args:
+        left: submitit's pickle of what became of it, which holds a traceback where it raised.
+    """
+    with left.open("rb") as file:
+        outcome, body = pickle.load(file)
+    if outcome == "success":
         return None
-    # A trace stands between two rules; its last line is what was raised.
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    rules = [at for at, line in enumerate(lines) if set(line) == {"-"}]
-    last = lines[rules[-1] - 1] if rules and rules[-1] else (lines or [""])[-1]
-    return last or type(error).__name__
+    return re.sub(r"^asap_eval\.[\w.]+: ", "", str(body).strip().splitlines()[-1])
 
 
 class Local(Launcher):

@@ -67,8 +67,8 @@ class Worker:
         device: ``cpu``, or the GPU's name. threads: of torch. began, latest: seconds of the clock
             (time.time) of the first and of the latest word. pieces: first samples of those that it
             finished. samples: whose rows it wrote; where a piece was taken over, those after.
-        piece, at: the piece it is at, and the next sample of it; None between two. error: what
-            stopped it at this job.
+        piece, at: the piece it is at, and the next sample of it; None between two. note: what
+            the head is to pass on to a person. error: what stopped it at this job.
     """
 
     name: str
@@ -83,6 +83,7 @@ class Worker:
     samples: int = 0
     piece: int | None = None
     at: int | None = None
+    note: str = ""
     error: Failure | None = None
 
 
@@ -164,10 +165,15 @@ class Parts:
             return found
         return {}
 
-    def missing(self) -> list[Piece]:
-        """Pieces that are not whole yet, in order."""
+    def missing(self, cut: Sequence[Piece] | None = None) -> list[Piece]:
+        """Pieces that are not whole yet, in order.
+
+        Args:
+            cut: what `cut` gave before, None = it is read.
+        """
+        cut = self.cut() if cut is None else cut
         there = {path.stem for path in self.folder.glob("*.jsonl")}
-        return [piece for piece in self.cut() if f"{piece.start:09d}" not in there]
+        return [piece for piece in cut if f"{piece.start:09d}" not in there]
 
     def remove(self) -> None:
         """Throw everything away that workers left."""
@@ -197,12 +203,6 @@ class Parts:
 
     def write_worker(self, worker: Worker) -> None:
         write_json(self.worker(worker.name), dataclasses.asdict(worker))
-
-
-def all_parts(results: Path) -> list[Parts]:
-    """The jobs of a results folder that workers run or ran, by name."""
-    folders = sorted(results.glob(".*.parts"))
-    return [Parts(results, path.name[1:].removesuffix(".parts")) for path in folders]
 
 
 def write_jobs(path: Path, stems: Sequence[str]) -> None:

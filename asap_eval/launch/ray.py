@@ -14,7 +14,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,10 @@ from asap_eval.errors import BadValueError, SetUpError, first_line, message
 from asap_eval.launch.actor import Actor, Facts
 from asap_eval.launch.computer import Computer, LostError
 from asap_eval.launch.devices import check_device, visible_gpus
-from asap_eval.launch.launch import Launch
+from asap_eval.launch.launch import Launch, own_keys
 from asap_eval.launch.launcher import Ended, Launcher
 from asap_eval.launch.queue import Queue
 from asap_eval.launch.worker import work
-from asap_eval.options import checked, options
 from asap_eval.record import Calibration, RunRecord
 from asap_eval.record.journal import Row
 from asap_eval.runner.pieces import Piece
@@ -37,6 +36,8 @@ STORE = 200 * 2**20
 """Bytes of shared memory of a cluster of our own: rows are small."""
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 """What an actor prints stays in its log; errors reach its thread."""
+EAGER = {"worker_niceness": 0}
+"""Ray's own default, 15, would let actors of a cluster of our own starve beside other work."""
 PAUSE = 1.0
 """Seconds between two tries to reach an actor that is being started again."""
 
@@ -69,7 +70,7 @@ class Ray(Launcher):
 
     def __init__(self, launch: Launch) -> None:
         super().__init__(launch)
-        self.wanted = wanted_of(launch.engine)
+        self.wanted = own_keys(Wanted, launch)
         self._gpus = 0.0
         self._ended: list[Ended] = []
 
@@ -153,6 +154,7 @@ class Ray(Launcher):
                 num_cpus=max(math.ceil(count * self.wanted.cpus), os.cpu_count() or 1),
                 include_dashboard=False,
                 object_store_memory=STORE,
+                _system_config=EAGER,
                 **QUIET,
             )
         except Exception as error:
@@ -200,7 +202,7 @@ class Remote(Computer):
     def __init__(self, queue: Queue, ray: Any, actor: Any, desk: Desk) -> None:
         super().__init__(queue)
         self._ray, self._actor, self._desk = ray, actor, desk
-        self._facts = Facts("a node of Ray", 0, 0)
+        self._facts = Facts("a node of Ray", 0)
         self._opened, self._device = "", ""
 
     def wait(self) -> None:
@@ -277,17 +279,3 @@ class Remote(Computer):
             raise
         except self._ray.exceptions.RayError as error:
             raise LostError(message(error)) from error
-
-
-def wanted_of(engine: Mapping[str, Any]) -> Wanted:
-    """The keys ``launch.*`` that Ray alone knows.
-
-    Raises:
-        AsapEvalError: a value of the wrong type.
-    """
-    given = {
-        name: checked(f"launch.{name}", engine[name], hint)
-        for name, hint, _ in options(Wanted)
-        if name in engine
-    }
-    return Wanted(**given)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from enum import Enum, auto
 from pathlib import Path
 
-from asap_eval.bench.first_samples import FirstSamples
+from asap_eval.bench.first_samples import FirstSamples, see_rows
 from asap_eval.errors import AsapEvalError, RecordError
 from asap_eval.files.placed import put
 from asap_eval.launch.computer import Computer, LostError
@@ -24,9 +24,9 @@ from asap_eval.launch.merge import merge
 from asap_eval.launch.parts import Failure, Parts, Worker, read_worker, write_jobs
 from asap_eval.launch.queue import Queue, Queued
 from asap_eval.record import RunRecord, read_record, write_record
-from asap_eval.record.journal import Journal, Row
+from asap_eval.record.journal import Journal
 from asap_eval.runner.earlier_records import Kept, finished
-from asap_eval.runner.lock import LOCKS, is_held, lock_of, locked, locked_if_free
+from asap_eval.runner.lock import LOCKS, is_held, lock_of, locked, locked_if_free, locks_hold
 from asap_eval.runner.machine_errors import described, of_files
 from asap_eval.runner.piece import check_data
 from asap_eval.runner.pieces import Piece
@@ -61,8 +61,8 @@ def work(queue: Queue, computer: Computer | None = None, *, log: str = "", name:
         AsapEvalError: a job cannot be opened here: other workers are needed, or another machine.
             Or nothing can be written to the results folder.
     """
-    running = _Working(queue, computer or Computer(queue), log, name or str(os.getpid()))
     try:
+        running = _Working(queue, computer or Computer(queue), log, name or str(os.getpid()))
         with running.alive():
             running.run()
     except OSError as error:
@@ -74,7 +74,10 @@ class _Working:
         self.queue, self.computer, self.log = queue, computer, log
         self.host = socket.gethostname()
         self.name = f"{self.host}-{name}"
-        self.locks = queue.launch.locks != "off" and self._locks_work()
+        self.note = ""
+        self.locks = (
+            queue.launch.locks != "off" and locks_hold(queue.results / LOCKS) and self._locks_work()
+        )
         self.states: dict[str, Worker] = {}
         self.spoken = 0.0
         self.failed_here: set[tuple[str, int]] = set()
@@ -105,10 +108,11 @@ class _Working:
             return True
         if beacon is None or not fresh or is_held(beacon):
             return True
-        say(
+        self.note = (
             f"note: {self.queue.results} has no locks that {self.host} sees; as with "
             "launch.locks=off, two workers may do the same piece."
         )
+        say(self.note)
         return False
 
     # Going down the queue.
@@ -139,7 +143,7 @@ class _Working:
             record = self._calibrated(parts, record)
             if record is None:
                 return Step.WAITING
-            while record.status == "running" and self._one_piece(parts, record):
+            while self._one_piece(parts, record):
                 moved = True
                 if parts.failed.exists():
                     return Step.GONE
@@ -226,14 +230,16 @@ class _Working:
         if rows:
             say(f"{parts.stem}: piece {piece.start} goes on after {len(rows)} of {len(ids)}.")
         first = FirstSamples() if piece.start == 0 else None
-        _see(first, journal, rows)
+        if first is not None:
+            see_rows(first, rows, journal)
         at = piece.start + len(rows)
         ready.bench.begin(parts.record.with_suffix(""), len(rows), parts.stem_of(piece))
         if at < piece.stop:
             batches = self.computer.rows(record, Piece(at, piece.stop))
             with contextlib.closing(batches):
                 for batch in batches:
-                    _see(first, journal, batch)
+                    if first is not None:
+                        see_rows(first, batch, journal)
                     journal.append(batch)
                     at += len(batch)
                     state.piece, state.at = piece.start, at
@@ -350,6 +356,7 @@ class _Working:
                 log=self.log,
                 device=device,
                 threads=self.computer.threads(),
+                note=self.note,
                 began=time.time(),
             )
             earlier = read_worker(parts.worker(self.name))
@@ -398,17 +405,6 @@ def _ended(parts: Parts) -> bool:
     if finished(parts.record) is not None:
         parts.remove()
     return True
-
-
-def _see(first: FirstSamples | None, journal: Journal, rows: list[Row]) -> None:
-    """Stop where the first samples of a job all fail alike: none of their rows is kept."""
-    if first is None:
-        return
-    try:
-        first.see((row["id"], row["error"]) for row in rows)
-    except AsapEvalError:
-        journal.remove()
-        raise
 
 
 def _age(path: Path) -> float:
