@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,6 +71,7 @@ class Threads(Launcher):
     """An engine whose workers are threads, one after the other: nothing has to be started."""
 
     computer: type[Computer] = Computer
+    running: threading.Thread
 
     def check(self, device: str) -> None:
         check_device(device)
@@ -79,8 +81,9 @@ class Threads(Launcher):
 
     def start(self, queue: Queue, count: int) -> Sequence[str]:
         self._ends: list[Ended] = []
-        self._thread = threading.Thread(target=self._run, args=(queue, count), daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, args=(queue, count), daemon=True)
+        type(self).running = thread
+        thread.start()
         return [str(number) for number in range(count)]
 
     def _run(self, queue: Queue, count: int) -> None:
@@ -455,32 +458,39 @@ queue, moment = pickle.loads(Path(sys.argv[1]).read_bytes()), sys.argv[2]
 random.seed(moment)
 worker.SHORTEST = 0.05
 append, conclude = Journal.append, merge.conclude
-reads, writes = os.pipe()
 
-def slowly(self, rows):
+
+def halting():
+    os.write(said, b".")
+    os.read(goes_on, 1)
+
+def appending(self, rows):
     append(self, rows)
     if moment == "piece":
-        os.write(writes, b".")
-    time.sleep(0.05)
+        halting()
 
 def merging(*args):
     if moment == "merge":
-        os.write(writes, b".")
+        halting()
     conclude(*args)
-    time.sleep(0.1)
+    os.read(goes_on, 1)
 
-Journal.append, merge.conclude = slowly, merging
+Journal.append, merge.conclude = appending, merging
 for _ in range(5):
+    (heard, said), (goes_on, let) = os.pipe(), os.pipe()
     child = os.fork()
     if not child:
         worker.work(queue)
         os._exit(0)
-    os.read(reads, 1)
+    os.close(said)
+    os.read(heard, 1)
+    os.write(let, b".")
     time.sleep(random.uniform(0, 0.06))
     os.kill(child, signal.SIGKILL)
     print(os.WIFSIGNALED(os.waitpid(child, 0)[1]))
 """
-"""Five workers one after the other, each killed at a random moment of what it does."""
+"""Five workers one after the other, each killed at a random moment of what it does: between its
+first batch and its second, which is the last that it can write, or before its record is written."""
 
 
 @pytest.mark.parametrize("moment", ["piece", "merge"])
@@ -808,9 +818,7 @@ def test_not_waiting_says_how_to_follow(
 ) -> None:
     assert main(given(pictures, tmp_path, "limit=4", "launch=local", "launch.wait=false")) == 0
     assert "asap-eval jobs results=" in capsys.readouterr().err
-    end = time.monotonic() + 60
-    while read_records(tmp_path)[0][0][1].status == "running" and time.monotonic() < end:
-        time.sleep(0.05)
+    engine.running.join()
     assert read_records(tmp_path)[0][0][1].status == "done"
 
 
@@ -847,6 +855,31 @@ def test_a_file_system_without_locks_is_noticed(
     work(dataclasses.replace(queue, beacon=beacon))
     assert "has no locks that" in capsys.readouterr().err
     assert read_records(tmp_path)[0][0][1].status == "done"
+
+
+@pytest.mark.parametrize("flock", ["missing", "lies"])
+def test_a_file_system_without_flock_is_said_once(
+    flock: str, pictures: Path, tmp_path: Path, engine: type[Threads],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """It says so itself, or gives every lock to everybody."""
+
+    def given_to_all(file: Any, how: int) -> None:
+        if flock == "missing":
+            raise OSError(errno.ENOSYS, "Function not implemented")
+
+    assert main(given(pictures, tmp_path / "one")) == 0
+    capsys.readouterr()
+    say_once.cache_clear()
+    monkeypatch.setattr("fcntl.flock", given_to_all)
+    two = tmp_path / "two"
+    with warnings.catch_warnings(record=True) as others:
+        assert main(given(pictures, two, "launch=local")) == 0
+    assert capsys.readouterr().err.count(f"{two} has no locks") == 1
+    assert not [one for one in others if "flock" in str(one.message)]
+    assert_equal(tmp_path / "one", two)
+    assert main(given(pictures, two, "launch=local", "bench=walk")) in (1, 2)
+    assert "two workers could write the same file" in capsys.readouterr().err
 
 
 def test_files_of_a_benchmark_need_locks(pictures: Path, tmp_path: Path) -> None:
