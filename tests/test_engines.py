@@ -95,17 +95,19 @@ def started(place: Path, name: str, *words: str, **more: str) -> Iterator[subpro
             process.terminate()
 
 
-def kill_one(place: Path, process: subprocess.Popen[str], name: str) -> int:
-    """Kill the process that waits at the second batch of a piece, once the first is written."""
+def kill_one(place: Path, process: subprocess.Popen[str], name: str) -> tuple[int, int]:
+    """Kill the process that waits at the second batch of a piece, once the first is written; its
+    number and how nice it was."""
     hold = place / f"{name}.hold"
     while process.poll() is None:
         written = (place / name).glob(".*slow*.parts/000000000.part")
         waiting = list(place.glob(f"{name}.[0-9]*"))
         if waiting and any(path.stat().st_size for path in written):
             number = int(waiting[0].suffix[1:])
+            nice = os.getpriority(os.PRIO_PROCESS, number)
             os.kill(number, signal.SIGKILL)
             hold.unlink()
-            return number
+            return number, nice
         time.sleep(0.02)
     raise AssertionError(process.stderr and process.stderr.read())
 
@@ -157,13 +159,14 @@ def test_a_slurm_task_is_killed(place: Path) -> None:
 @RAY
 def test_an_actor_is_killed(place: Path, tmp_path: Path) -> None:
     with started(place, "ray", HOME=str(tmp_path)) as process:
-        killed = kill_one(place, process, "ray")
+        killed, nice = kill_one(place, process, "ray")
         _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "It is started again" in err
     assert "goes on after 16 of 32" in err
     counted(compare(place, "ray"))
     assert killed != process.pid
+    assert nice == os.getpriority(os.PRIO_PROCESS, 0)  # Ray's own 15 would starve
     assert not (tmp_path / ".ray").exists()  # its token goes no further than its processes
 
 
