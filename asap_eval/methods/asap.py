@@ -99,8 +99,7 @@ class ASAP(Reducer):
         anchor: the sink: heaviest patch in the class token's row of C (``cls``), in its row of
             A_l (``cls_attention``), in column mass (``mass``), a random one, or the patch nearest
             the centre of the rows of C (``pca``). Ours: ``corner``, the first patch (top left) of
-            every image: of all places the most frequent sink in DeiT-Tiny's early blocks
-            (docs/readings.md).
+            every image: the most frequent sink in DeiT-Tiny's first four blocks (results/walk).
         distance: ``l2`` between rows of C, or ``weighted``: each column divided by the square root
             of its mean mass (Appendix A). Ours: ``squared``, l2 squared.
         normalise: min-max over the patches without or with the sink's own zero. Ours: ``rank``,
@@ -195,8 +194,6 @@ class ASAP(Reducer):
                 "asap: identity=False takes the share that never moved out of the accumulated "
                 "walk; with accumulate=False there is none: leave one of them out."
             )
-        if not isinstance(self.tau, str) and math.isnan(self.tau):
-            raise BadValueError("asap: tau=nan: give a number; inf never fires.")
         least = 2 if self.reduce == "pool" else 1
         if self.n is not None and self.n < least:
             raise BadValueError(f"asap: n={self.n}: reduce={self.reduce} needs at least {least}.")
