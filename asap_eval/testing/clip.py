@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from asap_eval.files.placed import placed
+from asap_eval.files.tensors import save_tensors
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,9 @@ def write_clip(folder: Path, shape: Shape, seed: int = 0) -> str:
     """Put config, seeded weights and a tokenizer of bytes into a folder; hands back its path."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from tokenizers.processors import TemplateProcessing
-    from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+    from transformers import CLIPConfig, CLIPModel
 
-    text = {
+    words = {
         "hidden_size": shape.text,
         "intermediate_size": shape.mlp,
         "num_hidden_layers": shape.layers,
@@ -51,7 +55,7 @@ def write_clip(folder: Path, shape: Shape, seed: int = 0) -> str:
     }
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=shape.joint)
+        config = CLIPConfig(text_config=words, vision_config=vision, projection_dim=shape.joint)
         model = CLIPModel(config)
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {letter: i for i, letter in enumerate(letters)} | {"<s>": 256, "</s>": 257}
@@ -60,8 +64,18 @@ def write_clip(folder: Path, shape: Shape, seed: int = 0) -> str:
     tokens.post_processor = TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 256), ("</s>", 257)]
     )
-    model.save_pretrained(folder)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokens, bos_token="<s>", eos_token="</s>"
-    ).save_pretrained(folder)
+    about = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+    }
+    save_tensors(model.state_dict(), folder / "model.safetensors", {"format": "pt"})
+    files = {
+        "config.json": config.to_json_string(),
+        "tokenizer.json": tokens.to_str(),
+        "tokenizer_config.json": json.dumps(about),
+    }
+    for name, text in files.items():
+        with placed(folder / name) as part:
+            part.write_text(text, encoding="utf-8")
     return str(folder)
