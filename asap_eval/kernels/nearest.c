@@ -102,6 +102,7 @@ static void search(const struct nearest *call, int64_t image, float *memory) {
     const float *x = call->x + image * call->x_image;
     const int64_t *sources = call->sources + image * call->sources_image;
     const int64_t *targets = call->targets + image * call->targets_image;
+    if (!S) return;
     float *panels = memory, *rows = panels + rounded(T, PANEL) * d; /* [TILE, width] */
     float *units = rows + TILE * width;                            /* [T, width] */
 
