@@ -218,6 +218,25 @@ def test_the_survey_counts(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None
     size = torch.tensor([[1.0, 1, 1, 0], [1, 1, 1, 1], [1, 2, 1, 0], [1, 1, 1, 1]])
     group = torch.tensor([[0, 1, 2, -1], [0, 1, 1, -1], [0, 1, 2, -1], [0, 2, 1, 3]])
     assert survey(group, size).tolist() == [[3, 2, 3, 4], [0, 1, 1, 0], [0, 1, 0, 1]]
+    share = torch.tensor([1.0, 0.5, 1, 1]).expand(4, 4)
+    assert survey(group, size, share)[1].tolist() == [1, 2, 0, 1]
+
+
+@pytest.mark.parametrize("kernel", ["auto", "torch"])
+def test_what_does_not_fit_is_refused(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(native.SWITCH, kernel)
+    start, group = batch_of(3)
+    with pytest.raises(ValueError, match="int64"):
+        survey(group.int(), start.size)
+    with pytest.raises(ValueError, match=r"give \[4, 30\]"):
+        survey(group[:, 1:], start.size)
+    with pytest.raises(ValueError, match="one a token"):
+        survey(group, start.size, start.size[:, 1:])
+    keys, sources, targets = keys_of(SHAPES[0])
+    with pytest.raises(ValueError, match="int64"):
+        nearest(keys, sources.int(), targets)
+    with pytest.raises(ValueError, match="of 3 images"):
+        nearest(keys, sources, targets[:1])
 
 
 # --- whole models ---------------------------------------------------------------------------------

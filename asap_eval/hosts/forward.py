@@ -206,6 +206,11 @@ class Pass:
             reduction, slots, folded = decision
             if len(set(slots)) > 1:
                 raise AsapEvalError(f"Block {block}: maps can be fused to one length only.")
+            if self.reducer.fuses and reduction.mix is not None:
+                raise AsapEvalError(
+                    f"Block {block}: maps cannot be fused by a mix. Give a weight, or set "
+                    f"fuses = False in method '{self.reducer.name}'."
+                )
             x = self._apply(x, reduction, slots, folded)
         self._count("attention_tokens")
         if decision is not None and not self.reducer.fuses:
@@ -362,7 +367,7 @@ class Pass:
         if reduction is None:
             return None
         whole = reduction if images is self.everyone else reduction.within(images, self.size)
-        found = survey(whole.group, self.size)
+        found = survey(whole.group, self.size, whole.share)
         acted = found[2, here] > 0 if reduction.acted is None else reduction.acted
         fired = self.seen.fired[here]
         self.seen.fired[here] = torch.where(acted & (fired == 0), block, fired)
@@ -418,7 +423,7 @@ class Pass:
         slot = torch.where(reduction.group >= 0, reduction.group + first, DROPPED)
         flat, into = self.layout.flat(x), self.layout.flat_of_padded(slot)
         if reduction.mix is not None:
-            x = mixed(self.layout.padded(self.layout.shaped(flat)), reduction.mix)
+            x = mixed(self.layout.padded(x), reduction.mix)
             flat = after.flat(after.packed(x[:, : after.longest]))
         elif reduction.weight is None and not folded:
             flat = select(flat, into, after.total)

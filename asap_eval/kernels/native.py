@@ -79,7 +79,7 @@ class Survey(ctypes.Structure):
     """``struct survey`` of reduction.c."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("group", "size", "found")),
+        *((name, ctypes.c_void_p) for name in ("group", "size", "share", "found")),
         *((name, ctypes.c_int64) for name in ("count", "N")),
     ]
 

@@ -29,6 +29,12 @@ def nearest(x: Tensor, sources: Tensor, targets: Tensor) -> tuple[Tensor, Tensor
     Returns:
         ``[b, S]`` cosines, and the places of these targets among the T.
     """
+    for listed in (sources, targets):
+        if listed.dtype != torch.int64 or listed.shape[:1] != x.shape[:1]:
+            raise ValueError(
+                f"Tokens are listed as {[*listed.shape]} {listed.dtype}; give torch.int64, a row "
+                f"for each of {len(x)} images."
+            )
     if targets.shape[1] == 0:
         raise ValueError("There is no target to be nearest to.")
     if x.stride(-1) == 1 and takes(x):

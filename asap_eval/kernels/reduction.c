@@ -12,6 +12,7 @@
 struct survey {
     const int64_t *group; /* [count, N] slots, -1 = dropped */
     const float *size;    /* [count, N], 0 = padding */
+    const float *share;   /* [count, N] factors of sizes, or NULL */
     int64_t *found;       /* [3, count]: slots; tokens that share one or are not of size 1; moved */
     int64_t count, N;
 };
@@ -20,12 +21,13 @@ void survey(const struct survey *call) {
     for (int64_t image = 0; image < call->count; image++) {
         const int64_t *group = call->group + image * call->N;
         const float *size = call->size + image * call->N;
+        const float *share = call->share ? call->share + image * call->N : 0;
         int64_t last = -1, left = 0, sized = 0, moved = 0;
         for (int64_t token = 0; token < call->N; token++) {
             const int64_t slot = group[token];
             last = slot > last ? slot : last;
             left += slot >= 0;
-            sized += (slot >= 0) & (size[token] != 1);
+            sized += (slot >= 0) & (size[token] * (share ? share[token] : 1) != 1);
             moved |= slot != (size[token] > 0 ? token : -1);
         }
         call->found[image] = last + 1;

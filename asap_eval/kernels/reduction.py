@@ -8,21 +8,41 @@ from torch import Tensor
 from asap_eval.kernels.native import Moves, Survey, load, takes, workspace
 
 
-def survey(group: Tensor, size: Tensor) -> Tensor:
+def _check(group: Tensor, size: Tensor, *factors: Tensor | None) -> None:
+    """The kernels trust addresses and counts: they are checked before.
+
+    Raises:
+        ValueError: slots that are no int64, or values of other tokens.
+    """
+    if group.dtype != torch.int64 or group.shape != size.shape:
+        raise ValueError(
+            f"Slots are {[*group.shape]} {group.dtype}; give {[*size.shape]} torch.int64."
+        )
+    for given in factors:
+        if given is not None and given.shape != size.shape:
+            raise ValueError(f"Factors are {[*given.shape]}; give {[*size.shape]}, one a token.")
+
+
+def survey(group: Tensor, size: Tensor, share: Tensor | None = None) -> Tensor:
     """What a reduction does to each image, ``[3, B]`` int64: its slots; its tokens that share a
-    slot with an earlier one, plus those whose size is not 1; whether any token changes its place.
+    slot with an earlier one, plus those whose size comes out other than 1; whether any
+    token changes its place.
 
     Args:
         group: ``[B, N]`` int64 slots, -1 = dropped. size: ``[B, N]``, 0 = padding.
+        share: ``[B, N]`` factors of sizes.
     """
-    if takes(size):
+    _check(group, size, share)
+    if takes(size) and (share is None or takes(share)):
         found = load()
         assert not isinstance(found, str)
         group, size = group.contiguous(), size.contiguous()
+        share = None if share is None else share.contiguous()
         out = torch.empty(3, len(group), dtype=torch.int64)
         call = Survey(
             group=group.data_ptr(),
             size=size.data_ptr(),
+            share=None if share is None else share.data_ptr(),
             found=out.data_ptr(),
             count=group.shape[0],
             N=group.shape[1],
@@ -32,7 +52,8 @@ def survey(group: Tensor, size: Tensor) -> Tensor:
     place = torch.arange(group.shape[1], device=size.device)
     slots = group.amax(1) + 1
     left = group >= 0
-    sized = left.sum(1) - slots + (left & (size != 1)).sum(1)
+    then = size if share is None else size * share
+    sized = left.sum(1) - slots + (left & (then != 1)).sum(1)
     moved = (group != torch.where(size > 0, place, -1)).any(1)
     return torch.stack([slots, sized, moved])
 
@@ -70,6 +91,7 @@ def reduced(
     """
     found = load()
     assert not isinstance(found, str)
+    _check(group, size, weight, share)
     x = x if x.stride(1) == 1 else x.contiguous()
     group, size, source = group.contiguous(), size.contiguous(), source.contiguous()
     weight, share = (None if t is None else t.contiguous() for t in (weight, share))

@@ -41,7 +41,8 @@ class AsVit(Reducer):
 
     Attributes:
         k: factor on all thresholds.
-        thresholds: one for each place; ``None`` = the authors' initial three.
+        thresholds: one for each place from the first on, those behind them are not used; ``None`` =
+            the authors' initial three.
         blocks: places: before these blocks, counted from 0 as the authors do, with the scores of
             the block in front; ``None`` = one behind L/4, L/2 and 3L/4: 4, 7, 10 of 12.
     """
@@ -55,7 +56,7 @@ class AsVit(Reducer):
         return frozenset({Need.CLS_ROW, Need.HEAD_NORMS})
 
     def check(self, batch: Batch) -> None:
-        found, places = self.thresholds or list(THRESHOLDS), self._places(batch.depth)
+        found, places = self._thresholds, self._places(batch.depth)
         if not self.k >= 0 or not all(isinstance(t, float | int) and t >= 0 for t in found):
             raise BadValueError(f"asvit: k={self.k}, thresholds={found}: give numbers from 0.")
         if len(found) < len(places):
@@ -63,6 +64,10 @@ class AsVit(Reducer):
                 f"asvit: {len(found)} thresholds for {len(places)} places, blocks={list(places)}: "
                 "give one for each."
             )
+
+    @property
+    def _thresholds(self) -> list[float]:
+        return list(THRESHOLDS) if self.thresholds is None else self.thresholds
 
     def _places(self, depth: int) -> tuple[int, ...]:
         if self.blocks is not None and 0 in self.blocks:
@@ -75,9 +80,8 @@ class AsVit(Reducer):
 
     def begin(self, batch: Batch) -> dict[int, float]:
         """Threshold of each acting block, counted from 1: before block b + 1 is after block b."""
-        found = self.thresholds or THRESHOLDS
-        places = self._places(batch.depth)
-        return {at: self.k * float(theta) for at, theta in zip(places, found, strict=False)}
+        places = zip(self._places(batch.depth), self._thresholds, strict=False)
+        return {at: self.k * float(theta) for at, theta in places}
 
     def watch(self, block: int, state: dict[int, float]) -> bool:
         return state.get(block, 0) > 0

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from asap_eval.checkpoint import check_there
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
 from asap_eval.methods.parts.predictors import load_predictors, origin
@@ -57,6 +59,10 @@ class TosaReading(Reducer):
     @property
     def needs(self) -> frozenset[Need]:
         return frozenset({Need.ATTENTION if self.checkpoint is None else Need.LOGITS})
+
+    def look(self) -> None:
+        if self.checkpoint:
+            check_there(Path(self.checkpoint).expanduser(), "method.checkpoint")
 
     def check(self, batch: Batch) -> None:
         if not 0 < self.k <= 1:

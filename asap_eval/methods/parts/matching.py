@@ -7,6 +7,7 @@ tokens) are protected: they stay at the front in their order and nothing is merg
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from asap_eval.kernels.nearest import nearest, paired
@@ -21,6 +22,17 @@ def removable(tokens: int, prefix: int, r: int) -> int:
 def match_macs(tokens: int, width: int) -> int:
     """MACs of the similarities of one image: even positions x odd positions x ``width``."""
     return (tokens + 1) // 2 * (tokens // 2) * width
+
+
+def similarities(metric: Tensor) -> Tensor:
+    """``[b, n, n]`` cosines of ``[b, n, d]``."""
+    unit = F.normalize(metric, dim=-1)
+    return unit @ unit.mT
+
+
+def members(group: Tensor) -> Tensor:
+    """``[b, N]`` tokens that go into each slot, 0 behind the last; ``group`` is ``[b, N]``."""
+    return torch.zeros_like(group).scatter_add_(1, group, torch.ones_like(group))
 
 
 def match(keys: Tensor, r: int, prefix: int) -> Tensor:
