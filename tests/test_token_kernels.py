@@ -106,8 +106,12 @@ def test_among_equals_the_first_and_nan_is_above_all(
     best, partner = nearest(keys, sources, targets)
     assert best.isnan().all()
     assert partner.tolist() == [[21, 21, 0, 21]]
-    with pytest.raises(ValueError, match="no target"):
-        nearest(keys, sources, targets[:, :0])
+    best, partner = nearest(keys, sources, targets, protected=(2, 22))
+    assert best.isnan().all()
+    assert partner.tolist() == [[0, 16]]
+    for none in ((0, 40), (0, 41)):
+        with pytest.raises(ValueError, match="no target"):
+            nearest(keys, sources, targets, none)
 
 
 @pytest.mark.parametrize("prefix", range(4))

@@ -15,7 +15,9 @@ def mean_over_heads(keys: Tensor) -> Tensor:
     return keys.to(torch.promote_types(keys.dtype, torch.float32)).mean(1)
 
 
-def nearest(x: Tensor, sources: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def nearest(
+    x: Tensor, sources: Tensor, targets: Tensor, protected: tuple[int, int] = (0, 0)
+) -> tuple[Tensor, Tensor]:
     """The most similar target of every source by cosine; among equals the first.
 
     In fp32 on a CPU a compiled kernel does it where there is one, without a matrix of similarities
@@ -24,10 +26,13 @@ def nearest(x: Tensor, sources: Tensor, targets: Tensor) -> tuple[Tensor, Tensor
     Args:
         x: ``[b, H, N, d]`` tokens, compared as means over heads, in fp32 at least. A token of zeros
             has cosine 0 with all.
-        sources, targets: ``[b, S]`` and ``[b, T]`` int64, tokens of each image; T > 0.
+        sources, targets: ``[b, S]`` and ``[b, T]`` int64, tokens of each image.
+        protected: how many at the front of the sources look for nobody, and how many at the front
+            of the targets nobody finds; S' and T' are the others, T' > 0. Authors' codes compute
+            their cosines, and so does torch's way here: a ledger counts S x T products.
 
     Returns:
-        ``[b, S]`` cosines, and the places of these targets among the T.
+        ``[b, S']`` cosines, and the places of these targets among the T'.
     """
     for listed in (sources, targets):
         if listed.dtype != torch.int64 or listed.shape[:1] != x.shape[:1]:
@@ -35,13 +40,14 @@ def nearest(x: Tensor, sources: Tensor, targets: Tensor) -> tuple[Tensor, Tensor
                 f"Tokens are listed as {[*listed.shape]} {listed.dtype}; give torch.int64, a row "
                 f"for each of {len(x)} images."
             )
-    if targets.shape[1] == 0:
+    first, start = protected
+    if targets.shape[1] <= start:
         raise ValueError("There is no target to be nearest to.")
     if x.stride(-1) == 1 and takes(x):
-        return _natively(x, sources, targets)
+        return _natively(x, sources[:, first:], targets[:, start:])
     unit = F.normalize(mean_over_heads(x), dim=-1)
     rows, columns = (unit.take_along_dim(at[..., None], 1) for at in (sources, targets))
-    best, partner = (rows @ columns.mT).max(-1)
+    best, partner = (rows @ columns.mT)[:, first:, start:].max(-1)
     return best, partner
 
 

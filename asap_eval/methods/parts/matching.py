@@ -57,7 +57,6 @@ def match(keys: Tensor, r: int, prefix: int) -> Tensor:
     place = torch.arange(tokens, device=keys.device)
     if r == 0:
         return place.repeat(images, 1)
-    even, odd = prefix + prefix % 2, prefix + 1 - prefix % 2  # the first that are not protected
-    a, b = (place[first::2].contiguous().expand(images, -1) for first in (even, odd))
-    best, partner = nearest(keys, a, b)
+    a, b = (place[first::2].contiguous().expand(images, -1) for first in (0, 1))
+    best, partner = nearest(keys, a, b, protected=((prefix + 1) // 2, prefix // 2))
     return paired(best, partner, r, prefix, tokens)
