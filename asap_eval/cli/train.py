@@ -1,9 +1,12 @@
-"""``asap-eval train``: fit the predictors of a method on a frozen backbone.
+"""``asap-eval train``: fit the trained parts of a method on a frozen backbone.
 
-The method is dynamicvit or spot. The teacher is the same model unpruned, so labels are not used.
+The method is one that has some: predictors (dynamicvit, spot, sparsifiner), selectors
+(tosa_reading) or thresholds (asvit). The teacher is the same model unpruned, so labels are not
+used. Keys that a training does not read are refused; docs/methods.md has their defaults.
 
   asap-eval train method=dynamicvit model=deit_tiny data=<folder> out=<file>.safetensors keep=0.7
   asap-eval method=dynamicvit model=deit_tiny data=<other images> method.checkpoint=<file> k=0.7
+  asap-eval train method=asvit how=quantiles model=deit_tiny data=<folder> out=<file>.safetensors
 
 Do not evaluate on images it was trained on. The same command goes on after an interruption.
 `asap-eval ls --options` lists the options of the method.
@@ -22,8 +25,8 @@ from asap_eval.cli.words import command, help_of
 from asap_eval.plugins import load
 from asap_eval.record import Job
 from asap_eval.runner.machine_errors import explaining
-from asap_eval.train.predictors.job import TrainJob
-from asap_eval.train.predictors.loop import train
+from asap_eval.train.method.job import TrainJob
+from asap_eval.train.method.loop import train
 
 
 @dataclass
@@ -51,7 +54,8 @@ def main(argv: Sequence[str]) -> int:
 
     def trained(asked: Asked) -> None:
         job = asked.job()
-        machine = Job(job.model, batch_size=max(1, job.batch_size), device=job.device)
+        job.check()
+        machine = Job(job.model, batch_size=job.recipe["batch_size"], device=job.device)
         with explaining(machine):
             print(train(job, shlex.join(["asap-eval", "train", *argv])))
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from asap_eval.checkpoint import check_there
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Reducer, View, register
 from asap_eval.methods.parts.acting_blocks import locations
@@ -48,7 +50,8 @@ class Sparse:
         "Transformers, arXiv 2303.13755",
         licence="MIT",
         training="the authors train predictors and backbone and publish neither: give a checkpoint "
-        "of predictors, or by=attention (upper bound) or by=local, which need none (ours)",
+        "of predictors (`asap-eval train` makes one on a frozen backbone), or by=attention (upper "
+        "bound) or by=local, which need none (ours)",
         knob="k",
         knob_meaning="share of the keys that each query keeps, 0 < k <= 1; removes no tokens",
         fixed_count=True,
@@ -82,6 +85,10 @@ class Sparsifiner(Reducer):
     keep: float = 1.0
     blocks: list | None = None
 
+    def look(self) -> None:
+        if self.by == "predictors" and self.checkpoint is not None:
+            check_there(Path(self.checkpoint).expanduser(), "method.checkpoint")
+
     def check(self, batch: Batch) -> None:
         if not 0 < self.k <= 1 or not 0 < self.keep <= 1 or self.top < 1:
             raise BadValueError(
@@ -93,8 +100,9 @@ class Sparsifiner(Reducer):
         if self.checkpoint is None:
             raise BadValueError(
                 "sparsifiner: its predictors have to be trained, random ones mean nothing. Give "
-                "method.checkpoint=<file>, or method.by=attention or method.by=local, controls "
-                "that need none."
+                "method.checkpoint=<file>; `asap-eval train method=sparsifiner model=<model> "
+                "data=<folder> out=<file>` makes one. method.by=attention and method.by=local are "
+                "controls that need none."
             )
         found = load_masks(self.checkpoint, "cpu")
         sizes = sorted({predictor.tokens for predictor in found})

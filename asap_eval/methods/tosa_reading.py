@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from asap_eval.errors import BadValueError
+from asap_eval.checkpoint import check_there
+from asap_eval.errors import BadValueError, WeightsError
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
 from asap_eval.methods.parts.predictors import load_predictors, origin
 
@@ -32,8 +34,9 @@ class Pairs:
     Card(
         paper="a reading of ToSA: Token Selective Attention, arXiv 2406.08816",
         licence="none public",
-        training="the authors train selectors and backbone; without a checkpoint the first block's "
-        "own attention stands in for the predicted one (ours)",
+        training="the authors train selectors and backbone; `asap-eval train` trains selectors on "
+        "a frozen one; without a checkpoint the first block's own attention stands in for the "
+        "predicted one (ours)",
         knob="k",
         knob_meaning="share of the patches that run every second block, 0 < k <= 1",
         fixed_count=True,
@@ -57,6 +60,10 @@ class TosaReading(Reducer):
     @property
     def needs(self) -> frozenset[Need]:
         return frozenset({Need.ATTENTION if self.checkpoint is None else Need.LOGITS})
+
+    def look(self) -> None:
+        if self.checkpoint is not None:
+            check_there(Path(self.checkpoint).expanduser(), "method.checkpoint")
 
     def check(self, batch: Batch) -> None:
         if not 0 < self.k <= 1:
@@ -91,6 +98,7 @@ class TosaReading(Reducer):
 
     def decide(self, view: View, state: Pairs) -> None:
         if state.selectors:
+            self._check_heads(view, state)
             importance = state.selectors[view.block // 2](view.logits).exp().mean((1, 2))
         else:
             importance = view.attention.mean(1)
@@ -99,6 +107,14 @@ class TosaReading(Reducer):
         patches = order[:, :keep].sort(dim=1).values + view.prefix
         front = torch.arange(view.prefix, device=order.device).expand(len(order), -1)
         state.chosen[view.block + 1] = torch.cat([front, patches], 1)
+
+    def _check_heads(self, view: View, state: Pairs) -> None:
+        heads = state.selectors[view.block // 2].conv1.in_features  # type: ignore[union-attr]
+        if heads != view.logits.shape[1]:
+            raise WeightsError(
+                f"tosa_reading: the selectors of {self.checkpoint} read {heads} heads, this model "
+                f"has {view.logits.shape[1]}. Give the checkpoint made for this model."
+            )
 
     def runs(self, block: int, state: Pairs) -> Tensor | None:
         return state.chosen.get(block)
