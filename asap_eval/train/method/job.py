@@ -25,7 +25,7 @@ class TrainJob:
     how: str | None = None  # asvit: gradients (the default) | quantiles, a calibration
     model: str = ""  # as for asap-eval
     data: str = ""  # images, as for asap-eval, or a name; their labels are not used
-    out: str = ""  # the file to write, .safetensors (diffrate: .json)
+    out: str = ""  # the file to write, .safetensors
     weights: str | None = None  # of the frozen backbone; null = its published ones
     keep: float | None = None  # keep rate: at the i-th place keep^i of the patches go on
     target: float | None = None  # wanted change of the model's MACs in percent, e.g. -35
@@ -35,9 +35,7 @@ class TrainJob:
     weight_decay: float | None = None  # of AdamW
     ce: float | None = None  # weight in the loss: cross-entropy to the unpruned model's first class
     kl: float | None = None  # weight in the loss: KL divergence from the unpruned model's classes
-    ratio: float | None = (
-        None  # weight in the loss: distance of the share kept from keep^i, squared
-    )
+    ratio: float | None = None  # weight in the loss: share kept less keep^i, squared
     work: float | None = None  # weight in the loss: distance of the MACs from target
     features: float | None = None  # weight in the loss: KL divergence of the kept tokens
     limit: int | None = None  # the first n images; null = all
