@@ -61,6 +61,19 @@ def check_there(path: Path, option: str = "weights") -> None:
         )
 
 
+def stamped(path: str, option: str) -> tuple[Path, int]:
+    """A file and when it was written, so that one that is written anew is read anew.
+
+    Raises:
+        WeightsError: it cannot be looked at.
+    """
+    file = Path(path).expanduser()
+    try:
+        return file, file.stat().st_mtime_ns
+    except OSError as error:
+        raise WeightsError(f"{option}={path} cannot be read: {error}.") from error
+
+
 def check_safetensors(path: Path, option: str) -> None:
     """Whether a safetensors file is all there, by its header.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import types
 import typing
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ def words(hint: Any) -> list[str]:
 
 def checked(where: str, value: Any, hint: Any) -> Any:
     """The value as its declared type, or an error that says what the type allows."""
+    if isinstance(value, float) and math.isnan(value):
+        raise BadValueError(f"{where}=nan: give a number.")
     choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
     if choices:
         if value in choices:

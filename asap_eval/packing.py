@@ -122,6 +122,13 @@ class Crops:
         return ends[0], ends[1]
 
 
+def base_then_raster(crops: Crops) -> Tensor:
+    """The base crop, then the tiles' patches in raster order of the stitched grid, padding included
+    and without newlines."""
+    tile = crops.crop > 0
+    return torch.cat([(~tile).nonzero().flatten(), crops.raster(tile)])
+
+
 def spatial(crops: Crops, newline: Newline = "kept") -> Tensor:
     """The model's own packing, over the tokens that are left.
 

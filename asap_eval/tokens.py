@@ -46,7 +46,7 @@ class Reduction:
     @property
     def copies(self) -> bool:
         """Whether every slot is one token as it was, where it holds one token."""
-        return self.weight is None and self.mix is None
+        return self.weight is None and self.mix is None and self.share is None
 
     @property
     def slots(self) -> Tensor:
@@ -144,12 +144,12 @@ class Tokens:
         slot = torch.where(reduction.group >= 0, reduction.group + first, DROPPED)
         weight = slot_weight(reduction, self.size)
         if reduction.mix is not None:
-            x = mixed(self.x, reduction.mix)
+            x = mixed(self.x, reduction.mix)[:, :longest]
         else:
             x = combine(self.x.flatten(0, 1), slot.flatten(), weight.flatten(), batch * longest)
         return replace(
             self,
-            x=x.view(batch, longest, width),
+            x=x.reshape(batch, longest, width),
             size=fold_size(self.size, reduction, longest),
             source=follow(self.source, reduction),
         )

@@ -68,6 +68,15 @@ class Case:
         """What it says of itself, before any file is made for it."""
         return build(self.method, **self.options)
 
+    @property
+    def chooses(self) -> bool:
+        """Whether it chooses tokens by what it reads; others resize images, or replace attention
+        alone."""
+        cls = type(self.declared)
+        if self.effect == "attention":
+            return cls.runs is not Reducer.runs
+        return self.effect == "tokens" and cls.site != "input"
+
     def build(self) -> Reducer:
         return build(self.method, **self.params)
 

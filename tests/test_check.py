@@ -26,6 +26,7 @@ from asap_eval.testing.subject import Images, Subject
 BROKEN = ROOT / "tests" / "broken"
 
 REASONS = {
+    "by_place": ("order", r"A batch in the order \[2, 1, 3\] is treated otherwise: source differs"),
     "leaks": ("alone", r"source differs in \d+ of 36 places; a method may not look at its neigh"),
     "miscounts": (
         "MACs",
@@ -74,9 +75,14 @@ def test_every_method_of_ours_passes(method: str) -> None:
     assert [one.name for one in found] == list(DEMANDS)
     assert [str(one) for one in found if one.failed] == []
     passed = {one.name for one in found if one.verdict == "passed"}
-    least = {"acts", "seeds", "alone", "order", "resume", "trace", "MACs", "promoted", "16 bits"}
+    least = {"acts", "seeds", "alone", "order", "resume", "trace", "MACs", "16 bits"}
+    least |= {"promoted"} if any(case.chooses for case in cases) else set()
     assert passed >= ({"keep all"} if keep_all is not None else set())
     assert passed >= (set() if method_class(method).idle else least)
+    reads = any(case.declared.needs for case in cases)
+    in_tower = method_class(method).tower == "vision" and method_class(method).site != "input"
+    moves = in_tower and "tokens" in params
+    assert ("needs" in passed, "prefix" in passed) == (reads, moves)
 
 
 @pytest.mark.parametrize("name", REASONS)
@@ -90,9 +96,19 @@ def test_a_broken_method_fails_with_the_reason(
     failing, reason = REASONS[name]
     assert re.search(rf"{failing} failed On a small ViT, .*?{reason}", printed)
     found = {line[1:13].strip() for line in lines if re.search(" failed  +[A-Z]", line)}
-    follows = {"leaks": {"order"}, "drops_class_token": {"trace", "keep all", "MACs", "16 bits"}}
+    follows = {"leaks": {"order"}, "by_place": {"alone"}}
+    follows |= {"drops_class_token": {"trace", "keep all", "MACs", "16 bits"}}
     assert {failing} <= found <= {failing} | follows.get(name, set())
     assert lines[0] == f"Checks of method={name}: {len(found)} of {len(DEMANDS)} checks failed"
+
+
+def test_two_samples_have_an_order_and_one_has_none(others: Path) -> None:
+    assert main(["check", "method=by_place", f"plugins={BROKEN / 'by_place.py'}"]) == 1
+    found = {one.name: one for one in check("by_place", on=[classifier()])}
+    assert re.search(r"in the order \[1, 0\] is treated otherwise", found["order"].why)
+    alone = Images(tiny.HOSTS["plain"](), tiny.images(1), "one image")
+    found = {one.name: one for one in check("stride", k=0.5, on=[alone])}
+    assert str(found["order"]) == "order: does not apply, one sample has no order."
 
 
 def test_a_named_model_and_the_keeping_setting(capsys: pytest.CaptureFixture[str]) -> None:

@@ -324,6 +324,26 @@ def test_a_results_folder_that_cannot_be_written_is_said(command: Run, pictures:
     assert "Traceback" not in err
 
 
+def test_a_user_who_always_joins_gets_a_gpu_of_their_own(
+    command: Run, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same wherever ``launch=join`` is said: on the command line or in the user's file."""
+    own = tmp_path / "config" / "asap-eval" / "config.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("launch: join\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    taken: list[str] = []
+    monkeypatch.setattr("asap_eval.cli.run.take_gpu", lambda: taken.append("a GPU"))
+    assert command(*TINY, f"data={pictures}", "plan=true")[0] == 0
+    assert taken == ["a GPU"]
+
+
+def test_a_sweep_of_plans_composes_each_job_once(command: Run, pictures: Path) -> None:
+    given = [*TINY, f"data={pictures}", "method=random,stride", "plan=true", "launch=local"]
+    _, _, err = command(*given, "-m", "launch.workers=2")
+    assert err.count("auto: ") == err.count("Job ") == 2
+
+
 # Sweeps
 
 

@@ -15,7 +15,7 @@ def test_pruning_and_fusing(stem: str) -> None:
     golden = g.read("tofu", stem)
     x, r = golden["x"], golden.metadata["r"]
     group = match(golden["metric"], r, 1)
-    target = targets(group, r)
+    target = targets(group)
     assert ((~target).sum(1) == r).all()
     start = Tokens.start(x, 1)
     g.close(start.apply(Reduction(torch.where(target, group, DROPPED))).x, golden["pruned_x"])
@@ -29,7 +29,7 @@ def test_the_papers_formula(stem: str) -> None:
     golden = g.read("tofu", stem)
     x, r = golden["x"], golden.metadata["r"]
     group = match(golden["metric"], r, 1)
-    weight = fusing(x, group, targets(group, r), "paper", r)
+    weight = fusing(x, group, targets(group), "paper", r)
     g.close(Tokens.start(x, 1).apply(Reduction(group, weight)).x, golden["mlerp_x"])
 
 

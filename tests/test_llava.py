@@ -22,6 +22,8 @@ from asap_eval.method import Batch, Need, Reducer, View, methods
 from asap_eval.models import load_model, load_vlm
 from asap_eval.packing import NEWLINE, Crops, Newline, spatial
 from asap_eval.testing import contract
+from asap_eval.testing.demands import ContractError
+from asap_eval.testing.operators import like
 from asap_eval.testing.questions import Questions
 from asap_eval.testing.subject import Trial
 from asap_eval.tokens import Reduction
@@ -369,14 +371,21 @@ def test_language_methods_that_remove_nothing_change_nothing(case: Case) -> None
 
 BEHIND_TOWER = [case for case in VISION if case.declared.needs & BEHIND]
 """Methods that read what only a vision-language model has."""
-READING = [case for case in (*ACTING, *BEHIND_TOWER) if case.declared.needs - {Need.CLS_ROW}]
-"""Others replace attention, or read the tower's class row alone, which the prompt holds."""
+READING = [case for case in (*ACTING, *BEHIND_TOWER) if case.declared.needs]
 
 
 @pytest.mark.parametrize("method", sorted({case.method for case in READING}))
 def test_every_need_of_a_language_method_is_read(method: str) -> None:
     acting = [case for case in READING if case.method == method]
     contract.reads_its_needs([trial("llava_tiny", acting[0])])
+
+
+def test_a_class_row_that_nobody_reads_is_found() -> None:
+    """It is in the prompt, where no view can see who reads it."""
+    assert "holov" in {case.method for case in READING}
+    idle = like(asap_eval.method.build("fastv", k=20), needs=frozenset({Need.ROWS, Need.CLS_ROW}))
+    with pytest.raises(ContractError, match="needs holds cls_row, which the host computes"):
+        contract.reads_its_needs([Trial(questions("llava_tiny"), lambda: idle)])
 
 
 def test_positions_matter() -> None:

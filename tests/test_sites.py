@@ -113,6 +113,50 @@ def test_what_cannot_be_inside_is_refused() -> None:
     with pytest.raises(AsapEvalError, match="watched"), install(model, named(Inside(), watch=some)):
         tiny.output(model, x)
 
+    def mixes(self: Any, view: View) -> Reduction:
+        identity = Reduction.identity(view.size)
+        mix = torch.eye(37).expand(3, -1, -1)
+        return dataclasses.replace(identity, mix=mix, acted=torch.ones(3, dtype=torch.bool))
+
+    with (
+        pytest.raises(AsapEvalError, match="fused by a mix"),
+        install(model, named(Inside(), reduction=mixes)),
+    ):
+        tiny.output(model, x)
+
+
+@dataclasses.dataclass
+class Shrinking(Reducer):
+    """Leaves all tokens where they are; one of them counts for half from block 1 on."""
+
+    site = "after"
+    proportional = True
+
+    def watch(self, block: int, state: Any) -> bool:
+        return block == 1
+
+    def decide(self, view: View, state: Any) -> Reduction:
+        share = torch.ones_like(view.size)
+        share[:, 5] = 0.5
+        return dataclasses.replace(Reduction.identity(view.size), share=share)
+
+
+def test_a_share_of_a_token_alone_counts() -> None:
+    """It is the bias of every later attention, as that of a merged token."""
+    model, x = tiny.HOSTS["layerscale"]().double(), tiny.images(2).double()
+    with install(model, named(Shrinking())):
+        got = tiny.output(model, x)
+    size = torch.ones(37, dtype=torch.float64)
+    size[5] = 0.5
+    y = model.blocks[0](model._pos_embed(model.patch_embed(x)))
+    for block in model.blocks[1:]:
+        qkv = block.attn.qkv(block.norm1(y)).unflatten(-1, (3, 2, 16)).permute(2, 0, 3, 1, 4)
+        maps = (qkv[0] @ qkv[1].mT / 4 + size.log()).softmax(-1)
+        y = y + block.ls1(block.attn.proj((maps @ qkv[2]).transpose(1, 2).flatten(2)))
+        y = y + block.ls2(block.mlp(block.norm2(y)))
+    torch.testing.assert_close(got, model.forward_head(model.norm(y)), rtol=0, atol=1e-6)
+    assert (got - tiny.output(model, x)).abs().max() > 1e-4
+
 
 @dataclasses.dataclass
 class Skipping(Reducer):

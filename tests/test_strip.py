@@ -103,6 +103,30 @@ def test_crops_of_a_picture_lie_where_the_tiles_are(tmp_path: Path) -> None:
         crop_maps(path, "llava_next_tiny", "fastv", k=36)
 
 
+def test_two_settings_of_the_knob_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("clip.mp4").touch()
+    for words in ("k=otsu method.k=3", "k=2 method.k=3"):
+        assert main(["clip.mp4", "model=digits_vit", "method=asap", *words.split()]) == 2
+        assert "both set the knob: drop one" in capsys.readouterr().err
+
+
+def test_a_missing_file_of_the_method_is_said_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def loads(*_: object, **__: object) -> None:
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr(command, "load_model", loads)
+    monkeypatch.chdir(tmp_path)
+    Path("clip.mp4").touch()
+    words = "model=digits_vit method=dynamicvit method.checkpoint=gone.safetensors"
+    assert main(["clip.mp4", *words.split()]) == 1
+    assert "gone.safetensors does not exist" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "k", "params"),
     [

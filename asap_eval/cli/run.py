@@ -121,6 +121,7 @@ def _complete(words: Sequence[str], asked: Asked, extra: Sequence[Path]) -> list
     own = user_defaults({one.key_or_group for one in given}, bare=bare)
     if own:
         say(f"note: {user_file()} adds {' '.join(own)}")
+        _check_launch(parsed(own))
     texts = [*own, *words]
     texts = with_brackets(texts, multirun=asked.multirun)
     overrides = parsed(texts)
@@ -190,7 +191,10 @@ def _jobs_of(given: Sequence[str], extra: Sequence[Path], made: set[Path]) -> in
     Args:
         made: records that this command has made; ``force=true`` makes none of them twice.
     """
-    table = _table_of(given, extra)
+    return _of_table(_table_of(given, extra), made)
+
+
+def _of_table(table: _Table, made: set[Path]) -> int:
     if table.stage == "train":
         return _train(table.rows)
     if table.plan:
@@ -203,9 +207,14 @@ def _jobs_of(given: Sequence[str], extra: Sequence[Path], made: set[Path]) -> in
 def _all_at_once(jobs: Sequence[Sequence[str]], extra: Sequence[Path], made: set[Path]) -> int:
     """The jobs of a sweep as one list for workers, then a table each."""
     tables = [_table_of(given, extra) for given in jobs]
-    if any(table.plan or table.stage == "train" for table in tables):
-        return max(_jobs_of(given, extra, made) for given in jobs)
-    return _spread(tables, made, [" ".join(given) for given in jobs])
+    titles = [" ".join(given) for given in jobs]
+    if not any(table.plan or table.stage == "train" for table in tables):
+        return _spread(tables, made, titles)
+    codes = []
+    for number, (table, title) in enumerate(zip(tables, titles, strict=True)):
+        say(f"Job {number}: {title}", style="bold")
+        codes.append(_of_table(table, made))
+    return max(codes)
 
 
 def _spread(tables: Sequence[_Table], made: set[Path], titles: Sequence[str] = ()) -> int:

@@ -78,6 +78,7 @@ def _drawn(asked: Asked) -> None:
         "seed": asked.seed,
         "params": {**found.options, **options},
     }
+    build_from(asked.method, given["params"], k).look()  # before a model is loaded
     if asked.source.suffix.lower() in STILL:
         maps = crop_maps(path_of(str(asked.source)), spec, asked.method, **given)
     else:
@@ -108,7 +109,11 @@ def _knob(asked: Asked) -> tuple[float | None, dict[str, Any]]:
     try:
         return float(asked.k), asked.options
     except ValueError:
-        return None, {knob: asked.k, **asked.options}
+        if asked.options.get(knob, asked.k) != asked.k:
+            raise BadValueError(
+                f"k={asked.k} and method.{knob}={asked.options[knob]} both set the knob: drop one."
+            ) from None
+        return None, {**asked.options, knob: asked.k}
 
 
 def keep_maps(

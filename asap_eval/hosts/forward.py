@@ -204,6 +204,11 @@ class Pass:
             reduction, slots, folded = decision
             if len(set(slots)) > 1:
                 raise AsapEvalError(f"Block {block}: maps can be fused to one length only.")
+            if self.reducer.fuses and reduction.mix is not None:
+                raise AsapEvalError(
+                    f"Block {block}: maps cannot be fused by a mix. Give a weight, or set "
+                    f"fuses = False in method '{self.reducer.name}'."
+                )
             x = self._apply(x, reduction, slots, folded)
         self._count("attention_tokens")
         if decision is not None and not self.reducer.fuses:
@@ -365,7 +370,8 @@ class Pass:
         whole = reduction if images is self.everyone else reduction.within(images, self.size)
         # Tokens that share their slot, or whose size is not 1: then sizes matter from here on.
         left = whole.group >= 0
-        sized = left.sum(1) - whole.slots + (left & (self.size != 1)).sum(1)
+        then = self.size if whole.share is None else self.size * whole.share
+        sized = left.sum(1) - whole.slots + (left & (then != 1)).sum(1)
         slots, uneven = Arriving(torch.stack([whole.slots, sized])).list()
         same = whole.copies and tuple(slots) == self.layout.lengths
         if same and not bool(reduction.moved(size).any()):
@@ -402,7 +408,7 @@ class Pass:
             self.projected = tokens.apply(reduction).x
         flat, into = self.layout.flat(x), self.layout.flat_of_padded(slot)
         if reduction.mix is not None:
-            x = mixed(self.layout.padded(self.layout.shaped(flat)), reduction.mix)
+            x = mixed(self.layout.padded(x), reduction.mix)
             flat = after.flat(after.packed(x[:, : after.longest]))
         elif reduction.weight is None and not folded:
             flat = select(flat, into, after.total)

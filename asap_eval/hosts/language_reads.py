@@ -84,19 +84,26 @@ class FromLayer(AbstractContextManager["FromLayer"]):
             found[Need.OUT_PROJECTION] = self.layer.self_attn.o_proj.weight
         if self._attention is None:
             return found
-        q, k, v = (self._of(t.transpose(1, 2)) for t in self._attention.tensors(self.block))
-        shared = q.shape[2] // (self.layer.self_attn.k_proj.out_features // q.shape[3])
-        # Attention may have been given a copy of the shared keys for every head.
-        k, v = (t[:, :, :: t.shape[2] * shared // q.shape[2]] for t in (k, v))
-        if Need.KEYS in needs:
-            found[Need.KEYS] = k.transpose(1, 2)
+        q, k, v = self._attention.tensors(self.block)
         if Need.VALUES in needs:
-            found[Need.VALUES] = v.transpose(1, 2)
+            found[Need.VALUES] = self._unshared(v).transpose(1, 2)
+        if not needs & (_ROWS | {Need.KEYS}):
+            return found
+        keys = self._unshared(k)
+        if Need.KEYS in needs:
+            found[Need.KEYS] = keys.transpose(1, 2)
         if needs & _ROWS:
             lengths = self.reading.lengths[self.watched]
             queries = self.reducer.rows(self.block, lengths, self.reading.state)
-            found |= rows_of(chosen(q, queries), k, queries, lengths, needs)
+            rows = chosen(self._of(q.transpose(1, 2)), queries)
+            found |= rows_of(rows, keys, queries, lengths, needs)
         return found
+
+    def _unshared(self, values: Tensor) -> Tensor:
+        """``[b, N', H', d]`` of keys or values ``[S, H, N, d]``: attention may have been given a
+        copy of the shared ones for every head."""
+        own = self.layer.self_attn.k_proj.out_features // values.shape[3]
+        return self._of(values[:, :: values.shape[1] // own].transpose(1, 2))
 
 
 def ahead(

@@ -71,11 +71,12 @@ def tower(model: Any) -> Backbone:
         )
     geometry = replace(whole.geometry, blocks=whole.geometry.blocks[:used])
     behind = Behind(model.model.multi_modal_projector)
-    for layer in whole.blocks[used : used + 1]:
+    if used < len(whole.blocks):
+        after = whole.blocks[used]
         behind = replace(
             behind,
-            next_token=hf_clip.queries_and_keys_macs(layer),
-            queries_and_keys=partial(hf_clip.queries_and_keys, layer),
+            next_token=hf_clip.queries_and_keys_macs(after),
+            queries_and_keys=partial(hf_clip.queries_and_keys, after),
         )
     return replace(whole, blocks=whole.blocks[:used], geometry=geometry, behind=behind)
 

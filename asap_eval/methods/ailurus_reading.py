@@ -60,7 +60,9 @@ class AilurusReading(Reducer):
             raise BadValueError(
                 f"ailurus_reading: after={self.after}: the model has blocks 1 to {batch.depth}."
             )
-        if self.m < 1 or not 1 <= self.neighbours <= self.nearest or not 0 <= self.alpha <= 1:
+        # A token is no neighbour of its own: with all others as neighbours none would be densest.
+        most = min(self.nearest, batch.patches - 1)
+        if self.m < 1 or not 1 <= self.neighbours <= most or not 0 <= self.alpha <= 1:
             raise BadValueError(
                 f"ailurus_reading: m={self.m}, neighbours={self.neighbours}, "
                 f"nearest={self.nearest}, alpha={self.alpha}: give at least 1 cluster, 1 to "

@@ -173,8 +173,6 @@ class ASAP(Reducer):
             raise BadValueError(f"asap: temperature={self.temperature} must be positive.")
         if not 0 <= self.important_ratio <= 1:
             raise BadValueError(f"asap: important_ratio={self.important_ratio} is not in [0, 1].")
-        if not isinstance(self.tau, str) and math.isnan(self.tau):
-            raise BadValueError("asap: tau=nan: give a number; inf never fires.")
         least = 2 if self.reduce == "pool" else 1
         if self.n is not None and self.n < least:
             raise BadValueError(f"asap: n={self.n}: reduce={self.reduce} needs at least {least}.")

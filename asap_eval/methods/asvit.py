@@ -48,7 +48,8 @@ class AsVit(Reducer):
 
     Attributes:
         k: factor on all thresholds.
-        thresholds: one for each place; ``None`` = the authors' initial three.
+        thresholds: one for each place from the first on, those behind them are not used; ``None`` =
+            the authors' initial three.
         checkpoint: a file with them, under ``score_predictor.<i>.keep_threshold``, in their place.
         blocks: places: before these blocks, counted from 0 as the authors do, with the scores of
             the block in front; ``None`` = one behind L/4, L/2 and 3L/4: 4, 7, 10 of 12.
@@ -89,7 +90,7 @@ class AsVit(Reducer):
         """The thresholds before the factor k, by place."""
         if self.checkpoint is not None:
             return list(load_thresholds(self.checkpoint, self.name))
-        return self.thresholds or list(THRESHOLDS)
+        return list(THRESHOLDS) if self.thresholds is None else self.thresholds
 
     def places(self, depth: int) -> tuple[int, ...]:
         """Blocks before which patches go, counted from 0."""

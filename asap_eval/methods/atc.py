@@ -14,9 +14,8 @@ from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
 from asap_eval.methods.parts.acting_blocks import locations
 from asap_eval.methods.parts.clustering import Linkage, agglomerate
-from asap_eval.methods.parts.matching import mean_over_heads
+from asap_eval.methods.parts.matching import mean_over_heads, members, similarities
 from asap_eval.methods.parts.schedule import mixed
-from asap_eval.methods.pitome import similarities
 from asap_eval.tokens import Reduction
 
 
@@ -97,8 +96,7 @@ class Atc(Reducer):
         group = torch.cat([front, cluster], 1)
         if self.proportional:
             return Reduction(group)
-        members = torch.zeros_like(group).scatter_add_(1, group, torch.ones_like(group))
-        return Reduction(group, 1 / members.gather(1, group).float())
+        return Reduction(group, 1 / members(group).gather(1, group).float())
 
     def knob_range(self, batch: Batch) -> tuple[float, float]:
         if self.r is not None:

@@ -57,10 +57,17 @@ class AtmReading(Reducer):
         return frozenset({Need.KEYS})
 
     def check(self, batch: Batch) -> None:
-        if not (math.isfinite(self.k) and self.beta >= 0 and math.isfinite(self.theta_min)):
+        if not (math.isfinite(self.k) and math.isfinite(self.theta_min)) or not (
+            0 <= self.beta < math.inf
+        ):
             raise BadValueError(
                 f"atm_reading: k={self.k}, beta={self.beta}, theta_min={self.theta_min}: give "
                 "similarities, and a beta of at least 0."
+            )
+        if self.split_after is not None and not 0 <= self.split_after <= batch.depth:
+            raise BadValueError(
+                f"atm_reading: split_after={self.split_after}: give 0 to {batch.depth}, the last "
+                "block with alternating halves."
             )
 
     def begin(self, batch: Batch) -> int:

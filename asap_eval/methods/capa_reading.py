@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asap_eval.checkpoint import read_checkpoint
+from asap_eval.checkpoint import check_there, read_checkpoint, stamped
 from asap_eval.errors import BadValueError
+from asap_eval.files.digests import file_sha256
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
 from asap_eval.methods.parts.acting_blocks import locations
 from asap_eval.tokens import Reduction
@@ -59,7 +60,7 @@ class CapaReading(Reducer):
     Attributes:
         k: image tokens kept at the last acting layer; the others come down to it in even steps.
         layers: acting layers, counted from 0; None = L / 4, L / 2 and 3 L / 4.
-        keep: image tokens kept at each of them, instead of ``k``.
+        keep: image tokens kept at each of them from the first on, never rising, instead of ``k``.
         ffn: file of tensors ``scale.<layer>`` and ``shift.<layer>`` ``[D]``, layers from 0, that
             stand in for the MLP of image tokens there, fitted as `channelwise` does; None = no MLP
             is replaced.
@@ -93,6 +94,22 @@ class CapaReading(Reducer):
             raise BadValueError(
                 f"capa_reading: keep={self.keep} for layers {[b - 1 for b in blocks]}: give one "
                 "number >= 1 for each."
+            )
+        if self.keep is not None and sorted(self.keep, reverse=True) != self.keep:
+            raise BadValueError(
+                f"capa_reading: keep={self.keep} rises: what is gone does not come back. Give the "
+                f"counts at layers {[b - 1 for b in blocks]} in falling order."
+            )
+        if self.ffn is not None:
+            self._check_maps(self.ffn, batch.depth)
+
+    def _check_maps(self, ffn: str, depth: int) -> None:
+        known = {f"{name}.{layer}" for layer in range(depth) for name in ("scale", "shift")}
+        found = set(calibrated(ffn))
+        if not found or found - known:
+            raise BadValueError(
+                f"capa_reading: ffn={ffn} holds {', '.join(sorted(found - known)[:4]) or 'nothing'}"
+                f"; wanted are scale.<layer> and shift.<layer>, layers 0 to {depth - 1}."
             )
 
     def begin(self, batch: Batch) -> Layers:
@@ -166,7 +183,9 @@ class CapaReading(Reducer):
         return own + (count * width if view.block in state.maps else 0)
 
     def origin(self) -> dict[str, Any]:
-        return {} if self.ffn is None else {"ffn": self.ffn}
+        if self.ffn is None:
+            return {}
+        return {"ffn": self.ffn, "sha256": file_sha256(Path(self.ffn).expanduser())}
 
     def knob_range(self, batch: Batch) -> tuple[float, float]:
         return 1, batch.tokens if batch.prompt is None else int(batch.prompt.count.max())
@@ -199,7 +218,13 @@ def channelwise(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return scale, y.mean(0) - scale * x.mean(0)
 
 
-@lru_cache(maxsize=4)
 def calibrated(path: str) -> dict[str, Tensor]:
     """The tensors of a file of fits."""
-    return read_checkpoint(Path(path), "ffn")[0]
+    file = Path(path).expanduser()
+    check_there(file, "ffn")
+    return _read(*stamped(path, "ffn"))
+
+
+@lru_cache(maxsize=4)
+def _read(file: Path, written: int) -> dict[str, Tensor]:
+    return read_checkpoint(file, "ffn")[0]

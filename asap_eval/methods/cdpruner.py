@@ -8,17 +8,19 @@ relevant CLIP's text tower says they are to the question.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asap_eval.errors import BadValueError
+from asap_eval.files.fingerprint import content_of
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
 from asap_eval.methods.parts import clip_text
 from asap_eval.methods.parts.greedy import chosen_mask, cosines
-from asap_eval.packing import Crops
+from asap_eval.methods.parts.selection import check_count
+from asap_eval.packing import Crops, base_then_raster
 from asap_eval.tokens import Reduction
 
 NOTHING = 1e-12
@@ -81,10 +83,7 @@ class CDPruner(Reducer):
         clip_text.named(self.name, self.clip)
 
     def check(self, batch: Batch) -> None:
-        if not 1 <= self.k <= batch.patches:
-            raise BadValueError(
-                f"cdpruner: k={self.k} of {batch.patches} patches: give 1 to {batch.patches}."
-            )
+        check_count(self.name, self.k, batch.patches)
         clip_text.given(self.name, self.clip, batch.device)
 
     def begin(self, batch: Batch) -> Asked:
@@ -118,13 +117,14 @@ class CDPruner(Reducer):
         return (own + torch.where(first, text, 0)).to(view.size.device)
 
     def pack(self, crops: Crops) -> Tensor | None:
-        if self.packing == "spatial":
-            return None
-        tile = crops.crop > 0
-        return torch.cat([(~tile).nonzero().flatten(), crops.raster(tile)])
+        return None if self.packing == "spatial" else base_then_raster(crops)
 
     def origin(self) -> dict[str, Any]:
-        return {} if self.clip is None else {"clip": self.clip}
+        if self.clip is None:
+            return {}
+        folder = Path(self.clip).expanduser()
+        held = {"content": content_of(sorted(folder.iterdir()))} if folder.is_dir() else {}
+        return {"clip": self.clip, **held}
 
     def knob_range(self, batch: Batch) -> tuple[float, float]:
         return 1, batch.patches

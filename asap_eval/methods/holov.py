@@ -67,9 +67,6 @@ class HoloV(Reducer):
     def watch(self, block: int, state: Batch) -> bool:
         return False
 
-    def decide(self, view: View, state: Batch) -> Reduction | None:
-        return None
-
     def admit(self, view: View, state: Batch) -> Reduction | None:
         prompt = state.prompt
         assert prompt is not None  # a host runs a language method on prompts alone

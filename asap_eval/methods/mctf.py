@@ -6,6 +6,7 @@ the block's softmax and before its values: the attention of the fused tokens is 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,8 @@ from torch import Tensor
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Need, Reducer, Site, View, register
 from asap_eval.methods.parts.acting_blocks import locations
+from asap_eval.methods.parts.matching import match_macs, members
+from asap_eval.methods.parts.schedule import mixed
 from asap_eval.tokens import Reduction
 
 FLOOR = 10
@@ -83,7 +86,7 @@ class Mctf(Reducer):
         return frozenset({maps, Need.FEATURES})
 
     def check(self, batch: Batch) -> None:
-        if not self.r >= 0 or min(self.tau_sim, self.tau_info, self.tau_size) <= 0:
+        if not 0 <= self.r < math.inf or min(self.tau_sim, self.tau_info, self.tau_size) <= 0:
             raise BadValueError(
                 f"mctf: r={self.r}, tau_sim={self.tau_sim}, tau_info={self.tau_info}, "
                 f"tau_size={self.tau_size}: give an r from 0 and roots greater than 0."
@@ -99,8 +102,7 @@ class Mctf(Reducer):
         acting = [at + 1 for at in self._acting(batch.depth)]
         if self.r < 1:
             return dict.fromkeys(acting, self.r)
-        more = round(self.r % 1 * len(acting))
-        return {block: self.r // 1 + (at < more) for at, block in enumerate(acting)}
+        return dict(zip(acting, mixed(self.r, len(acting)), strict=True))
 
     def watch(self, block: int, state: dict[int, float]) -> bool:
         return state.get(block, 0) > 0
@@ -116,7 +118,7 @@ class Mctf(Reducer):
         tokens, width, r = view.size.shape[1], view.features.shape[-1], self._removed(view, state)
         if not r:
             return 0
-        own = (tokens + 1) // 2 * (tokens // 2) * width
+        own = match_macs(tokens, width)
         if self.ahead == "none":
             return own
         gone = tokens - r if self.ahead == "fused" else 0
@@ -202,5 +204,4 @@ def pairs(scores: Tensor, r: int, prefix: int, both: bool) -> Tensor:
 
 def alone(group: Tensor, weight: Tensor) -> Tensor:
     """The same weights, exactly 1 where a token is alone in its slot."""
-    members = torch.zeros_like(group).scatter_add_(1, group, torch.ones_like(group))
-    return torch.where(members.gather(1, group) == 1, 1.0, weight)
+    return torch.where(members(group).gather(1, group) == 1, 1.0, weight)

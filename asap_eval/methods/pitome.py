@@ -15,7 +15,7 @@ from torch import Tensor
 
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
-from asap_eval.methods.parts.matching import mean_over_heads
+from asap_eval.methods.parts.matching import mean_over_heads, similarities
 from asap_eval.tokens import Reduction
 
 MARGIN = 0.75
@@ -90,12 +90,6 @@ class PiToMe(Reducer):
 
     def knob_range(self, batch: Batch) -> tuple[float, float]:
         return 0.5, 1.0
-
-
-def similarities(metric: Tensor) -> Tensor:
-    """``[b, n, n]`` cosines of ``[b, n, d]``."""
-    unit = F.normalize(metric, dim=-1)
-    return unit @ unit.mT
 
 
 def energy(cosine: Tensor, margin: float) -> Tensor:

@@ -135,7 +135,8 @@ def merged(attention: Tensor, keys: Tensor, kept: Tensor) -> tuple[Tensor, Tenso
     slot[kept] = torch.arange(count, device=kept.device)
     mix = attention.new_zeros(count + 1, patches)
     if count:
-        near = similarity.topk(min(NEAREST, patches - 1), dim=1).indices
+        order = similarity.argsort(dim=1, descending=True, stable=True)
+        near = order[:, : min(NEAREST, patches - 1)]
         mix[:count].scatter_(1, near, attention[near])
         mix[torch.arange(count, device=kept.device), kept] = 1
     mix[count] = torch.where(slot == count, attention, 0)

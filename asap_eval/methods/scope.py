@@ -7,6 +7,7 @@ image that they did not cover yet, weighted by the class token's attention to it
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +18,8 @@ from torch import Tensor
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
 from asap_eval.methods.parts.greedy import chosen_mask, cosines, one_by_one, row_of
-from asap_eval.packing import Crops
+from asap_eval.methods.parts.selection import check_count
+from asap_eval.packing import Crops, base_then_raster
 from asap_eval.tokens import Reduction
 
 
@@ -60,11 +62,8 @@ class Scope(Reducer):
         return frozenset({Need.CLS_ROW, Need.FEATURES})
 
     def check(self, batch: Batch) -> None:
-        if not 1 <= self.k <= batch.patches:
-            raise BadValueError(
-                f"scope: k={self.k} of {batch.patches} patches: give 1 to {batch.patches}."
-            )
-        if self.alpha < 0:
+        check_count(self.name, self.k, batch.patches)
+        if not 0 <= self.alpha < math.inf:
             raise BadValueError(f"scope: alpha={self.alpha} is a power: give a value >= 0.")
 
     def decide(self, view: View, state: None) -> Reduction | None:
@@ -79,10 +78,7 @@ class Scope(Reducer):
         return (view.size.shape[1] - view.prefix) ** 2 * view.features.shape[-1]
 
     def pack(self, crops: Crops) -> Tensor | None:
-        if self.packing == "spatial":
-            return None
-        tile = crops.crop > 0
-        return torch.cat([(~tile).nonzero().flatten(), crops.raster(tile)])
+        return None if self.packing == "spatial" else base_then_raster(crops)
 
     def knob_range(self, batch: Batch) -> tuple[float, float]:
         return 1, batch.patches

@@ -86,15 +86,6 @@ class Sparsifiner(Reducer):
     blocks: list | None = None
 
     def look(self) -> None:
-        if self.by == "predictors" and self.checkpoint is not None:
-            check_there(Path(self.checkpoint).expanduser(), "method.checkpoint")
-
-    def check(self, batch: Batch) -> None:
-        if not 0 < self.k <= 1 or not 0 < self.keep <= 1 or self.top < 1:
-            raise BadValueError(
-                f"sparsifiner: k={self.k}, keep={self.keep}, top={self.top}: give shares in (0, 1] "
-                "and at least one coefficient."
-            )
         if self.by != "predictors":
             return
         if self.checkpoint is None:
@@ -104,7 +95,18 @@ class Sparsifiner(Reducer):
                 "data=<folder> out=<file>` makes one. method.by=attention and method.by=local are "
                 "controls that need none."
             )
-        found = load_masks(self.checkpoint, "cpu")
+        check_there(Path(self.checkpoint).expanduser(), "method.checkpoint")
+
+    def check(self, batch: Batch) -> None:
+        if not 0 < self.k <= 1 or not 0 < self.keep <= 1 or self.top < 1 or self.least < 0:
+            raise BadValueError(
+                f"sparsifiner: k={self.k}, keep={self.keep}, top={self.top}, least={self.least}: "
+                "give shares in (0, 1], at least one coefficient, and a least entry >= 0."
+            )
+        self.look()
+        if self.by != "predictors":
+            return
+        found = load_masks(str(self.checkpoint), "cpu")
         sizes = sorted({predictor.tokens for predictor in found})
         if len(found) != batch.depth or sizes != [batch.tokens]:
             raise BadValueError(
@@ -183,7 +185,7 @@ class Sparsifiner(Reducer):
         return 1 / batch.tokens, 1.0
 
     def origin(self) -> dict[str, Any]:
-        return origin(self.checkpoint) if self.checkpoint else {}
+        return origin(str(self.checkpoint)) if self.by == "predictors" else {}
 
 
 def nearness(batch: Batch, like: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
-from asap_eval.methods.parts.matching import match, match_macs, mean_over_heads, removable
+from asap_eval.methods.parts.matching import match, match_macs, mean_over_heads, members, removable
 from asap_eval.tokens import DROPPED, Reduction
 
 Norm = Literal["paper", "baseline"]
@@ -78,7 +78,7 @@ class ToFu(Reducer):
         if not r:
             return None
         group = match(mean_over_heads(view.keys), r, view.prefix)
-        target = targets(group, r)
+        target = targets(group)
         if view.block - 1 <= state // 2:
             return Reduction(torch.where(target, group, DROPPED))
         return Reduction(group, fusing(view.features, group, target, self.norm, r))
@@ -87,15 +87,14 @@ class ToFu(Reducer):
         return 0.5, 1.0
 
 
-def targets(group: Tensor, r: int) -> Tensor:
-    """``[b, N]`` bool, tokens that stay themselves: all but the r that are merged into others.
+def targets(group: Tensor) -> Tensor:
+    """``[b, N]`` bool, tokens that stay themselves: all but those merged into others.
 
     A slot's target stands at an odd position; tokens alone in their slot are their own.
     """
     tokens = group.shape[1]
     odd = torch.arange(tokens, device=group.device) % 2 == 1
-    members = torch.zeros_like(group).scatter_add_(1, group, torch.ones_like(group))
-    return odd | (members.gather(1, group) == 1)
+    return odd | (members(group).gather(1, group) == 1)
 
 
 def fusing(x: Tensor, group: Tensor, target: Tensor, norm: Norm, r: int) -> Tensor:
@@ -109,7 +108,7 @@ def fusing(x: Tensor, group: Tensor, target: Tensor, norm: Norm, r: int) -> Tens
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     length = wide.norm(dim=-1)
     slots = group.shape[1] - r
-    members = torch.zeros_like(group).scatter_add_(1, group, torch.ones_like(group))[:, :slots]
+    count = members(group)[:, :slots]
     most = length.new_zeros(len(x), slots).scatter_reduce(1, group, length, "amax")
     if norm == "paper":
         total = wide.new_zeros(len(x), slots, x.shape[-1])
@@ -119,5 +118,5 @@ def fusing(x: Tensor, group: Tensor, target: Tensor, norm: Norm, r: int) -> Tens
     else:
         own = torch.where(target, length, 0)
         own = length.new_zeros(len(x), slots).scatter_add(1, group, own)
-        weight = most / (members * own)
-    return torch.where(members > 1, weight, 1.0).gather(1, group)
+        weight = most / (count * own)
+    return torch.where(count > 1, weight, 1.0).gather(1, group)

@@ -7,6 +7,7 @@ makes of them; those that carry most go on, and of the others every m-th.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -78,6 +79,11 @@ class TopVReading(Reducer):
         if self.sigma <= 0 or self.epsilon <= 0:
             raise BadValueError(
                 f"topv_reading: sigma={self.sigma}, epsilon={self.epsilon}: give positive values."
+            )
+        if not all(map(math.isfinite, (self.alpha, self.beta, self.gamma))):
+            raise BadValueError(
+                f"topv_reading: alpha={self.alpha}, beta={self.beta}, gamma={self.gamma}: give "
+                "finite weights of the costs."
             )
 
     def begin(self, batch: Batch) -> Batch:

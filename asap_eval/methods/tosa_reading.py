@@ -62,7 +62,7 @@ class TosaReading(Reducer):
         return frozenset({Need.ATTENTION if self.checkpoint is None else Need.LOGITS})
 
     def look(self) -> None:
-        if self.checkpoint is not None:
+        if self.checkpoint:
             check_there(Path(self.checkpoint).expanduser(), "method.checkpoint")
 
     def check(self, batch: Batch) -> None:

@@ -10,14 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
-from asap_eval.methods.parts.selection import thin_by_rounds
-from asap_eval.packing import Crops
+from asap_eval.methods.parts.selection import check_count, thin_by_rounds
+from asap_eval.packing import Crops, base_then_raster
 from asap_eval.tokens import Reduction
 
 
@@ -64,10 +63,7 @@ class VisPruner(Reducer):
         return frozenset({Need.CLS_ROW, Need.FEATURES})
 
     def check(self, batch: Batch) -> None:
-        if not 1 <= self.k <= batch.patches:
-            raise BadValueError(
-                f"vispruner: k={self.k} of {batch.patches} patches: give 1 to {batch.patches}."
-            )
+        check_count(self.name, self.k, batch.patches)
         if not 0 <= self.ratio <= 1:
             raise BadValueError(
                 f"vispruner: ratio={self.ratio} is a share: give a value in [0, 1]."
@@ -84,10 +80,7 @@ class VisPruner(Reducer):
         return (view.size.shape[1] - view.prefix) ** 2 * view.features.shape[-1]
 
     def pack(self, crops: Crops) -> Tensor | None:
-        if self.packing == "spatial":
-            return None
-        tile = crops.crop > 0
-        return torch.cat([(~tile).nonzero().flatten(), crops.raster(tile)])
+        return None if self.packing == "spatial" else base_then_raster(crops)
 
     def knob_range(self, batch: Batch) -> tuple[float, float]:
         return 1, batch.patches

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
-from asap_eval.packing import Crops
+from asap_eval.methods.parts.selection import check_count
+from asap_eval.packing import Crops, base_then_raster
 from asap_eval.tokens import Reduction
 
 
@@ -59,10 +60,7 @@ class VtcCls(Reducer):
         return frozenset({Need.CLS_ROW})
 
     def check(self, batch: Batch) -> None:
-        if not 1 <= self.k <= batch.patches:
-            raise BadValueError(
-                f"vtc_cls: k={self.k} of {batch.patches} patches: give 1 to {batch.patches}."
-            )
+        check_count(self.name, self.k, batch.patches)
         if not 0 <= self.start < batch.depth:
             raise BadValueError(
                 f"vtc_cls: start={self.start}, but the tower's used blocks are 0 to "
@@ -83,10 +81,7 @@ class VtcCls(Reducer):
         return Reduction.keep(F.pad(kept, (view.prefix, 0), value=True))
 
     def pack(self, crops: Crops) -> Tensor | None:
-        if self.packing == "spatial":
-            return None
-        tile = crops.crop > 0
-        return torch.cat([(~tile).nonzero().flatten(), crops.raster(tile)])
+        return None if self.packing == "spatial" else base_then_raster(crops)
 
     def knob_range(self, batch: Batch) -> tuple[float, float]:
         return 1, batch.patches

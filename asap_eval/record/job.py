@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from asap_eval.errors import BadValueError
+from asap_eval.files.fingerprint import content_of
 
 SCHEMA = 1
 Count = Literal["handed", "layer_mean"]
@@ -148,8 +149,12 @@ def job_key(
     del resolved["labels"]  # what the file says is in the digest of the data
     for part, given in (("params", job.params), ("bench_params", job.bench_params)):
         for name, value in given.items():
-            if isinstance(value, str) and (file := Path(value).expanduser()).is_file():
+            if not isinstance(value, str):
+                continue
+            if (file := Path(value).expanduser()).is_file():
                 resolved[part][name] = hashlib.sha256(_content(file)).hexdigest()
+            elif (file / "config.json").is_file():  # a checkpoint's folder
+                resolved[part][name] = content_of(sorted(file.iterdir()))
     if head := job.model_params.get("head"):
         file = Path(head).expanduser()
         resolved["model_params"]["head"] = hashlib.sha256(file.read_bytes()).hexdigest()

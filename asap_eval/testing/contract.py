@@ -19,7 +19,7 @@ from torch import Tensor
 from asap_eval.errors import AsapEvalError
 from asap_eval.hosts import llava_geometry
 from asap_eval.hosts.geometry import BlockGeometry
-from asap_eval.method import Need, Reducer, View
+from asap_eval.method import Batch, Need, Reducer, View
 from asap_eval.testing.demands import ContractError, DoesNotApplyError
 from asap_eval.testing.operators import counted, in_torch, like
 from asap_eval.testing.subject import Images, Seen, Subject, Trial
@@ -40,7 +40,11 @@ def demand(holds: bool | Tensor, why: str) -> None:
 
 
 def close(got: Tensor, expected: Tensor, tolerance: float, why: str) -> None:
-    """Raise `ContractError` where two tensors are not finite or differ by more than allowed."""
+    """Raise `ContractError` where two tensors differ in shape or dtype, or in values by more than
+    allowed, or one is not finite."""
+    for what in ("shape", "dtype"):
+        one, other = getattr(got, what), getattr(expected, what)
+        demand(one == other, f"{why}: outputs have the {what} {one} instead of {other}.")
     far = float((got.double() - expected.double()).abs().max()) if got.numel() else 0.0
     demand(got.isfinite().all(), f"{why}: the output is not finite.")
     demand(far <= tolerance, f"{why}: outputs differ by {far:.2g}, allowed is {tolerance:.0e}.")
@@ -143,13 +147,17 @@ def _accounts_in_language(trial: Trial, seen: Seen) -> None:
     demand(fewer.eq(reduces).all(), "A prompt that fired kept all its tokens, or the reverse.")
     cached = counts.cached_tokens <= trace.prompt_tokens
     demand(cached.all(), "A layer's cache holds more keys than the prompt has tokens.")
+    first, prompts = counts.attention_tokens[0], trace.prompt_tokens
     if trial.build().site == "before":
         chained = torch.equal(counts.attention_tokens, counts.lengths)
+        may_lose = True
     else:
-        first, prompts = counts.attention_tokens[0], trace.prompt_tokens
-        admits = type(trial.build()).admit is not Reducer.admit
-        entered = bool((first <= prompts).all()) if admits else torch.equal(first, prompts)
-        chained = entered and torch.equal(counts.attention_tokens[1:], counts.lengths[:-1])
+        chained = torch.equal(counts.attention_tokens[1:], counts.lengths[:-1])
+        may_lose = trial.build().admits()
+    entered = (first <= prompts).all() if may_lose else first.eq(prompts).all()
+    demand(entered, "The first layer's attention saw other tokens than entered the language model.")
+    grew = (counts.lengths[1:] > counts.lengths[:-1]).any()
+    demand(~grew, "Tokens became more from one layer to the next.")
     demand(chained, "A layer's attention saw other tokens than the layer before it left.")
     whole = trial.subject.prefix + trace.source.shape[1]
     demand((trace.lengths == whole).all(), "The vision tower lost tokens.")
@@ -222,8 +230,10 @@ def decides_alone(trial: Trial) -> None:
 def ignores_order(trial: Trial) -> None:
     """The order of a batch, and who else is in it, does not matter."""
     count = trial.subject.count
-    order = [*range(count)][::-1][: max(2, count - 1)]
-    order = order[1:] + order[:1]
+    if count < 2:
+        raise DoesNotApplyError("one sample has no order.")
+    # Of more than two, all but the first one.
+    order = [1, 0] if count == 2 else [*range(count - 2, 0, -1), count - 1]
     whole = trial.whole
     got = trial.subject.seen(trial.build(), order)
     _same(trial, got, whole, order, f"A batch in the order {order} is treated otherwise")
@@ -437,23 +447,32 @@ def _blocks(subject: Subject, reducer: Reducer, trace: Trace) -> list[tuple[Bloc
 
 
 def reads_its_needs(trials: Sequence[Trial]) -> None:
-    """Without any one of its needs a method stops in at least one of these trials."""
-    unread: set[Need] = {need for trial in trials for need in _read_here(trial.build())}
+    """Without any one of its needs a method stops in at least one of these trials, or, where that
+    is the tower's class row, which a prompt holds, decides otherwise."""
+    unread: set[Need] = {need for trial in trials for need in trial.build().needs}
     if not unread:
         raise DoesNotApplyError("it declares to read nothing.")
     for trial in trials:
         reducer = trial.build()
-        for need in _read_here(reducer):
-            if need.value in _missed(trial.subject, like(reducer, needs=reducer.needs - {need})):
+        for need in reducer.needs:
+            without = like(reducer, needs=reducer.needs - {need})
+            if need is Need.CLS_ROW and type(reducer).tower == "language":
+                read = _misses_row(trial, without)
+            else:
+                read = need.value in _missed(trial.subject, without)
+            if read:
                 unread.discard(need)
     names = ", ".join(sorted(need.value for need in unread))
     demand(not unread, f"needs holds {names}, which the host computes and nothing reads: drop it.")
 
 
-def _read_here(reducer: Reducer) -> frozenset[Need]:
-    """Needs that a view holds; the tower's class row reaches a language model in its prompt."""
-    language = type(reducer).tower == "language"
-    return reducer.needs - ({Need.CLS_ROW} if language else frozenset())
+def _misses_row(trial: Trial, reducer: Reducer) -> bool:
+    """Whether a method stops, or decides otherwise, where its prompts hold no class row."""
+    try:
+        seen = trial.subject.seen(reducer)
+    except Exception:  # with the row it does not stop: this is what its author's code raises
+        return True
+    return any(map(_unlike, seen.decided, trial.whole.decided))
 
 
 def _missed(subject: Subject, reducer: Reducer) -> str:
@@ -467,30 +486,85 @@ def _missed(subject: Subject, reducer: Reducer) -> str:
 
 
 def decides_in_fp32(trial: Trial) -> None:
-    """What is read in 16 bits is promoted before anything is computed of it."""
+    """What is read in 16 bits is promoted before anything is computed of it.
+
+    Compared are reductions, of what enters a language model too, and the tokens that run the next
+    block. Attention that a method replaces may be a product in 16 bits, as the model's own is.
+    """
     reducer = trial.build()
-    decided: list[tuple[Reduction | None, Reduction | None]] = []
+    cls = type(reducer)
+    compared: list[bool] = []
+    told: list[Batch] = []
+
+    def begin(self: Reducer, batch: Batch) -> Any:
+        told.append(batch)
+        return cls.begin(self, batch)
 
     def decide(self: Reducer, view: View, state: Any) -> Reduction | None:
-        reads = {need: t.float() for need, t in view._reads.items()}
-        promoted = dataclasses.replace(view, _reads=reads, note=lambda *_: None)
-        wide = type(reducer).decide(self, promoted, copy.deepcopy(state))
-        found = type(reducer).decide(self, view, state)
-        decided.append((found, wide))
+        copied = copy.deepcopy(state)
+        wide = cls.decide(self, _promoted(view), copied)
+        found = cls.decide(self, view, state)
+        compared.append(_decided_alike(found, wide))
+        running, other = (cls.runs(self, view.block + 1, each) for each in (state, copied))
+        compared.append(_run_alike(running, other))
         return found
 
+    def admit(self: Reducer, view: View, state: Any) -> Reduction | None:
+        wide = cls.admit(self, _promoted(view), cls.begin(self, _promoted_prompt(told[-1])))
+        found = cls.admit(self, view, state)
+        compared.append(_decided_alike(found, wide))
+        return found
+
+    own: dict[str, Any] = {"begin": begin, "decide": decide}
+    if cls.admits():  # a host asks `admit` of methods that have their own
+        own["admit"] = admit
     with torch.inference_mode():
-        trial.subject.in_dtype(torch.bfloat16).seen(like(reducer, decide=decide))
-    why = (
-        "In bfloat16 it decides otherwise than on the same values in fp32: promote what is read "
-        "(.float()) before computing with it."
+        trial.subject.in_dtype(torch.bfloat16).seen(like(reducer, **own))
+    if not any(compared):
+        raise DoesNotApplyError("it makes no reduction here.")
+
+
+def _promoted(view: View) -> View:
+    """The same values in fp32."""
+    reads = {need: t.float() for need, t in view._reads.items()}
+    return dataclasses.replace(view, _reads=reads, note=lambda *_: None)
+
+
+def _promoted_prompt(batch: Batch) -> Batch:
+    """The same with the prompt's values in fp32; they are read before the first layer."""
+    prompt = batch.prompt
+    assert prompt is not None  # nothing is admitted but to a language model
+    row = None if prompt.cls_row is None else prompt.cls_row.float()
+    return dataclasses.replace(
+        batch, prompt=dataclasses.replace(prompt, embeds=prompt.embeds.float(), cls_row=row)
     )
-    for found, wide in decided:
-        demand((found is None) == (wide is None), why)
-        if found is not None and wide is not None:
-            demand(torch.equal(found.group, wide.group), why)
-            if found.weight is not None and wide.weight is not None:
-                demand(torch.equal(found.weight.float(), wide.weight.float()), why)
+
+
+NARROW = (
+    "In bfloat16 it decides otherwise than on the same values in fp32: promote what is read "
+    "(.float()) before computing with it."
+)
+
+
+def _decided_alike(found: Reduction | None, wide: Reduction | None) -> bool:
+    """Whether there is a reduction; it has to be the one in fp32."""
+    demand((found is None) == (wide is None), NARROW)
+    if found is None or wide is None:
+        return False
+    demand(torch.equal(found.group, wide.group), NARROW)
+    demand((found.weight is None) == (wide.weight is None), NARROW)
+    if found.weight is not None and wide.weight is not None:
+        demand(torch.equal(found.weight.float(), wide.weight.float()), NARROW)
+    return True
+
+
+def _run_alike(found: Tensor | None, wide: Tensor | None) -> bool:
+    """Whether some tokens skip a block; they have to be those in fp32."""
+    demand((found is None) == (wide is None), NARROW)
+    if found is None or wide is None:
+        return False
+    demand(torch.equal(found, wide), NARROW)
+    return True
 
 
 def runs_in_16_bits(trial: Trial) -> None:

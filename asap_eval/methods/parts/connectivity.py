@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from asap_eval.checkpoint import read_checkpoint, read_metadata
+from asap_eval.checkpoint import read_checkpoint, read_metadata, stamped
 from asap_eval.errors import WeightsError
 
 
@@ -58,9 +58,9 @@ class MaskPredictor(nn.Module):
 
 
 def largest(values: Tensor, count: int) -> Tensor:
-    """The largest values of each row, 0 for the others."""
-    best = values.topk(min(count, values.shape[-1]), dim=-1)
-    return torch.zeros_like(values).scatter(-1, best.indices, best.values)
+    """The largest values of each row, of equal ones the first; 0 for the others."""
+    best = values.argsort(dim=-1, descending=True, stable=True)[..., :count]
+    return torch.zeros_like(values).scatter(-1, best, values.gather(-1, best))
 
 
 def strongest(guess: Tensor, count: int) -> Tensor:
@@ -76,12 +76,7 @@ def load_masks(checkpoint: str, device: torch.device | str) -> tuple[MaskPredict
     Raises:
         WeightsError: no such file, not a checkpoint, or predictors missing or of another shape.
     """
-    file = Path(checkpoint).expanduser()
-    try:
-        written = file.stat().st_mtime_ns
-    except OSError as error:
-        raise WeightsError(f"checkpoint={checkpoint} cannot be read: {error}.") from error
-    return _loaded(file, written, str(device))
+    return _loaded(*stamped(checkpoint, "checkpoint"), str(device))
 
 
 @lru_cache(maxsize=4)

@@ -101,7 +101,8 @@ def budget(of: Published, gmacs: float | None, prefix: int) -> Counts:
     """The counts of a budget: published ones as they are; between them, ours.
 
     Between two budgets, and from the largest up to the whole work, each count lies between theirs
-    in proportion; below the least it goes on as from the next one to it. Rounded, never rising.
+    in proportion; below the least it goes on as from the next one to it. Rounded, at least 2, never
+    rising.
 
     Args:
         gmacs: ``None`` = the published budget nearest to `USUAL`.

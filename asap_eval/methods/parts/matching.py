@@ -22,6 +22,17 @@ def match_macs(tokens: int, width: int) -> int:
     return (tokens + 1) // 2 * (tokens // 2) * width
 
 
+def similarities(metric: Tensor) -> Tensor:
+    """``[b, n, n]`` cosines of ``[b, n, d]``."""
+    unit = F.normalize(metric, dim=-1)
+    return unit @ unit.mT
+
+
+def members(group: Tensor) -> Tensor:
+    """``[b, N]`` tokens that go into each slot, 0 behind the last; ``group`` is ``[b, N]``."""
+    return torch.zeros_like(group).scatter_add_(1, group, torch.ones_like(group))
+
+
 def mean_over_heads(keys: Tensor) -> Tensor:
     """``[b, N, d]`` from ``[b, H, N, d]``, in fp32 (fp64 stays): a mean rounded to 16 bits is moved
     by the last bit of its keys, and near-ties with it."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asap_eval.checkpoint import read_checkpoint, read_metadata
+from asap_eval.checkpoint import read_checkpoint, read_metadata, stamped
 from asap_eval.errors import WeightsError
 from asap_eval.files.digests import file_sha256
 
@@ -52,12 +52,12 @@ def load_predictors(
         WeightsError: no such file, not a checkpoint, predictors missing or of another shape, or
             made for another method.
     """
-    return _loaded(*_stamped(checkpoint), method, restore, str(device))
+    return _loaded(*stamped(checkpoint, "checkpoint"), method, restore, str(device))
 
 
 def origin(checkpoint: str) -> dict[str, Any]:
     """``checkpoint``, its ``sha256``, and what `asap-eval train` put into it."""
-    return _origin(*_stamped(checkpoint))
+    return _origin(*stamped(checkpoint, "checkpoint"))
 
 
 def numbered(predictors: Mapping[int, Predictor]) -> dict[str, Tensor]:
@@ -67,15 +67,6 @@ def numbered(predictors: Mapping[int, Predictor]) -> dict[str, Tensor]:
         for number, place in enumerate(sorted(predictors))
         for key, value in predictors[place].state_dict().items()
     }
-
-
-def _stamped(checkpoint: str) -> tuple[Path, int]:
-    """A file and when it was written: one that training wrote anew is read anew."""
-    file = Path(checkpoint).expanduser()
-    try:
-        return file, file.stat().st_mtime_ns
-    except OSError as error:
-        raise WeightsError(f"checkpoint={checkpoint} cannot be read: {error}.") from error
 
 
 def _said(file: Path) -> dict[str, str]:

@@ -5,8 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from asap_eval.errors import BadValueError
+
 ROUND = 8
 """Patches that `thin_by_rounds` drops in a round, as in VisPruner's own code."""
+
+
+def check_count(method: str, k: int, patches: int) -> None:
+    """Raise `BadValueError` where ``k`` patches of a crop cannot be kept."""
+    if not 1 <= k <= patches:
+        raise BadValueError(f"{method}: k={k} of {patches} patches: give 1 to {patches}.")
 
 
 def largest_remainders(sizes: list[int], total: int) -> list[int]:

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from asap_eval.checkpoint import read_checkpoint, read_metadata
+from asap_eval.checkpoint import read_checkpoint, read_metadata, stamped
 from asap_eval.errors import WeightsError
 
 KEY = "score_predictor.{}.keep_threshold"
@@ -20,12 +20,7 @@ def load_thresholds(checkpoint: str, method: str) -> tuple[float, ...]:
         WeightsError: no such file, not a checkpoint, thresholds missing, or made for another
             method.
     """
-    file = Path(checkpoint).expanduser()
-    try:
-        written = file.stat().st_mtime_ns
-    except OSError as error:
-        raise WeightsError(f"checkpoint={checkpoint} cannot be read: {error}.") from error
-    return _loaded(file, written, method)
+    return _loaded(*stamped(checkpoint, "checkpoint"), method)
 
 
 @lru_cache(maxsize=4)

@@ -55,13 +55,10 @@ def _cell(point: Point, law: Law) -> str:
 
 
 def _verdicts(law: Law, known: dict[tuple[float, int], Point]) -> list[list[str]]:
-    exponents = [
-        (name, printed, value, ends)
-        for name, printed, value, ends in (
-            ("alpha, of parameters", ALPHA, law.alpha, law.alpha_ci95),
-            ("beta, of tokens", BETA, law.beta, law.beta_ci95),
-        )
-    ]
+    exponents = (
+        ("alpha, of parameters", ALPHA, law.alpha, law.alpha_ci95),
+        ("beta, of tokens", BETA, law.beta, law.beta_ci95),
+    )
     rows = [
         [
             name,
