@@ -111,7 +111,7 @@ class AsVit(Reducer):
     def watch(self, block: int, state: dict[int, float]) -> bool:
         return state.get(block, 0) > 0
 
-    def decide(self, view: View, state: dict[int, float]) -> Reduction:
+    def decide(self, view: View, state: dict[int, float]) -> Reduction | None:
         keep = view.size > 0
         found = score(view.cls_row, view.head_norms)[:, view.prefix :]
         keep[:, view.prefix :] &= found > state[view.block]

@@ -171,7 +171,8 @@ class Thresholded(Reducer):
 
 def share_of_work(geometry: Geometry, counts: list[Tensor]) -> Tensor:
     """Mean MACs of a batch over the unpruned model's, from ``[B]`` tokens in each block."""
-    work = geometry.macs(geometry.patches, counts, counts, counts[-1])  # type: ignore[arg-type]
+    patches = counts[0].new_tensor(float(geometry.patches))
+    work = geometry.macs(patches, counts, counts, counts[-1])
     return work.mean() / geometry.whole_macs
 
 

@@ -130,9 +130,7 @@ def said(setting: Setting, parts: Fit, state: State, command: str) -> dict[str, 
     """What the file says of its making, all text."""
     job, loaded, recipe = setting.job, setting.loaded, setting.recipe
     told = (*SAID, parts.option)
-    options = {
-        name: value for name, value in dataclasses.asdict(job.built()).items() if name not in told
-    }
+    options = {name: value for name, value in vars(job.built()).items() if name not in told}
     name = parts.names[0]
     return {
         "trained": parts.trained,
