@@ -114,6 +114,33 @@ def test_the_record_says_how_the_budget_was_met(tmp_path: Path) -> None:
     assert found.evaluated_ci95 == pytest.approx([found.evaluated] * 2)
 
 
+@pytest.mark.parametrize("each", ["alike", "moved", "unlike"])
+def test_the_first_batch_leads_and_all_samples_decide(
+    each: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Samples that count alike, that all count more than the first, and that run another way."""
+    seen: list[int] = []
+    spent = ImageNet.spent
+
+    def counting(self: ImageNet, quantity: str, rows: Sequence[Row], *rest: Any) -> list[float]:
+        values = spent(self, quantity, rows, *rest)
+        seen.append(len(values))
+        if each == "unlike":
+            return [one if at < 2 else -(abs(one) ** 1.5) / 4 for at, one in enumerate(values)]
+        return [one + (each == "moved" and at >= 2) for at, one in enumerate(values)]
+
+    monkeypatch.setattr(ImageNet, "spent", counting)
+    found = budget_run(tmp_path, batch_size=2).record.provenance.calibration
+    assert found is not None
+    looks = seen.count(6)
+    ends = 2  # what all samples reach
+    assert looks == 1 if each == "alike" else looks >= 2 + ends
+    assert looks <= 4 + ends or each == "unlike"
+    assert seen.count(2) > looks
+    assert found.samples == 6
+    assert abs(found.reached - -20) <= (TOLERANCE if each == "moved" else PROMISE)
+
+
 def test_without_images_left_the_evaluated_ones_are_used_and_it_is_said(tmp_path: Path) -> None:
     record = budget_run(tmp_path, limit=None).record
     assert record.provenance.calibration is not None

@@ -80,8 +80,8 @@ def plan_of(settings: Settings) -> tuple[list[str], bool]:
     lines += [line for line in ahead if not line.startswith("  samples:")]
     if job.budget is not None:
         lines.append(
-            f"  budget:  {job.budget.said}, searched on up to "
-            f"{job.budget.samples} images, about 10 to 20 passes over them"
+            f"  budget:  {job.budget.said}, searched on up to {job.budget.samples} images: about "
+            "20 passes over a batch, and 1 to 6 over all"
         )
     if settings.launch.spreads:
         lines += _launch_lines(settings, ready, time.perf_counter() - began)
