@@ -5,10 +5,10 @@
 Of each image every patch is left out once: its token is removed after the embedding (patch and
 position), before block 1, and all other tokens run through the unpruned model. The patch is worth
 the fall of a logit: of the image's class (``label``), or of the class that the whole image gets
-(``predicted``). Within an image each score is then held against that worth: AUC of telling the
-quarter of patches worth most from the others (0.5 = chance, 0 = exactly the wrong way round), and
-Spearman's rho. Means over images, with 95 % intervals from a bootstrap over images (percentiles of
-10 000 means, the same draws for every score).
+(``predicted``); ``size`` is how far the label's logit moves, up or down. Within an image each score
+is then held against that worth: AUC of telling the quarter of patches worth most from the others
+(0.5 = chance, 0 = exactly the wrong way round), and Spearman's rho. Means over images, with 95 %
+intervals from a bootstrap over images: percentiles of 10 000 means, the same draws for all scores.
 
 Scores after each block, larger = worth more: ``distance`` to the sink as ASAP takes it, ``moved``
 the same in the walk without (1 - alpha)^l I, ``corner`` to the top left patch instead of the sink;
@@ -56,7 +56,7 @@ ALPHA = 0.5
 SHARE = 0.25
 """Of the patches that count as important."""
 DRAWS = 10_000
-TARGETS = ("label", "predicted")
+LOGITS = ("label", "predicted")
 ONCE = ("random", "centre", "place")
 """Scores that no block changes."""
 
@@ -175,7 +175,7 @@ def ranked(
         make = partial(worth, model, pixels[image], classes, patches, size)
         seen = hashlib.sha256(pixels[image].float().cpu().numpy().tobytes()).hexdigest()
         found.append(kept.of(f"{name} {classes.tolist()} {seen}", make))
-    return Ranked(ids, scores, dict(zip(TARGETS, torch.stack(found, 1), strict=True)))
+    return Ranked(ids, scores, dict(zip(LOGITS, torch.stack(found, 1), strict=True)))
 
 
 class Kept:
@@ -215,10 +215,11 @@ def _from_centre(grid: tuple[int, int]) -> Tensor:
 
 
 def joined(parts: list[Ranked]) -> Ranked:
-    """Of all images, and what position alone knows: ``place`` for each target is in ``scores`` as
-    ``place <target>``."""
+    """Of all images, with the worth ``size``, and what position alone knows: ``place`` for each
+    target is in ``scores`` as ``place <target>``."""
     scores = {name: torch.cat([part.scores[name] for part in parts]) for name in parts[0].scores}
-    worths = {name: torch.cat([part.worth[name] for part in parts]) for name in TARGETS}
+    worths = {name: torch.cat([part.worth[name] for part in parts]) for name in LOGITS}
+    worths["size"] = worths["label"].abs()
     for name, values in worths.items():
         ranks = walk.ranks(values)
         scores[f"place {name}"] = (ranks.sum(0) - ranks) / max(1, len(ranks) - 1)

@@ -113,6 +113,7 @@ def test_position_is_learnt_from_the_other_images_alone(script: ModuleType, foun
         [ranks[[i for i in range(COUNT) if i != own]].mean(0) for own in range(COUNT)]
     )
     torch.testing.assert_close(joined.scores["place label"], due)
+    assert torch.equal(joined.worth["size"], values.abs())
 
 
 def test_the_script_from_a_folder_to_its_file(
@@ -134,6 +135,7 @@ def test_the_script_from_a_folder_to_its_file(
     again = run("--kept", str(kept), "--size", "7")
     assert first["targets"] == again["targets"]
     assert (first["images"], first["patches"], first["important"]) == (2, 100, 25)
+    assert list(first["targets"]) == ["label", "predicted", "size"]
     for measured in first["targets"].values():
         assert set(measured["scores"]) >= {"distance", "cls_attention", "random", "centre", "place"}
         for rows in measured["scores"].values():
