@@ -45,16 +45,19 @@ from asap_eval.scorer import Scorer
                        knob_meaning="share of patches kept", fixed_count=True))
 @dataclass
 class Slow(Scorer):
-    """Keeps the patches with the longest keys, and takes its time."""
+    """Keeps the patches with the longest keys; at one batch it waits as long as it is told to."""
 
     needs = frozenset({Need.KEYS})
 
     def score(self, view, state):
-        (pathlib.Path(os.environ["BEATS"]) / str(os.getpid())).touch()
-        time.sleep(0.3)
+        hold = pathlib.Path(os.environ["HOLD"])
+        if hold.exists() and hold.read_text() == state.batch.id_of(0):
+            hold.with_suffix(f".{os.getpid()}").touch()
+            while hold.exists():
+                time.sleep(0.02)
         return view.keys.norm(dim=-1).mean(1)[:, view.prefix :]
 '''
-"""A method whose batches last long enough to be interrupted; says which process is at one."""
+"""A method that waits at a batch to be killed there, and says which process it is."""
 
 JOB = [
     *("model=digits_vit", "data=example", "method=slow", "budget=macs", "target=-35"),
@@ -67,10 +70,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The method, and what one process makes of the job in ``alone/``."""
     folder = tmp_path_factory.mktemp("engines")
     (folder / "slow.py").write_text(SLOW)
-    (folder / "beats").mkdir()
     modules = {*sys.modules}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BEATS", str(folder / "beats"))
+        patch.setenv("HOLD", str(folder / "none"))
         assert main([*JOB, f"plugins={folder}/slow.py", f"results={folder}/alone"]) == 0
     forget(modules)
     return folder
@@ -78,10 +80,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextlib.contextmanager
 def started(place: Path, name: str, *words: str, **more: str) -> Iterator[subprocess.Popen[str]]:
-    """The same job by workers, as a command of its own."""
+    """The same job by workers, as a command; the first piece waits at its second batch."""
+    (rows,) = (place / "alone").glob("*-slow-*.samples.jsonl")
+    (place / f"{name}.hold").write_text(json.loads(rows.read_text().splitlines()[16])["id"])
     given = [*JOB, f"plugins={place}/slow.py", f"results={place}/{name}", f"launch={name}", *words]
     line = [sys.executable, "-m", "asap_eval", *given, "launch.workers=2", "launch.piece=32"]
-    own = {"BEATS": str(place / "beats"), "PYTHONPATH": str(ROOT), **more}
+    own = {"HOLD": str(place / f"{name}.hold"), "PYTHONPATH": str(ROOT), **more}
     with subprocess.Popen(
         line, env={**os.environ, **own}, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -91,16 +95,19 @@ def started(place: Path, name: str, *words: str, **more: str) -> Iterator[subpro
             process.terminate()
 
 
-def kill_one(place: Path, process: subprocess.Popen[str], name: str) -> int:
-    """Kill the process that is at a batch of the job, once a batch of a piece is written."""
-    for path in (place / "beats").iterdir():
-        path.unlink()
+def kill_one(place: Path, process: subprocess.Popen[str], name: str) -> tuple[int, int]:
+    """Kill the process that waits at the second batch of a piece, once the first is written; its
+    number and how nice it was."""
+    hold = place / f"{name}.hold"
     while process.poll() is None:
-        written = [p for p in (place / name).glob(".*slow*.parts/*.part") if p.stat().st_size]
-        beats = sorted((place / "beats").iterdir(), key=lambda p: p.stat().st_mtime)
-        if written and beats:
-            os.kill(int(beats[-1].name), signal.SIGKILL)
-            return int(beats[-1].name)
+        written = (place / name).glob(".*slow*.parts/000000000.part")
+        waiting = list(place.glob(f"{name}.[0-9]*"))
+        if waiting and any(path.stat().st_size for path in written):
+            number = int(waiting[0].suffix[1:])
+            nice = os.getpriority(os.PRIO_PROCESS, number)
+            os.kill(number, signal.SIGKILL)
+            hold.unlink()
+            return number, nice
         time.sleep(0.02)
     raise AssertionError(process.stderr and process.stderr.read())
 
@@ -141,7 +148,7 @@ def plain(record: dict[str, Any]) -> dict[str, Any]:
 def test_a_slurm_task_is_killed(place: Path) -> None:
     with one_node_slurm.one_node() as variables, started(place, "slurm", **variables) as process:
         kill_one(place, process, "slurm")
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate()
     assert process.returncode == 0, err
     counted(compare(place, "slurm"))
     logs = [path.read_text() for path in (place / "slurm" / ".launch").rglob("*.out")]
@@ -152,13 +159,14 @@ def test_a_slurm_task_is_killed(place: Path) -> None:
 @RAY
 def test_an_actor_is_killed(place: Path, tmp_path: Path) -> None:
     with started(place, "ray", HOME=str(tmp_path)) as process:
-        killed = kill_one(place, process, "ray")
-        _, err = process.communicate(timeout=300)
+        killed, nice = kill_one(place, process, "ray")
+        _, err = process.communicate()
     assert process.returncode == 0, err
     assert "It is started again" in err
     assert "goes on after 16 of 32" in err
     counted(compare(place, "ray"))
     assert killed != process.pid
+    assert nice == os.getpriority(os.PRIO_PROCESS, 0)  # Ray's own 15 would starve
     assert not (tmp_path / ".ray").exists()  # its token goes no further than its processes
 
 

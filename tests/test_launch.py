@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -11,8 +12,10 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,22 +25,23 @@ from project import ROOT
 
 from asap_eval.cli import main
 from asap_eval.errors import AsapEvalError, BadValueError, UnreachableError
-from asap_eval.launch import head, worker
+from asap_eval.launch import head, merge, worker
 from asap_eval.launch.begin import begin
 from asap_eval.launch.computer import Computer
-from asap_eval.launch.devices import check_device, take_gpu, threads_for, visible_gpus
+from asap_eval.launch.devices import check_device, own_gpu, take_gpu, threads_for, visible_gpus
 from asap_eval.launch.launch import Launch, launch_of
 from asap_eval.launch.launcher import ENGINES, Ended, Launcher, launcher_of
 from asap_eval.launch.parts import Parts, living
 from asap_eval.launch.queue import Queue, Queued
 from asap_eval.launch.worker import work
-from asap_eval.record import Job, RunRecord, read_record, read_records, record_stem
+from asap_eval.record import Budget, Job, RunRecord, read_record, read_records, record_stem
 from asap_eval.record.journal import Journal, Row
 from asap_eval.runner import run
-from asap_eval.runner.lock import locked
+from asap_eval.runner.lock import is_held, locked, locked_if_free
 from asap_eval.runner.piece import Opening, OtherJobError
 from asap_eval.runner.pieces import Piece
 from asap_eval.runner.prepare import prepare
+from asap_eval.runner.progress import say_once
 from asap_eval.runner.provenance import Request
 
 N = 12
@@ -67,6 +71,7 @@ class Threads(Launcher):
     """An engine whose workers are threads, one after the other: nothing has to be started."""
 
     computer: type[Computer] = Computer
+    running: threading.Thread
 
     def check(self, device: str) -> None:
         check_device(device)
@@ -76,8 +81,9 @@ class Threads(Launcher):
 
     def start(self, queue: Queue, count: int) -> Sequence[str]:
         self._ends: list[Ended] = []
-        self._thread = threading.Thread(target=self._run, args=(queue, count), daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, args=(queue, count), daemon=True)
+        type(self).running = thread
+        thread.start()
         return [str(number) for number in range(count)]
 
     def _run(self, queue: Queue, count: int) -> None:
@@ -174,6 +180,54 @@ class Counting(Computer):
             yield batch
 
 
+# Who lives
+
+
+def test_a_worker_waits_for_the_lock_that_says_that_it_lives(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks whether a worker lives takes its lock for a moment."""
+    queue, parts = begun(job_of(pictures, limit=4), tmp_path)
+    seen, asked = [], []
+
+    class Alive(Computer):
+        def rows(self, record: RunRecord, piece: Piece) -> Generator[list[Row], None, None]:
+            seen.extend(living(tmp_path, [parts.stem]))
+            return super().rows(record, piece)
+
+    @contextlib.contextmanager
+    def held_at_first(file: Path) -> Generator[bool, None, None]:
+        asked.append(file)
+        if asked.count(file) == 1 and file.parent.name == "workers":
+            yield False
+            return
+        with locked_if_free(file) as mine:
+            yield mine
+
+    monkeypatch.setattr(worker, "locked_if_free", held_at_first)
+    work(queue, Alive(queue), name="one")
+    assert seen == [f"{os.uname().nodename}-one"]
+
+
+def test_the_lock_of_a_dead_worker_is_removed_while_it_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / ".locks" / "workers" / "node-1.lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    unlink, held = Path.unlink, []
+
+    def looking(self: Path, missing_ok: bool = False) -> None:
+        if self == lock:
+            held.append(is_held(lock))
+        unlink(self, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", looking)
+    assert living(tmp_path, ["any"]) == []
+    assert held == [True]
+    assert not lock.exists()
+
+
 # The same bytes
 
 
@@ -212,7 +266,7 @@ def test_processes_that_join_each_other(pictures: Path, tmp_path: Path) -> None:
                "-m", "asap_eval", *given(pictures, tmp_path / "two", *table, "launch=join",
                                          "launch.piece=2")]  # fmt: skip
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("-random-") == 1
     assert_equal(tmp_path / "one", tmp_path / "two")
@@ -259,6 +313,18 @@ def test_a_worker_takes_over_after_the_last_batch(pictures: Path, tmp_path: Path
     assert [(one["samples"], one["pieces"]) for one in workers] == [(6, 1), (2, 1), (4, 0)]
 
 
+def test_a_worker_that_begins_again_keeps_what_it_did(pictures: Path, tmp_path: Path) -> None:
+    """As the thread of an actor of Ray that was started again."""
+    queue, parts = begun(job_of(pictures), tmp_path)
+    with pytest.raises(Stopped):
+        work(queue, Dying(queue), name="actor")
+    (before,) = parts.workers()
+    assert (before.samples, before.pieces) == (6, [0])
+    work(queue, name="actor")
+    (found,) = read_record(parts.record).provenance.workers
+    assert (found["samples"], found["pieces"]) == (N, 3)
+
+
 def test_without_locks_two_may_do_the_same(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,6 +342,41 @@ def test_without_locks_two_may_do_the_same(
     monkeypatch.setattr(worker, "FRESH", 0.0)
     work(queue, name="ends")
     assert_equal(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_without_locks_two_may_end_the_same_job(
+    moment: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the pieces are put together, and after that."""
+    run(job_of(pictures), results=tmp_path / "one", cache="off")
+    queue, parts = begun(job_of(pictures), tmp_path / "two", locks="off")
+
+    class Overtaken(Computer):
+        over = False
+
+        def ready(self, record: RunRecord) -> Any:
+            self.other("before")
+            return super().ready(record)
+
+        def other(self, at: str) -> None:
+            if at == moment and not self.over and not parts.missing():
+                self.over = True
+                work(queue, name="faster")
+
+    def joining(*given: Any) -> list[Row]:
+        rows = joined(*given)
+        slower.other("after")
+        return rows
+
+    joined = merge.joined
+    monkeypatch.setattr(merge, "joined", joining)
+    slower = Overtaken(queue)
+    work(queue, slower, name="slower")
+    assert slower.over
+    assert_equal(tmp_path / "one", tmp_path / "two")
+    workers = read_record(parts.record).provenance.workers
+    assert [one["samples"] for one in workers] == [N]
 
 
 # Between one process and several
@@ -357,32 +458,39 @@ queue, moment = pickle.loads(Path(sys.argv[1]).read_bytes()), sys.argv[2]
 random.seed(moment)
 worker.SHORTEST = 0.05
 append, conclude = Journal.append, merge.conclude
-reads, writes = os.pipe()
 
-def slowly(self, rows):
+
+def halting():
+    os.write(said, b".")
+    os.read(goes_on, 1)
+
+def appending(self, rows):
     append(self, rows)
     if moment == "piece":
-        os.write(writes, b".")
-    time.sleep(0.05)
+        halting()
 
 def merging(*args):
     if moment == "merge":
-        os.write(writes, b".")
+        halting()
     conclude(*args)
-    time.sleep(0.1)
+    os.read(goes_on, 1)
 
-Journal.append, merge.conclude = slowly, merging
+Journal.append, merge.conclude = appending, merging
 for _ in range(5):
+    (heard, said), (goes_on, let) = os.pipe(), os.pipe()
     child = os.fork()
     if not child:
         worker.work(queue)
         os._exit(0)
-    os.read(reads, 1)
+    os.close(said)
+    os.read(heard, 1)
+    os.write(let, b".")
     time.sleep(random.uniform(0, 0.06))
     os.kill(child, signal.SIGKILL)
     print(os.WIFSIGNALED(os.waitpid(child, 0)[1]))
 """
-"""Five workers one after the other, each killed at a random moment of what it does."""
+"""Five workers one after the other, each killed at a random moment of what it does: between its
+first batch and its second, which is the last that it can write, or before its record is written."""
 
 
 @pytest.mark.parametrize("moment", ["piece", "merge"])
@@ -392,7 +500,7 @@ def test_kills_at_random_moments(moment: str, pictures: Path, tmp_path: Path) ->
     (tmp_path / "queue").write_bytes(pickle.dumps(queue))
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", KILLED, str(tmp_path / "queue"), moment]
-    killed = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    killed = subprocess.run(command, env=env, capture_output=True, text=True)
     assert killed.stdout.split() == ["True"] * 5, killed.stderr
     assert read_record(parts.record).status == "running"
     files = [*parts.folder.glob("*.jsonl"), *parts.folder.glob("*.part")]
@@ -494,6 +602,21 @@ def test_a_full_disk_loses_nothing(
     assert main(command) == 0
 
 
+def test_a_disk_that_is_full_for_a_workers_word(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    queue, parts = begun(job_of(pictures), tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Parts, "write_worker", full)
+        with pytest.raises(AsapEvalError, match=r"^The disk is full"):
+            work(queue)
+    work(queue)
+    assert read_record(parts.record).status == "done"
+
+
 def test_a_worker_with_other_code_is_refused(
     pictures: Path, tmp_path: Path, engine: type[Threads], monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -529,6 +652,26 @@ def test_data_that_a_worker_lacks(pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(AsapEvalError, match="here"):
         work(queue, name="second")
     assert all(w.error is not None and not w.error.started for w in parts.workers())
+
+
+def test_data_of_a_budget_that_changed_ends_the_row(pictures: Path, tmp_path: Path) -> None:
+    """Also those pictures that the knob alone was searched on."""
+
+    class Meanwhile(Computer):
+        def calibration(self, record: RunRecord) -> Any:
+            found = super().calibration(record)
+            os.utime(max(data.glob("*/*.png")), (1, 1))
+            return found
+
+    data = picture_folder(tmp_path / "here", each=2)
+    budget = Budget("macs", -20.0, samples=2)
+    job = job_of(data, method="mass", budget=budget, limit=4)
+    queue, parts = begun(job, tmp_path / "out")
+    work(queue, Meanwhile(queue))
+    record = read_record(parts.record)
+    assert record.status == "failed"
+    assert "has other bytes or another time" in (record.error or "")
+    assert record.provenance.calibration is None
 
 
 def test_a_budget_that_is_not_met_is_that_rows_error(
@@ -604,6 +747,7 @@ def test_two_heads_share_the_work(pictures: Path, tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["-m", "k=0.5,1", "method=random", "hydra/launcher=joblib"], "lose exit codes"),
+        (["launch=local", "cache=of"], "Unknown value of cache 'of'"),
         (["launch=local", "launch.workers=0"], "launch.workers=0: give a number >= 1"),
         (["launch=local", "launch.partition=gpu"], "launch.partition"),
         (["launch=pbs"], "Unknown launch 'pbs'"),
@@ -619,6 +763,33 @@ def test_refused(
     assert main(given(pictures, tmp_path, *words)) in (1, 2)
     assert said in capsys.readouterr().err
     assert not list(tmp_path.glob("*.json"))
+
+
+def test_speed_of_processes_that_join_on_a_cpu(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(given(pictures, tmp_path, "launch=join", "speed=true")) in (1, 2)
+    assert "speed=true on a CPU with several workers" in capsys.readouterr().err
+
+
+def test_a_place_that_takes_no_records(
+    pictures: Path, tmp_path: Path, engine: type[Threads], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(given(pictures, tmp_path / "file", "launch=local")) in (1, 2)
+    assert f"results={tmp_path / 'file'}: {tmp_path / 'file'} is a file" in capsys.readouterr().err
+
+
+def test_what_nobody_chose_is_said_once(
+    tmp_path: Path, engine: type[Threads], capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    say_once.cache_clear()
+    words = ["model=digits_vit", "methods=[mass,random]", "limit=4", "batch_size=2", "device=cpu"]
+    assert main([*words, f"results={tmp_path}", "launch=local"]) == 0
+    assert capsys.readouterr().err.count("images are evaluated. Your own: data=<folder>.") == 1
 
 
 def test_plan_says_pieces_and_workers(
@@ -647,10 +818,21 @@ def test_not_waiting_says_how_to_follow(
 ) -> None:
     assert main(given(pictures, tmp_path, "limit=4", "launch=local", "launch.wait=false")) == 0
     assert "asap-eval jobs results=" in capsys.readouterr().err
-    end = time.monotonic() + 60
-    while read_records(tmp_path)[0][0][1].status == "running" and time.monotonic() < end:
-        time.sleep(0.05)
+    engine.running.join()
     assert read_records(tmp_path)[0][0][1].status == "done"
+
+
+def test_pieces_of_a_row_that_is_done_are_removed(
+    pictures: Path, tmp_path: Path, engine: type[Threads]
+) -> None:
+    """Left by a stop between the record and their removal."""
+    command = given(pictures, tmp_path, "limit=4", "launch=local")
+    assert main(command) == 0
+    ((path, _),) = read_records(tmp_path)[0]
+    left = Parts(tmp_path, path.stem)
+    left.write_cut([Piece(0, 4)], adopted=False)
+    assert main(command) == 0
+    assert not left.folder.exists()
 
 
 def test_silence_is_said(
@@ -675,6 +857,43 @@ def test_a_file_system_without_locks_is_noticed(
     assert read_records(tmp_path)[0][0][1].status == "done"
 
 
+@pytest.mark.parametrize("flock", ["missing", "lies"])
+def test_a_file_system_without_flock_is_said_once(
+    flock: str, pictures: Path, tmp_path: Path, engine: type[Threads],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """It says so itself, or gives every lock to everybody."""
+
+    def given_to_all(file: Any, how: int) -> None:
+        if flock == "missing":
+            raise OSError(errno.ENOSYS, "Function not implemented")
+
+    assert main(given(pictures, tmp_path / "one")) == 0
+    capsys.readouterr()
+    say_once.cache_clear()
+    monkeypatch.setattr("fcntl.flock", given_to_all)
+    two = tmp_path / "two"
+    with warnings.catch_warnings(record=True) as others:
+        assert main(given(pictures, two, "launch=local")) == 0
+    assert capsys.readouterr().err.count(f"{two} has no locks") == 1
+    assert not [one for one in others if "flock" in str(one.message)]
+    assert_equal(tmp_path / "one", two)
+    assert main(given(pictures, two, "launch=local", "bench=walk")) in (1, 2)
+    assert "two workers could write the same file" in capsys.readouterr().err
+
+
+def test_files_of_a_benchmark_need_locks(pictures: Path, tmp_path: Path) -> None:
+    queue, parts = begun(job_of(pictures, bench="walk", limit=4), tmp_path)
+    beacon = tmp_path / "beacon"
+    beacon.touch()
+    with pytest.raises(BadValueError, match=r"No locks that .* sees with bench=walk: two workers"):
+        work(dataclasses.replace(queue, beacon=beacon))
+    (left,) = parts.workers()
+    assert left.error is not None
+    assert not left.error.started
+    assert len(parts.missing()) == 1
+
+
 def test_devices_of_workers() -> None:
     env = {"CUDA_VISIBLE_DEVICES": "2,3", "SLURM_LOCALID": "5"}
     assert visible_gpus(env) == ["2", "3"]
@@ -690,6 +909,51 @@ def test_devices_of_workers() -> None:
     assert threads_for(2, {"OMP_NUM_THREADS": "3"}) is None
     with pytest.raises(BadValueError, match="names one GPU"):
         check_device("cuda:1")
+
+
+def test_a_second_command_takes_the_gpus_that_are_free(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with own_gpu(tmp_path, ["2", "3"]) as first, own_gpu(tmp_path, ["2", "3"]) as second:
+        with own_gpu(tmp_path, ["2", "3", "4"]) as third, own_gpu(tmp_path, ["3"]) as shared:
+            assert (first, second, third, shared) == ("2", "3", "4", "3")
+            assert "have all GPUs that are visible" in capsys.readouterr().err
+        with own_gpu(tmp_path, []) as none:
+            assert none is None
+    with own_gpu(tmp_path, ["2", "3"]) as again:
+        assert again == "2"
+
+
+def test_a_second_command_gives_the_same_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of four workers is missing: it has the threads that it would have had among four."""
+    local = pytest.importorskip("asap_eval.launch.local")
+    submitit = pytest.importorskip("submitit")
+    asked: list[int] = []
+    given: list[tuple[Any, ...]] = []
+
+    class Executor:
+        def __init__(self, folder: Path) -> None:
+            folder.mkdir(parents=True)
+
+        def update_parameters(self, **_: Any) -> None:
+            pass
+
+        def submit(self, function: Any, *words: Any) -> Any:
+            given.append(words)
+            return SimpleNamespace(job_id=len(given))
+
+    monkeypatch.setattr(submitit, "LocalExecutor", Executor)
+    monkeypatch.setattr(local, "threads_for", lambda count: asked.append(count))
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["0", "1", "2", "3"])
+    engine = local.Local(Launch(kind="local"))
+    engine.check("cuda")
+    assert engine.count("cuda") == 4
+    queue = Queue(tmp_path, (), Opening(), engine.launch, tmp_path, workers=4)
+    assert engine.start(queue, 1) == ["1"]
+    assert asked == [4]
+    assert given == [(queue, ["0", "1", "2", "3"])]  # it finds the one that is free
 
 
 def test_keys_are_typed() -> None:

@@ -7,6 +7,7 @@ import os
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import pytest
 import torch
 from pictures import picture_folder
 
-from asap_eval.data import images
+from asap_eval.data import decoded, images, listed
 from asap_eval.data.address import open_store
-from asap_eval.data.images import ImageSet, images_of
-from asap_eval.data.listed import ListedStore, trusting, write_listing
+from asap_eval.data.decoded import PictureCache
+from asap_eval.data.images import ImageSet, image_batches, images_of
+from asap_eval.data.listed import ListedStore, trusted, trusting, write_listing
 from asap_eval.errors import DataError
 from asap_eval.launch.head import Asked, spread
 from asap_eval.launch.launch import Launch
@@ -176,6 +178,34 @@ def test_a_changed_file_is_named_by_the_piece_that_reads_it(
         worker.check(3, 6)
 
 
+@pytest.mark.parametrize("changes", [True, False])
+def test_pictures_of_changed_files_are_never_kept(
+    changes: bool,
+    pictures: Path,
+    tmp_path: Path,
+    loaded: LoadedModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A listing says what the files held, and not whether they still do."""
+    data, head, listing = both("shards", pictures, tmp_path, loaded)
+    monkeypatch.setattr(decoded, "WORTH", 0)
+    loads: list[int] = []
+    load = ImageSet.load
+    monkeypatch.setattr(ImageSet, "load", lambda self, at: (loads.append(at), load(self, at))[1])
+    cache = PictureCache(tmp_path / "kept", lambda _: None)
+    with trusting(listing):
+        worker = replace(images_of(loaded, data, limit=None, sample="first"), cache=cache)
+    for number, _ in enumerate(image_batches(worker, loaded.transform, 4)):
+        if changes and number == 1:
+            os.utime(tmp_path / "data" / "val-01.tar", ns=(1, 1))
+    loads.clear()
+    list(image_batches(replace(head, cache=cache), loaded.transform, 4))
+    assert loads == (list(range(12)) if changes else [])
+    if changes:
+        with pytest.raises(DataError, match=r"val-01\.tar"):
+            image_batches(worker, loaded.transform, 4)
+
+
 def test_rows_of_a_table_look_at_the_files_once(
     pictures: Path, tmp_path: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +213,26 @@ def test_rows_of_a_table_look_at_the_files_once(
     monkeypatch.setattr(type(head.store), "located", lambda _: pytest.fail("looked again"))
     write_listing(tmp_path / "other", data, head.store, [(head.places, head.content())])
     assert (tmp_path / "other").read_bytes() == listing.read_bytes()
+
+
+def test_a_listing_is_there_all_the_time_it_is_written_again(
+    pictures: Path, tmp_path: Path, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of an earlier command may be about to read it."""
+    data, head, listing = both("folder", pictures, tmp_path, loaded)
+    located = type(head.store).located
+    there: list[bool] = []
+
+    def looking(self: Any) -> Any:
+        there.append(listing.is_file())
+        return located(self)
+
+    monkeypatch.setattr(type(head.store), "located", looking)
+    listed._written.clear()
+    write_listing(listing, data, head.store, [(head.places, head.content())])
+    assert there == [True]
+    with trusting(tmp_path / "gone"):
+        assert trusted(data) is None
 
 
 def test_what_changed_before_the_listing_was_written_is_not_listed(

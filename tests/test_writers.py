@@ -28,6 +28,7 @@ ELSEWHERE = {
     "files/placed.py": "the one writer",
     "record/journal.py Journal.resume": "cuts a torn end off what it appends to",
     "record/journal.py Journal.append": "appends, and syncs each batch",
+    "runner/lock.py locks_hold": "an empty file, on which locks are tried",
     "launch/local.py _errors_to": "a log, appended to by the processes that are started",
     "cli/front.py main": "opens what swallows the rest where a pipe was closed",
     "data/decoded.py": "pictures into their places of a file that counts once it is whole",

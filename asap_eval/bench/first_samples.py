@@ -5,9 +5,10 @@ Then the set-up is at fault and not the samples, and the rest would fail, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from asap_eval.errors import SetUpError
+from asap_eval.record.journal import Journal, Row
 
 ENOUGH = 8
 """First samples that have to fail alike; fewer may be damaged files that lie side by side."""
@@ -40,3 +41,12 @@ class FirstSamples:
                 "would, too: something is wrong with the data, the model or what is installed. "
                 "Mend it and give the same command again; nothing was kept of these samples."
             )
+
+
+def see_rows(first: FirstSamples, rows: Sequence[Row], journal: Journal) -> None:
+    """`FirstSamples.see` of rows that are about to be kept: where all fail alike none is."""
+    try:
+        first.see((row["id"], row["error"]) for row in rows)
+    except SetUpError:
+        journal.remove()
+        raise

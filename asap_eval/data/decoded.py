@@ -38,6 +38,7 @@ from PIL import features
 from torch import Tensor
 
 from asap_eval.data.transforms import PictureSteps
+from asap_eval.errors import DataError
 from asap_eval.files.placed import placed
 
 WORTH = 16 << 20
@@ -64,7 +65,8 @@ class Sources(NamedTuple):
     """The images of a set, as far as they decide its pictures.
 
     Attributes:
-        ids: in order. content: hash of what is stored; read anew whenever it is asked for.
+        ids: in order. content: hash of what is stored; read anew whenever it is asked for. Raises
+            `DataError` where that can be said to be another one than where a command began.
         upright: whether they are turned.
     """
 
@@ -242,7 +244,7 @@ class Pass:
         if not self.writes:
             return
         try:
-            if self.sources.content() != self.content:
+            if not self._unchanged():
                 return
             if lost := self.kept.missing(self.start, self.stop):
                 self.say(
@@ -252,6 +254,13 @@ class Pass:
             self.kept.confirm()
         except OSError as error:
             self.say(f"note: decoded images are not kept in {self.kept.path}: {error.strerror}.")
+
+    def _unchanged(self) -> bool:
+        """Whether the images are those that they were; where not, the job itself says so."""
+        try:
+            return self.sources.content() == self.content
+        except DataError:
+            return False
 
 
 def _there(path: Path, head: bytes, size: int) -> bool:

@@ -361,7 +361,12 @@ def _kept(images: ImageSet, decoding: Transform, start: int, stop: int) -> Pass 
     """The kept pictures of a set, where its transform leaves pictures to keep."""
     if images.cache is None or not isinstance(decoding, PictureSteps):
         return None
-    sources = Sources(images.ids, images.content, images.upright)
+
+    def content() -> str:
+        images.check(start, stop)  # a listing says what was, and not what is
+        return images.content()
+
+    sources = Sources(images.ids, content, images.upright)
     return images.cache.open(sources, decoding, start, stop)
 
 

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +50,12 @@ def trusting(listing: Path | None) -> Iterator[None]:
 def trusted(data: str) -> ListedStore | None:
     """The store of an address, where the listing that is trusted here has it."""
     path = _trusted.get()
-    if path is None or not path.is_file():
+    if path is None:
         return None
-    body = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
     return ListedStore(body) if body["data"] == data else None
 
 
@@ -63,7 +68,6 @@ def write_listing(
         data: its address. contents: places of samples, and the hash of what is stored of them as it
             was found before; where it is another by now nothing is written.
     """
-    path.unlink(missing_ok=True)
     said = [[_of(places), content] for places, content in contents]
     about = json.dumps([data, said, list(store.ids), list(store.labels)])
     key = hashlib.sha256(about.encode()).hexdigest()
@@ -73,6 +77,8 @@ def write_listing(
     if (text := _written[key]) is not None:
         with placed(path) as part:
             part.write_text(text, encoding="utf-8")
+    else:  # only then: a worker of an earlier command may be about to read it
+        path.unlink(missing_ok=True)
 
 
 def _listing(data: str, store: Store, contents: Sequence[tuple[Sequence[int], str]]) -> str | None:
@@ -184,7 +190,7 @@ def _cell(file: str, column: str, row: int) -> bytes:
         DataError: there is none.
     """
     starts = _groups(file)
-    group = max(at for at, start in enumerate(starts) if start <= row)
+    group = bisect_right(starts, row) - 1
     stored = _group(file, column, group)[row - starts[group]].as_py()
     if stored is None:
         raise DataError("the stored image is null")
@@ -200,7 +206,7 @@ def _groups(file: str) -> list[int]:
 
     with pq.ParquetFile(file) as opened:
         sizes = [opened.metadata.row_group(at).num_rows for at in range(opened.num_row_groups)]
-    return [sum(sizes[:at]) for at in range(len(sizes))] or [0]
+    return [0, *accumulate(sizes[:-1])]
 
 
 @lru_cache(maxsize=_OPEN)

@@ -18,10 +18,9 @@ from asap_eval.runner.pieces import Piece
 
 
 class Facts(NamedTuple):
-    """Where an actor is: host and process, and threads of torch."""
+    """Where an actor is, and its threads of torch."""
 
     host: str
-    pid: int
     threads: int
 
 
@@ -38,7 +37,7 @@ class Actor:
         self._rows: Generator[list[Row], None, None] | None = None
 
     def facts(self) -> Facts:
-        return Facts(socket.gethostname(), os.getpid(), torch.get_num_threads())
+        return Facts(socket.gethostname(), torch.get_num_threads())
 
     def open(self, record: RunRecord) -> str:
         """Open the job of a running record; what computes it. Raises what `opened` raises."""

@@ -37,7 +37,6 @@ class Computer:
             device: where models lie, None = where jobs say.
         """
         self.queue, self._on = queue, device
-        self._key = ""
         self._ready: Prepared | None = None
 
     def ready(self, record: RunRecord) -> Prepared:
@@ -46,13 +45,12 @@ class Computer:
         Raises:
             AsapEvalError: it cannot be opened here, or would give other numbers.
         """
-        if self._ready is None or self._key != record.key:
+        if self._ready is None or self._ready.key != record.key:
             self._ready = None  # before another model is loaded: two may not fit into memory
             parts = Parts(self.queue.results, record.stem)
             with suppress(FileNotFoundError):  # of a job that an older version began
                 digests.trust(json.loads(parts.digests.read_text(encoding="utf-8")))
             self._ready = opened(record, self.queue.opening, parts.listing, self._on)
-            self._key = record.key
         return self._ready
 
     def calibration(self, record: RunRecord) -> Calibration:

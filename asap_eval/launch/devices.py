@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from asap_eval.errors import BadValueError
+from asap_eval.runner.lock import LOCKS, locked_if_free
+from asap_eval.runner.progress import say
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 THREADS = "OMP_NUM_THREADS"
@@ -14,6 +19,8 @@ LOCAL_RANK = ("LOCAL_RANK", "SLURM_LOCALID")
 """Where torchrun and srun say which process of its machine one is."""
 RANK = ("RANK", "SLURM_PROCID")
 """Where they say which process of all."""
+SIZE = ("WORLD_SIZE", "SLURM_NTASKS")
+"""Where they say how many there are."""
 
 
 def visible_gpus(environ: Mapping[str, str] = os.environ) -> list[str]:
@@ -49,6 +56,25 @@ def take_gpu(environ: MutableMapping[str, str] = os.environ) -> None:
     rank, gpus = first_of(LOCAL_RANK, environ), visible_gpus(environ)
     if rank is not None and gpus:
         environ[VISIBLE] = gpus[rank % len(gpus)]
+
+
+@contextmanager
+def own_gpu(results: Path, gpus: Sequence[str]) -> Iterator[str | None]:
+    """The first of these GPUs of this machine that no other worker of a results folder has.
+
+    Yields:
+        Its name, held until the end of the ``with``; None where there are no GPUs. Where workers of
+        other commands have them all it is shared, which is said.
+    """
+    for gpu in gpus:
+        lock = results / LOCKS / "gpus" / f"{socket.gethostname()}-{gpu.replace('/', '-')}.lock"
+        with locked_if_free(lock) as mine:
+            if mine:
+                yield gpu
+                return
+    if gpus:
+        say(f"note: workers of {results} have all GPUs that are visible; one is shared.")
+    yield next(iter(gpus), None)
 
 
 def threads_for(workers: int, environ: Mapping[str, str] = os.environ) -> str | None:

@@ -16,7 +16,8 @@ from typing import Any
 from asap_eval import errors
 from asap_eval.errors import AsapEvalError, BadValueError
 from asap_eval.launch.begin import begin
-from asap_eval.launch.launch import Launch
+from asap_eval.launch.devices import SIZE, first_of
+from asap_eval.launch.launch import Launch, needs_locks
 from asap_eval.launch.launcher import Ended, Launcher, launcher_of
 from asap_eval.launch.parts import Failure, Parts, Worker, living
 from asap_eval.launch.queue import Queue, Queued
@@ -25,11 +26,13 @@ from asap_eval.record import Job, read_record, record_stem
 from asap_eval.runner import Outcome
 from asap_eval.runner.earlier_records import finished
 from asap_eval.runner.latest_model import forget
-from asap_eval.runner.lock import LOCKS, locked, locked_if_free
+from asap_eval.runner.lock import LOCKS, locked, locked_if_free, locks_hold
 from asap_eval.runner.machine_errors import explaining
+from asap_eval.runner.opening import check_places, say_samples
 from asap_eval.runner.piece import Opening
+from asap_eval.runner.pieces import Piece
 from asap_eval.runner.prepare import Prepared, prepare
-from asap_eval.runner.progress import bar, say
+from asap_eval.runner.progress import bar, say, say_once
 from asap_eval.runner.provenance import Request
 
 EVERY = 0.5
@@ -132,16 +135,14 @@ class _List:
             return error
 
     def _add(self, row: Asked) -> Outcome | Path:
+        check_places(row.opening.cache, row.results)
         ready = prepare(row.job, imagenet=row.opening.imagenet, device=self.device)
-        if ready.data_said is not None:
-            count = len(ready.samples)
-            say(f"{ready.data_said}: {count} images are evaluated. Your own: data=<folder>.")
-        for note in ready.bench.notes(ready.samples):
-            say(f"note: {note}")
+        say_samples(ready)
         self._check(row, ready)
         request = Request(row.config, row.overrides)
         path = _path(row.results, ready)
         if not self._anew(row, path) and (record := finished(path)) is not None:
+            _remove_left(path)
             return Outcome(record, path, reused=path.resolve() not in self.made)
         baseline = None
         if ready.bench.accuracy and ready.job.method != "none":
@@ -156,7 +157,7 @@ class _List:
         with locked(path):
             anew = self._anew(row, path)
             if not anew and finished(path) is not None:
-                Parts(path.parent, path.stem).remove()  # a stop after the record was written
+                Parts(path.parent, path.stem).remove()
                 return path
             begin(ready, path, request, anew=anew, size=self.launch.piece, device=self.device)
         self.made.add(path.resolve())
@@ -177,18 +178,32 @@ class _List:
                 "record, and workers that see no results folder cannot. Use launch=local or slurm."
             )
         if ready.bench.writes and self.launch.locks == "off":
-            raise BadValueError(
-                f"launch.locks=off with bench={row.job.bench}: two workers could write the same "
-                "file. Use launch=none, or a results folder whose file system has locks."
-            )
-        if row.job.speed and row.job.device == "cpu" and (self.launch.workers or 1) > 1:
+            raise needs_locks(row.job.bench, "launch.locks=off")
+        if ready.bench.writes and not locks_hold(row.results / LOCKS):
+            raise needs_locks(row.job.bench, f"No locks in {row.results}")
+        if row.job.speed and row.job.device == "cpu" and self._workers() > 1:
             raise BadValueError(
                 "speed=true on a CPU with several workers: they would take each other's cores. Run "
                 "it with launch=none; the accuracy that is there is not measured again."
             )
 
+    def _workers(self) -> int:
+        """How many were asked for, or join each other."""
+        joined = first_of(SIZE) if self.launch.kind == "join" else None
+        return joined or self.launch.workers or 1
+
     def _anew(self, row: Asked, path: Path) -> bool:
         return row.force and path.resolve() not in self.earlier | self.made
+
+
+def _remove_left(path: Path) -> None:
+    """Remove pieces of a job that was stopped after its record was written."""
+    parts = Parts(path.parent, path.stem)
+    if not parts.folder.exists():
+        return
+    with locked(path):
+        if finished(path) is not None:  # nobody began it anew meanwhile
+            parts.remove()
 
 
 def _path(results: Path, ready: Prepared) -> Path:
@@ -217,13 +232,44 @@ def _error_of(failure: Failure) -> AsapEvalError:
 
 @dataclass
 class _Seen:
-    """What the head knows of a job: its record's status, and samples done."""
+    """What the head knows of a job: its pieces, its record's status, its workers, samples done."""
 
     parts: Parts
-    total: int
+    cut: Sequence[Piece]
     status: str = "running"
     record_time: int = 0
-    whole: dict[int, int] = field(default_factory=dict)
+    workers: list[Worker] = field(default_factory=list)
+    done: int = 0
+
+    @property
+    def total(self) -> int:
+        """Samples; 0 where workers of an earlier command ended the job since it was listed."""
+        return self.cut[-1].stop if self.cut else 0
+
+    def look(self) -> None:
+        """See how far it is; one that is over is looked at no more."""
+        with contextlib.suppress(OSError):
+            changed = self.parts.record.stat().st_mtime_ns
+            if changed != self.record_time:
+                self.status, self.record_time = read_record(self.parts.record).status, changed
+        if self.status == "done":
+            self.done = self.total
+        if self.status != "running":
+            return
+        self.workers = self.parts.workers()
+        for worker in self.workers:
+            if worker.note:
+                say_once(worker.note)
+        missing = {piece.start for piece in self.parts.missing(self.cut)}
+        whole = sum(p.stop - p.start for p in self.cut if p.start not in missing)
+        self.done = whole + sum(self._at(worker, missing) for worker in self.workers)
+
+    @staticmethod
+    def _at(worker: Worker, missing: set[int]) -> int:
+        """Samples of the piece that a worker is at."""
+        if worker.piece is None or worker.at is None or worker.piece not in missing:
+            return 0
+        return worker.at - worker.piece
 
 
 class _Head:
@@ -231,18 +277,12 @@ class _Head:
 
     def __init__(self, queue: Queue, engine: Launcher, device: str) -> None:
         self.queue, self.engine, self.device = queue, engine, device
-        # Workers of an earlier command may have ended a job since it was put into the list.
-        self.jobs = [
-            _Seen(p, max((c.stop for c in p.cut()), default=0)) for p in self._parts(queue)
-        ]
+        parts = [Parts(queue.results, job.stem) for job in queue.jobs]
+        self.jobs = [_Seen(one, one.cut()) for one in parts]
         self.names: list[str] = []
         self.left = 0
         self.last: Ended | None = None
         self.began = self.heard = time.time()
-
-    @staticmethod
-    def _parts(queue: Queue) -> list[Parts]:
-        return [Parts(queue.results, job.stem) for job in queue.jobs]
 
     def run(self) -> None:
         """Start workers, wait for every job to be done or failed, and say what went wrong."""
@@ -265,7 +305,7 @@ class _Head:
 
     def _started(self, beacon: Path) -> None:
         wanted = self.engine.count(self.device)
-        pieces = sum(len(job.parts.missing()) or 1 for job in self.jobs)
+        pieces = sum(len(job.parts.missing(job.cut)) or 1 for job in self.jobs)
         there = len(living(self.queue.results, [job.parts.stem for job in self.jobs]))
         count = min(max(wanted - there, 0), pieces)
         if there:
@@ -315,26 +355,11 @@ class _Head:
                 say(f"worker {one.worker} ended: {one.error}{log}", style="yellow")
 
     def _done(self) -> int:
-        return sum(self._of(job) for job in self.jobs)
-
-    def _of(self, job: _Seen) -> int:
-        """Samples of a job that are done; also looks at its record."""
-        with contextlib.suppress(OSError):
-            changed = job.parts.record.stat().st_mtime_ns
-            if changed != job.record_time:
-                job.status, job.record_time = read_record(job.parts.record).status, changed
-        if job.status == "done":
-            return job.total
-        missing = {piece.start for piece in job.parts.missing()}
-        whole = sum(p.stop - p.start for p in job.parts.cut() if p.start not in missing)
-        return whole + sum(self._at(worker, missing) for worker in job.parts.workers())
-
-    @staticmethod
-    def _at(worker: Worker, missing: set[int]) -> int:
-        """Samples of the piece that a worker is at."""
-        if worker.piece is None or worker.at is None or worker.piece not in missing:
-            return 0
-        return worker.at - worker.piece
+        """Samples that are done; jobs that are over are looked at no more."""
+        for job in self.jobs:
+            if job.status == "running":
+                job.look()
+        return sum(job.done for job in self.jobs)
 
     def _check_workers(self) -> None:
         """Give up where a machine is at fault, or nobody works any more.
@@ -343,7 +368,7 @@ class _Head:
             AsapEvalError: in one line, with host and log.
         """
         for job in self.jobs:
-            for worker in job.parts.workers():
+            for worker in job.workers:
                 error = worker.error
                 if error is not None and not error.started and worker.latest >= self.began:
                     raise _error_of(error)
@@ -357,7 +382,7 @@ class _Head:
                 f"No worker is left, and {self._open()} of {len(self.jobs)} jobs are not done."
                 f"{said}{log} The same command goes on where they stopped."
             )
-        latest = max((w.latest for job in self.jobs for w in job.parts.workers()), default=0.0)
+        latest = max((w.latest for job in self.jobs for w in job.workers), default=0.0)
         self.heard = time.time() if self.engine.queued() else max(latest, self.heard)
         if time.time() - self.heard > self.queue.launch.silence and not living(
             self.queue.results, stems
@@ -369,7 +394,7 @@ class _Head:
 
     def _over(self, job: _Seen) -> bool:
         """Whether a job ended since it was looked at."""
-        self._of(job)
+        job.look()
         return job.status != "running"
 
     def _open(self) -> int:

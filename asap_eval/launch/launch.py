@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from asap_eval.errors import BadValueError
 from asap_eval.options import checked, options
+
+Keys = TypeVar("Keys")
+"""A dataclass of the keys of an engine."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,28 @@ class Launch:
                 raise BadValueError(f"launch.{name}={value}: give a number >= {least}.")
         if self.silence <= 0:
             raise BadValueError(f"launch.silence={self.silence:g}: give seconds > 0.")
+
+
+def own_keys(kind: type[Keys], launch: Launch) -> Keys:
+    """The keys ``launch.*`` that an engine alone knows, as its dataclass of them.
+
+    Raises:
+        AsapEvalError: a value of the wrong type, or that it refuses.
+    """
+    given = {
+        name: checked(f"launch.{name}", launch.engine[name], hint)
+        for name, hint, _ in options(kind)
+        if name in launch.engine
+    }
+    return kind(**given)
+
+
+def needs_locks(bench: str, why: str) -> BadValueError:
+    """What to say where a benchmark writes files of its own and there are no locks."""
+    return BadValueError(
+        f"{why} with bench={bench}: two workers could write the same file. Use launch=none, or a "
+        "results folder whose file system has locks."
+    )
 
 
 def launch_of(config: Mapping[str, Any]) -> Launch:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from asap_eval.errors import AsapEvalError, BadValueError
-from asap_eval.launch.devices import THREADS, check_device, threads_for, visible_gpus
+from asap_eval.launch.devices import THREADS, check_device, own_gpu, threads_for, visible_gpus
 from asap_eval.launch.launch import Launch
 from asap_eval.launch.launcher import Ended, Launcher
 from asap_eval.launch.queue import Queue
@@ -19,6 +21,7 @@ from asap_eval.launch.start import start
 
 YEAR = 365 * 24 * 60
 """Minutes after which submitit would stop a worker."""
+NO_WORD = "it was killed, or ended before it could say why"
 
 
 def submitit_module(kind: str) -> Any:
@@ -39,22 +42,23 @@ def ended_of(jobs: dict[str, Any]) -> list[Ended]:
         if job.done():
             del jobs[name]
             log = Path(job.paths.stderr)
-            found.append(Ended(name, _error_of(job), log if log.exists() else None))
+            left = job.paths.result_pickle
+            said = last_words(left) if left.exists() else NO_WORD
+            found.append(Ended(name, said, log if log.exists() else None))
     return found
 
 
-def _error_of(job: Any) -> str | None:
-    """What a job that is over says of its end; None = it ended well."""
-    if not job.paths.result_pickle.exists():
-        return "it was killed, or ended before it could say why"
-    error = job.exception()
-    if error is None:
+def last_words(left: Path) -> str | None:
+    """What a worker that is over says of its end; None = it ended well.
+
+    Args:
+        left: submitit's pickle of what became of it, which holds a traceback where it raised.
+    """
+    with left.open("rb") as file:
+        outcome, body = pickle.load(file)
+    if outcome == "success":
         return None
-    # A trace stands between two rules; its last line is what was raised.
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    rules = [at for at, line in enumerate(lines) if set(line) == {"-"}]
-    last = lines[rules[-1] - 1] if rules and rules[-1] else (lines or [""])[-1]
-    return last or type(error).__name__
+    return re.sub(r"^asap_eval\.[\w.]+: ", "", str(body).strip().splitlines()[-1])
 
 
 class Local(Launcher):
@@ -63,11 +67,14 @@ class Local(Launcher):
     def __init__(self, launch: Launch) -> None:
         super().__init__(launch)
         self._jobs: dict[str, Any] = {}
+        self._gpus: list[str] = []
 
     def check(self, device: str) -> None:
         submitit_module("local")
         check_device(device)
-        gpus = visible_gpus() if device.startswith("cuda") else []
+        if not device.startswith("cuda"):
+            return
+        self._gpus = gpus = visible_gpus()
         if gpus and self.launch.workers is not None and self.launch.workers > len(gpus):
             raise BadValueError(
                 f"launch.workers={self.launch.workers}, but {len(gpus)} GPUs are visible: two "
@@ -77,18 +84,17 @@ class Local(Launcher):
     def count(self, device: str) -> int:
         if self.launch.workers is not None:
             return self.launch.workers
-        return max(1, len(visible_gpus())) if device.startswith("cuda") else 1
+        return max(1, len(self._gpus)) if device.startswith("cuda") else 1
 
     def start(self, queue: Queue, count: int) -> Sequence[str]:
         submitit = submitit_module("local")
         folder = queue.results / ".launch" / time.strftime("%Y%m%d-%H%M%S")
         executor = submitit.LocalExecutor(folder)
         executor.update_parameters(timeout_min=YEAR)
-        gpus = visible_gpus()
-        with _threads(threads_for(count)), _errors_to(folder / "controllers.log"):
-            for number in range(count):
-                gpu = gpus[number % len(gpus)] if gpus else None
-                job = executor.submit(_worker, queue, gpu)
+        # As many threads as if all began together: those of an earlier command may still run.
+        with _threads(threads_for(queue.workers)), _errors_to(folder / "controllers.log"):
+            for _ in range(count):
+                job = executor.submit(_worker, queue, self._gpus)
                 self._jobs[str(job.job_id)] = job
         return list(self._jobs)
 
@@ -100,9 +106,10 @@ class Local(Launcher):
             job.cancel(check=False)
 
 
-def _worker(queue: Queue, gpu: str | None) -> None:
+def _worker(queue: Queue, gpus: Sequence[str]) -> None:
     log = submitit_module("local").JobEnvironment().paths.stderr
-    start(queue, gpu, str(log))
+    with own_gpu(queue.results, gpus) as gpu:
+        start(queue, gpu, str(log))
 
 
 @contextlib.contextmanager

@@ -17,10 +17,10 @@ from asap_eval.errors import RecordError
 from asap_eval.files.placed import placed
 from asap_eval.launch.computer import Computer
 from asap_eval.launch.parts import Parts
-from asap_eval.record import RunRecord, write_record
+from asap_eval.record import RunRecord, read_record, write_record
 from asap_eval.record.journal import Journal, Row
 from asap_eval.runner.conclude import conclude
-from asap_eval.runner.earlier_records import Kept, journal_of
+from asap_eval.runner.earlier_records import Kept, finished, journal_of
 from asap_eval.runner.prepare import Prepared
 
 
@@ -38,7 +38,8 @@ def merge(
         computer: measures speed, where the job asks for it.
 
     Raises:
-        RecordError: a piece is damaged; it is gone then, and is to be computed again.
+        RecordError: a piece is damaged; it is gone then, and is to be computed again. Or all are
+            gone: without locks another worker may have ended the job meanwhile.
         AsapEvalError: what the rows say, or the data, is no record.
     """
     begin = time.perf_counter()
@@ -51,12 +52,16 @@ def merge(
 
     def forget() -> None:
         journal.remove()
-        parts.remove()
+        parts.remove()  # first: rows of one knob are never gone on with under another
+        current = read_record(path)
+        current.provenance.calibration = None
+        write_record(current, path.parent)
 
     speed = partial(computer.speed, record)
     conclude(ready, path, record, rows, baseline, speed, forget)
     record.provenance.duration_s = time.perf_counter() - begin + _seconds(parts)
-    write_record(record, path.parent)
+    if finished(path) is None:  # without locks another worker may have been faster
+        write_record(record, path.parent)
     parts.remove()
 
 
@@ -80,6 +85,8 @@ def joined(parts: Parts, ids: Sequence[str], path: Path) -> list[Row]:
             rows += found
             with whole.open("rb") as read:
                 shutil.copyfileobj(read, file)
+        if len(rows) != len(ids):
+            raise RecordError(f"{parts.folder} was removed while its pieces were put together.")
     return rows
 
 

@@ -15,6 +15,7 @@
     .<stem>.parts/failed.json                 `Failure` that ended the job
     .<stem>.parts/workers/<host>-<pid>.json   `Worker`, as it is at this job
     .locks/<stem>.lock                        the job's lock: calibration, merge and speed
+    .locks/gpus/<host>-<gpu>.lock             held by the worker of launch=local that has the GPU
     .locks/workers/<host>-<pid>.lock          held as long as the worker lives
     .locks/workers/<host>-<pid>.json          the jobs it goes down: a list of stems
 
@@ -36,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from asap_eval.record.files import write_json
-from asap_eval.runner.lock import LOCKS, is_held
+from asap_eval.runner.lock import LOCKS, locked_if_free
 from asap_eval.runner.pieces import Piece, parts_folder
 
 
@@ -66,8 +67,8 @@ class Worker:
         device: ``cpu``, or the GPU's name. threads: of torch. began, latest: seconds of the clock
             (time.time) of the first and of the latest word. pieces: first samples of those that it
             finished. samples: whose rows it wrote; where a piece was taken over, those after.
-        piece, at: the piece it is at, and the next sample of it; None between two. error: what
-            stopped it at this job.
+        piece, at: the piece it is at, and the next sample of it; None between two. note: what
+            the head is to pass on to a person. error: what stopped it at this job.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Worker:
     samples: int = 0
     piece: int | None = None
     at: int | None = None
+    note: str = ""
     error: Failure | None = None
 
 
@@ -163,10 +165,15 @@ class Parts:
             return found
         return {}
 
-    def missing(self) -> list[Piece]:
-        """Pieces that are not whole yet, in order."""
+    def missing(self, cut: Sequence[Piece] | None = None) -> list[Piece]:
+        """Pieces that are not whole yet, in order.
+
+        Args:
+            cut: what `cut` gave before, None = it is read.
+        """
+        cut = self.cut() if cut is None else cut
         there = {path.stem for path in self.folder.glob("*.jsonl")}
-        return [piece for piece in self.cut() if f"{piece.start:09d}" not in there]
+        return [piece for piece in cut if f"{piece.start:09d}" not in there]
 
     def remove(self) -> None:
         """Throw everything away that workers left."""
@@ -198,12 +205,6 @@ class Parts:
         write_json(self.worker(worker.name), dataclasses.asdict(worker))
 
 
-def all_parts(results: Path) -> list[Parts]:
-    """The jobs of a results folder that workers run or ran, by name."""
-    folders = sorted(results.glob(".*.parts"))
-    return [Parts(results, path.name[1:].removesuffix(".parts")) for path in folders]
-
-
 def write_jobs(path: Path, stems: Sequence[str]) -> None:
     """Say which jobs a worker goes down; beside the lock that says that it lives."""
     write_json(path, list(stems))
@@ -214,10 +215,11 @@ def living(results: Path, stems: Collection[str]) -> list[str]:
     found = []
     for lock in sorted((results / LOCKS / "workers").glob("*.lock")):
         said = lock.with_suffix(".json")
-        if not is_held(lock):
-            said.unlink(missing_ok=True)
-            lock.unlink(missing_ok=True)
-            continue
+        with locked_if_free(lock) as dead:
+            if dead:  # removed while it is held here: else it may be another's by then
+                said.unlink(missing_ok=True)
+                lock.unlink(missing_ok=True)
+                continue
         with suppress(FileNotFoundError):
             if set(json.loads(said.read_bytes())) & set(stems):
                 found.append(lock.stem)

@@ -14,7 +14,8 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +23,10 @@ from asap_eval.errors import BadValueError, SetUpError, first_line, message
 from asap_eval.launch.actor import Actor, Facts
 from asap_eval.launch.computer import Computer, LostError
 from asap_eval.launch.devices import check_device, visible_gpus
-from asap_eval.launch.launch import Launch
+from asap_eval.launch.launch import Launch, own_keys
 from asap_eval.launch.launcher import Ended, Launcher
 from asap_eval.launch.queue import Queue
 from asap_eval.launch.worker import work
-from asap_eval.options import checked, options
 from asap_eval.record import Calibration, RunRecord
 from asap_eval.record.journal import Row
 from asap_eval.runner.pieces import Piece
@@ -37,8 +37,12 @@ STORE = 200 * 2**20
 """Bytes of shared memory of a cluster of our own: rows are small."""
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 """What an actor prints stays in its log; errors reach its thread."""
+EAGER = {"worker_niceness": 0}
+"""Ray's own default, 15, would let actors of a cluster of our own starve beside other work."""
 PAUSE = 1.0
 """Seconds between two tries to reach an actor that is being started again."""
+LEAVING = 10.0
+"""Seconds that the answer of an actor is waited for that was stopped."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,10 @@ class Ray(Launcher):
 
     def __init__(self, launch: Launch) -> None:
         super().__init__(launch)
-        self.wanted = wanted_of(launch.engine)
+        self.wanted = own_keys(Wanted, launch)
         self._gpus = 0.0
         self._ended: list[Ended] = []
+        self._actors: list[Remote] = []
 
     def check(self, device: str) -> None:
         self._package()
@@ -98,10 +103,10 @@ class Ray(Launcher):
         )
         for number in range(count):
             name = f"ray{number}"
-            actor = kind.remote(queue)
+            self._actors.append(Remote(queue, ray, kind.remote(queue), desk))
             threading.Thread(
                 target=self._work,
-                args=(queue, Remote(queue, ray, actor, desk), name),
+                args=(queue, self._actors[-1], name),
                 name=name,
                 daemon=True,  # a command that is interrupted does not wait for a batch
             ).start()
@@ -115,6 +120,8 @@ class Ray(Launcher):
         self.stop()
 
     def stop(self) -> None:
+        for actor in self._actors:
+            actor.leave()
         self._package().shutdown()
 
     def _work(self, queue: Queue, computer: Remote, name: str) -> None:
@@ -130,6 +137,8 @@ class Ray(Launcher):
                     work(queue, computer, name=f"{os.getpid()}-{name}")
                     break
                 except LostError as lost:
+                    if computer.left:
+                        return
                     say(f"worker {name} on {computer.host()}: {lost} It is started again.")
         except Exception as raised:
             error = message(raised)
@@ -153,6 +162,7 @@ class Ray(Launcher):
                 num_cpus=max(math.ceil(count * self.wanted.cpus), os.cpu_count() or 1),
                 include_dashboard=False,
                 object_store_memory=STORE,
+                _system_config=EAGER,
                 **QUIET,
             )
         except Exception as error:
@@ -200,8 +210,29 @@ class Remote(Computer):
     def __init__(self, queue: Queue, ray: Any, actor: Any, desk: Desk) -> None:
         super().__init__(queue)
         self._ray, self._actor, self._desk = ray, actor, desk
-        self._facts = Facts("a node of Ray", 0, 0)
+        self._facts = Facts("a node of Ray", 0)
         self._opened, self._device = "", ""
+        self._within, self.left = threading.Lock(), False
+
+    def leave(self) -> None:
+        """Ask nothing any more, and stop the actor: Ray ends a process in which a thread still asks
+        after it was shut down."""
+        self.left = True
+        self._ray.kill(self._actor)  # a thread that waits has its answer, or an error, at once
+        if self._within.acquire(timeout=LEAVING):
+            self._within.release()
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Around all that Ray is asked.
+
+        Raises:
+            LostError: it was left.
+        """
+        with self._within:
+            if self.left:
+                raise LostError("It is not needed any more.")
+            yield
 
     def wait(self) -> None:
         """Wait for the actor to be there.
@@ -212,7 +243,8 @@ class Remote(Computer):
         self._opened = ""
         while True:
             try:
-                self._facts = self._ray.get(self._actor.facts.remote())
+                with self._asking():
+                    self._facts = self._ray.get(self._actor.facts.remote())
                 return
             except self._ray.exceptions.ActorUnavailableError:
                 time.sleep(PAUSE)
@@ -261,7 +293,8 @@ class Remote(Computer):
         return self._answer(self._call(name, *given))
 
     def _call(self, name: str, *given: Any) -> Any:
-        return getattr(self._actor, name).remote(*given)
+        with self._asking():
+            return getattr(self._actor, name).remote(*given)
 
     def _answer(self, call: Any) -> Any:
         """What the actor said; its own errors are raised as they were.
@@ -270,24 +303,11 @@ class Remote(Computer):
             LostError: it died, or cannot be reached.
         """
         try:
-            return self._ray.get(call)
+            with self._asking():
+                return self._ray.get(call)
         except self._ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, Exception):
                 raise error.cause from None
             raise
         except self._ray.exceptions.RayError as error:
             raise LostError(message(error)) from error
-
-
-def wanted_of(engine: Mapping[str, Any]) -> Wanted:
-    """The keys ``launch.*`` that Ray alone knows.
-
-    Raises:
-        AsapEvalError: a value of the wrong type.
-    """
-    given = {
-        name: checked(f"launch.{name}", engine[name], hint)
-        for name, hint, _ in options(Wanted)
-        if name in engine
-    }
-    return Wanted(**given)

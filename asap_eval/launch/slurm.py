@@ -10,23 +10,20 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import pickle
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from asap_eval.errors import BadValueError, SetUpError, message
 from asap_eval.launch.devices import THREADS
-from asap_eval.launch.launch import Launch
+from asap_eval.launch.launch import Launch, own_keys
 from asap_eval.launch.launcher import Ended, Launcher
-from asap_eval.launch.local import submitit_module
+from asap_eval.launch.local import last_words, submitit_module
 from asap_eval.launch.queue import Queue
 from asap_eval.launch.start import start
-from asap_eval.options import checked, options
 
 PROGRAMS = ("sbatch", "srun", "squeue", "scancel")
 TIMES_OUT = 100
@@ -115,7 +112,7 @@ class Slurm(Launcher):
 
     def __init__(self, launch: Launch) -> None:
         super().__init__(launch)
-        self.wanted = wanted_of(launch.engine)
+        self.wanted = own_keys(Wanted, launch)
         self._gpus = 0
         self._jobs: dict[str, Any] = {}
         self._states: dict[str, str] = {}
@@ -162,10 +159,11 @@ class Slurm(Launcher):
         self._ask()
         found = []
         for name, job in list(self._jobs.items()):
-            over = job.paths.result_pickle.exists()
+            left = job.paths.result_pickle
+            over = left.exists()
             if over or not self._states.get(name, "PENDING"):
                 log = job.paths.stdout
-                said = _said(job) if over else NO_WORD
+                said = last_words(left) if over else NO_WORD
                 found.append(Ended(name, said, log if log.exists() else None))
                 del self._jobs[name]
         return found
@@ -210,25 +208,3 @@ class Slurm(Launcher):
         if asked.returncode == 0:  # a scheduler too busy to answer says nothing of a task
             known = dict(line.split(maxsplit=1) for line in asked.stdout.splitlines() if line)
             self._states = {name: known.get(name, "") for name in self._jobs}
-
-
-def wanted_of(engine: Mapping[str, Any]) -> Wanted:
-    """The keys ``launch.*`` that Slurm alone knows.
-
-    Raises:
-        AsapEvalError: a value of the wrong type, or that no cluster allows.
-    """
-    given = {
-        name: checked(f"launch.{name}", engine[name], hint)
-        for name, hint, _ in options(Wanted)
-        if name in engine
-    }
-    return Wanted(**given)
-
-
-def _said(job: Any) -> str | None:
-    """What a task that ended left: None where all was well, or the last line of its traceback."""
-    path: Path = job.paths.result_pickle
-    with path.open("rb") as file:
-        outcome, body = pickle.load(file)
-    return None if outcome == "success" else str(body).strip().splitlines()[-1]

@@ -15,18 +15,19 @@ from collections.abc import Iterator
 from enum import Enum, auto
 from pathlib import Path
 
-from asap_eval.bench.first_samples import FirstSamples
+from asap_eval.bench.first_samples import FirstSamples, see_rows
 from asap_eval.errors import AsapEvalError, RecordError
 from asap_eval.files.placed import put
 from asap_eval.launch.computer import Computer, LostError
+from asap_eval.launch.launch import needs_locks
 from asap_eval.launch.merge import merge
-from asap_eval.launch.parts import Failure, Parts, Worker, write_jobs
+from asap_eval.launch.parts import Failure, Parts, Worker, read_worker, write_jobs
 from asap_eval.launch.queue import Queue, Queued
 from asap_eval.record import RunRecord, read_record, write_record
-from asap_eval.record.journal import Journal, Row
+from asap_eval.record.journal import Journal
 from asap_eval.runner.earlier_records import Kept, finished
-from asap_eval.runner.lock import LOCKS, is_held, lock_of, locked, locked_if_free
-from asap_eval.runner.machine_errors import described
+from asap_eval.runner.lock import LOCKS, is_held, lock_of, locked, locked_if_free, locks_hold
+from asap_eval.runner.machine_errors import described, of_files
 from asap_eval.runner.piece import check_data
 from asap_eval.runner.pieces import Piece
 from asap_eval.runner.prepare import Prepared
@@ -58,10 +59,14 @@ def work(queue: Queue, computer: Computer | None = None, *, log: str = "", name:
 
     Raises:
         AsapEvalError: a job cannot be opened here: other workers are needed, or another machine.
+            Or nothing can be written to the results folder.
     """
-    running = _Working(queue, computer or Computer(queue), log, name or str(os.getpid()))
-    with running.alive():
-        running.run()
+    try:
+        running = _Working(queue, computer or Computer(queue), log, name or str(os.getpid()))
+        with running.alive():
+            running.run()
+    except OSError as error:
+        raise AsapEvalError(of_files(error)) from error
 
 
 class _Working:
@@ -69,7 +74,10 @@ class _Working:
         self.queue, self.computer, self.log = queue, computer, log
         self.host = socket.gethostname()
         self.name = f"{self.host}-{name}"
-        self.locks = queue.launch.locks != "off" and self._locks_work()
+        self.note = ""
+        self.locks = (
+            queue.launch.locks != "off" and locks_hold(queue.results / LOCKS) and self._locks_work()
+        )
         self.states: dict[str, Worker] = {}
         self.spoken = 0.0
         self.failed_here: set[tuple[str, int]] = set()
@@ -79,13 +87,17 @@ class _Working:
         """Hold the lock that says that this worker lives."""
         place = self.queue.results / LOCKS / "workers" / f"{self.name}.lock"
         jobs = place.with_suffix(".json")
-        with locked_if_free(place):
-            write_jobs(jobs, [job.stem for job in self.queue.jobs])
-            try:
-                yield
-            finally:
-                jobs.unlink(missing_ok=True)
-                place.unlink(missing_ok=True)
+        while True:
+            with locked_if_free(place) as mine:
+                if mine:
+                    write_jobs(jobs, [job.stem for job in self.queue.jobs])
+                    try:
+                        yield
+                    finally:
+                        jobs.unlink(missing_ok=True)
+                        place.unlink(missing_ok=True)
+                    return
+            time.sleep(SHORTEST / 100)  # somebody looks whether it is free
 
     def _locks_work(self) -> bool:
         """Whether the lock that the head holds is seen here."""
@@ -96,10 +108,11 @@ class _Working:
             return True
         if beacon is None or not fresh or is_held(beacon):
             return True
-        say(
+        self.note = (
             f"note: {self.queue.results} has no locks that {self.host} sees; as with "
             "launch.locks=off, two workers may do the same piece."
         )
+        say(self.note)
         return False
 
     # Going down the queue.
@@ -130,7 +143,7 @@ class _Working:
             record = self._calibrated(parts, record)
             if record is None:
                 return Step.WAITING
-            while record.status == "running" and self._one_piece(parts, record):
+            while self._one_piece(parts, record):
                 moved = True
                 if parts.failed.exists():
                     return Step.GONE
@@ -188,9 +201,7 @@ class _Working:
             with self._hold(parts, piece) as mine:
                 if not mine or parts.whole(piece).exists():
                     continue
-                if _running(parts) is None:  # ended meanwhile: the lock made its folder again
-                    if finished(parts.record) is not None:
-                        parts.remove()
+                if _ended(parts):  # the lock made its folder again
                     break
                 yield piece
                 return
@@ -219,14 +230,16 @@ class _Working:
         if rows:
             say(f"{parts.stem}: piece {piece.start} goes on after {len(rows)} of {len(ids)}.")
         first = FirstSamples() if piece.start == 0 else None
-        _see(first, journal, rows)
+        if first is not None:
+            see_rows(first, rows, journal)
         at = piece.start + len(rows)
         ready.bench.begin(parts.record.with_suffix(""), len(rows), parts.stem_of(piece))
         if at < piece.stop:
             batches = self.computer.rows(record, Piece(at, piece.stop))
             with contextlib.closing(batches):
                 for batch in batches:
-                    _see(first, journal, batch)
+                    if first is not None:
+                        see_rows(first, batch, journal)
                     journal.append(batch)
                     at += len(batch)
                     state.piece, state.at = piece.start, at
@@ -276,6 +289,8 @@ class _Working:
                 self._speak(parts, state, now=True)
                 merge(ready, record, parts, baseline, self.computer)
             except RecordError as error:
+                if _ended(parts):
+                    return Step.GONE
                 if parts.missing():
                     say(f"warning: {error} It is computed again.")
                     return Step.MOVED
@@ -307,6 +322,8 @@ class _Working:
         the head, and ends this worker."""
         try:
             ready = self.computer.ready(record)
+            if ready.bench.writes and not self.locks:
+                raise needs_locks(record.job.bench, f"No locks that {self.host} sees")
             if piece is not None:
                 check_data(ready, piece)
             return ready
@@ -332,15 +349,20 @@ class _Working:
     def _state(self, parts: Parts, record: RunRecord, *, opened: bool = True) -> Worker:
         if parts.stem not in self.states:
             device = self.computer.device(record) if opened else record.job.device
-            self.states[parts.stem] = Worker(
+            new = Worker(
                 name=self.name,
                 host=self.computer.host(),
                 pid=os.getpid(),
                 log=self.log,
                 device=device,
                 threads=self.computer.threads(),
+                note=self.note,
                 began=time.time(),
             )
+            earlier = read_worker(parts.worker(self.name))
+            if earlier is not None and earlier.pid == new.pid:  # an actor that was started again
+                new.began, new.pieces, new.samples = earlier.began, earlier.pieces, earlier.samples
+            self.states[parts.stem] = new
         return self.states[parts.stem]
 
     def _speak(self, parts: Parts, state: Worker, *, now: bool = False) -> None:
@@ -376,15 +398,13 @@ def _running(parts: Parts) -> RunRecord | None:
     return record if record.status == "running" else None
 
 
-def _see(first: FirstSamples | None, journal: Journal, rows: list[Row]) -> None:
-    """Stop where the first samples of a job all fail alike: none of their rows is kept."""
-    if first is None:
-        return
-    try:
-        first.see((row["id"], row["error"]) for row in rows)
-    except AsapEvalError:
-        journal.remove()
-        raise
+def _ended(parts: Parts) -> bool:
+    """Whether a job ended meanwhile; what was put into its folder since goes."""
+    if _running(parts) is not None:
+        return False
+    if finished(parts.record) is not None:
+        parts.remove()
+    return True
 
 
 def _age(path: Path) -> float:

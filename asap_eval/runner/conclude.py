@@ -35,13 +35,13 @@ def conclude(
     Args:
         path: of the record, its per-sample file beside it. baseline: the unpruned model's record,
             to compare with. speed: measures it, where the job asks for it (`speed_of`). forget:
-            throws the rows away, where the data changed on the way.
+            throws the rows and the calibration away, where the data changed on the way.
     """
     try:
         ready.check_content()
     except DataError:
         forget()
-        record.provenance.calibration = None
+        record.provenance.calibration = None  # what measure writes shares it
         raise
     _summarise(ready, record, rows, baseline)
     if ready.job.speed:

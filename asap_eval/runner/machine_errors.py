@@ -34,15 +34,18 @@ def explained(error: BaseException, job: Job) -> str | None:
             f"Out of memory on {job.device} at batch_size={job.batch_size}. Choose a smaller "
             "batch_size; it is never changed silently, because rows would no longer compare."
         )
-    if isinstance(error, OSError):
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return (
-                "The disk is full. Free some space and give the same command again: it goes on "
-                "after the last batch that was written."
-            )
-        where = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror or error}{where}."
-    return raised_in(error)
+    return of_files(error) if isinstance(error, OSError) else raised_in(error)
+
+
+def of_files(error: OSError) -> str:
+    """One line for a full disk and refused files."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            "The disk is full. Free some space and give the same command again: it goes on after "
+            "the last batch that was written."
+        )
+    where = f" ({error.filename})" if error.filename else ""
+    return f"{error.strerror or error}{where}."
 
 
 def described(error: BaseException, job: Job) -> str:

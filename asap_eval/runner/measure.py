@@ -6,12 +6,10 @@ import contextlib
 import dataclasses
 import shutil
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from asap_eval.bench.first_samples import FirstSamples
-from asap_eval.errors import SetUpError
+from asap_eval.bench.first_samples import FirstSamples, see_rows
 from asap_eval.method import Reducer
 from asap_eval.record import RunRecord, write_record
 from asap_eval.record.journal import Journal, Row
@@ -19,6 +17,7 @@ from asap_eval.runner.calibration import calibrate
 from asap_eval.runner.conclude import conclude, speed_of
 from asap_eval.runner.earlier_records import Kept, interrupted, journal_of
 from asap_eval.runner.machine_errors import described
+from asap_eval.runner.piece import reducer_of
 from asap_eval.runner.pieces import parts_folder
 from asap_eval.runner.prepare import Prepared
 from asap_eval.runner.progress import bar, say
@@ -70,12 +69,10 @@ def measure(
 
 def _reducer(ready: Prepared, record: RunRecord, results: Path, workers: int) -> Reducer:
     """The method with its knob as given, or as the budget found it."""
-    if ready.job.budget is None:
-        return ready.reducer
-    if record.provenance.calibration is None:
+    if ready.job.budget is not None and record.provenance.calibration is None:
         record.provenance.calibration = calibrate(ready, workers)
         write_record(record, results)
-    return ready.with_knob(record.knob)
+    return reducer_of(ready, record)
 
 
 def _rows(
@@ -96,19 +93,10 @@ def _rows(
         bar(f"{job.model} {job.method}", len(ready.samples), len(rows)) as advance,
     ):
         first = FirstSamples()
-        _see(first, rows, journal)
+        see_rows(first, rows, journal)
         for batch in batches:
-            _see(first, batch, journal)
+            see_rows(first, batch, journal)
             journal.append(batch)
             rows += batch
             advance(len(batch))
     return rows
-
-
-def _see(first: FirstSamples, batch: Sequence[Row], journal: Journal) -> None:
-    """Stop where the first samples all fail alike: none of their rows is kept, they run again."""
-    try:
-        first.see((row["id"], row["error"]) for row in batch)
-    except SetUpError:
-        journal.remove()
-        raise

@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from asap_eval import plugins
-from asap_eval.data.decoded import PictureCache
 from asap_eval.data.listed import trusting
 from asap_eval.errors import AsapEvalError, DataError
 from asap_eval.method import Reducer
-from asap_eval.paths import cache_folder
 from asap_eval.record import Calibration, RunRecord
 from asap_eval.record.journal import Row
 from asap_eval.runner.calibration import calibrate
+from asap_eval.runner.opening import keeping_pictures
 from asap_eval.runner.pieces import Piece
 from asap_eval.runner.prepare import Prepared, prepare
-from asap_eval.runner.progress import say_once
 from asap_eval.runner.provenance import packages
 
 
@@ -68,10 +66,7 @@ def opened(
         ready = prepare(record.job, imagenet=how.imagenet, device=device)
     if ready.key != record.key:
         raise OtherJobError(_other(record, ready))
-    if how.cache == "auto":
-        pictures = PictureCache(cache_folder() / "pictures", say_once)
-        ready = replace(ready, samples=ready.bench.keeping(ready.samples, pictures))
-    return ready
+    return keeping_pictures(ready, how.cache)
 
 
 def calibration_of(ready: Prepared, how: Opening) -> Calibration:

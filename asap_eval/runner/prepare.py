@@ -66,6 +66,9 @@ class Prepared:
     def check_content(self) -> None:
         """Raise `DataError` where the data is no longer what it was when it was opened."""
         self.samples.check(0, len(self.samples))
+        if self.job.budget is not None:  # what a listing says of its pictures was never looked at
+            searched, _ = self.samples.calibration(self.job.budget.samples)
+            searched.check(0, len(searched))
         now = (self.samples.content(), _searched(self.job, self.samples))
         if now != (self.content, self.searched):
             raise DataError(

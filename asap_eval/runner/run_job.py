@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asap_eval.data.decoded import PictureCache
-from asap_eval.errors import unknown
-from asap_eval.paths import cache_folder
 from asap_eval.record import Job, RunRecord, read_record, record_stem
 from asap_eval.runner.earlier_records import finished
-from asap_eval.runner.inputs import check_folder
 from asap_eval.runner.lock import locked
 from asap_eval.runner.machine_errors import explaining
 from asap_eval.runner.measure import measure
+from asap_eval.runner.opening import check_places, keeping_pictures, say_samples
 from asap_eval.runner.pieces import parts_folder
 from asap_eval.runner.prepare import Prepared, prepare
-from asap_eval.runner.progress import say, say_once
+from asap_eval.runner.progress import say
 from asap_eval.runner.provenance import Request
-
-CACHES = ("auto", "off")
-"""What can be done with decoded pictures."""
-
 
 GoesOn = Callable[[Prepared, Path, Request, "Path | None"], None]
 """Brings the job of a record to its end; the last is the record of its baseline."""
@@ -72,18 +65,10 @@ def run(
     """
     with explaining(job):
         made = set() if made is None else made
-        if cache not in CACHES:
-            raise unknown("value of cache", cache, CACHES)
-        check_folder("results", results)
+        check_places(cache, results)
         ready = prepare(job, imagenet=imagenet)
-        if ready.data_said is not None:
-            count = len(ready.samples)
-            say_once(f"{ready.data_said}: {count} images are evaluated. Your own: data=<folder>.")
-        if cache == "auto":
-            pictures = PictureCache(cache_folder() / "pictures", say_once)
-            ready = replace(ready, samples=ready.bench.keeping(ready.samples, pictures))
-        for note in ready.bench.notes(ready.samples):
-            say_once(f"note: {note}")
+        say_samples(ready)
+        ready = keeping_pictures(ready, cache)
         request = Request(dict(config or {}), overrides)
         return _Runs(results, force, made, workers, goes_on).run(ready, request)
 

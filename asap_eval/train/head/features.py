@@ -66,36 +66,61 @@ def cached_features(
     Raises:
         DataError: a shard is damaged.
     """
-    cut, said = pieces(ends, total, PIECE), 0
-    while left := [piece for piece in cut if _reached(folder, piece) < piece.stop]:
+    cut, said, shards = pieces(ends, total, PIECE), 0, _Shards(folder)
+    while left := _left(cut, shards):
         claimed = False
         for piece in left:
             with locked_if_free(folder / f"{piece.start:08d}.lock") as mine:
                 if not mine:
                     continue
                 claimed = True
-                for count in _fill(folder, piece, encode, about):
+                for count in _fill(shards, piece, encode, about):
                     progress(count)
                     said += count
         if not claimed:
             time.sleep(PAUSE)
     progress(total - said)
-    return _all(folder)
+    return _all(shards)
 
 
 def count_cached(folder: Path) -> int:
     """Videos whose features are there."""
-    return sum(stop - start for start, stop, _ in _shards(folder))
+    return sum(stop - start for start, stop, _ in _Shards(folder).placed())
+
+
+class _Shards:
+    """The shards of a folder. One that is in place changes no more: its header is read once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._stops: dict[Path, int] = {}
+
+    def placed(self) -> list[tuple[int, int, Path]]:
+        """First video, the one after the last, and file of every shard that is there, in order."""
+        found = []
+        for path in sorted(self.folder.glob("*.safetensors")):
+            start = int(path.stem)
+            if path not in self._stops:
+                with _opened(path) as file:
+                    self._stops[path] = start + file.get_slice("features").get_shape()[0]
+            found.append((start, self._stops[path], path))
+        return found
+
+
+def _left(cut: Sequence[Piece], shards: _Shards) -> list[Piece]:
+    """Pieces of which videos are missing."""
+    placed = shards.placed()
+    return [piece for piece in cut if _reached(placed, piece) < piece.stop]
 
 
 def _fill(
-    folder: Path,
+    shards: _Shards,
     piece: Piece,
     encode: Callable[[int, int], Iterator[Encoded]],
     about: Mapping[str, object],
 ) -> Iterator[int]:
     """Encode what is missing of a piece whose lock is held; videos done, batch by batch."""
-    at = _reached(folder, piece)
+    at = _reached(shards.placed(), piece)
     pending: list[Tensor] = []
     wrong: dict[int, str] = {}
     begun = time.monotonic()
@@ -105,36 +130,26 @@ def _fill(
         pending.append(values)
         count += len(values)
         if at + count >= piece.stop or time.monotonic() - begun >= SECONDS:
-            _write(folder / f"{at:08d}.safetensors", torch.cat(pending), wrong, about)
+            _write(shards.folder / f"{at:08d}.safetensors", torch.cat(pending), wrong, about)
             at, pending, wrong, begun = at + count, [], {}, time.monotonic()
         yield len(values)
 
 
-def _shards(folder: Path) -> list[tuple[int, int, Path]]:
-    """First video, the one after the last, and file of every shard, in order."""
-    found = []
-    for path in sorted(folder.glob("*.safetensors")):
-        start = int(path.stem)
-        with _opened(path) as file:
-            found.append((start, start + file.get_slice("features").get_shape()[0], path))
-    return found
-
-
-def _reached(folder: Path, piece: Piece) -> int:
+def _reached(placed: Sequence[tuple[int, int, Path]], piece: Piece) -> int:
     """Up to which video of a piece shards follow each other; they may be of another cut."""
     at = piece.start
-    for start, stop, _ in _shards(folder):
+    for start, stop, _ in placed:
         if start <= at < stop:
             at = stop
     return at
 
 
-def _all(folder: Path) -> Features:
+def _all(shards: _Shards) -> Features:
     """All shards together; of videos that two of them hold the first one's."""
     parts: list[Tensor] = []
     failures: dict[int, str] = {}
     at = 0
-    for start, stop, path in _shards(folder):
+    for start, stop, path in shards.placed():
         values, failed = _read(path)
         if stop > at:
             parts.append(values[at - start :])
