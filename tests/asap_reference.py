@@ -35,6 +35,7 @@ class Options:
     temperature: float = 1.0
     never: str = "keep"
     accumulate: bool = True
+    identity: bool = True
     n: int | None = None
     stage2: str = "stride"
     importance: str = "walk"
@@ -165,6 +166,8 @@ def decide(
 ) -> Tensor:
     """Steps 5 to 10 on the output ``[N, D]`` of the firing block: the shorter sequence."""
     c = chain if o.accumulate else attention  # "without accumulation": A of this block alone
+    if not o.identity:  # the project's own: without the walk that stood still in every block
+        c = c - (1 - o.alpha) ** out.fired * torch.eye(len(c), dtype=torch.float64)
     out.sink = anchor(out, c, attention, prefix, o, image_id, seed)
     patches = range(len(c) - prefix)
 
@@ -173,11 +176,18 @@ def decide(
     if o.distance == "weighted":
         rows = c / (c.sum(0) / len(c)).sqrt()
     d = [float((rows[prefix + i] - rows[prefix + out.sink]).norm()) for i in patches]
+    if o.distance == "squared":  # the project's own
+        d = [v * v for v in d]
 
     # Step 7: to [0, 1]; the sink is nearest to itself by definition.
     others = [d[i] for i in patches if i != out.sink or o.normalise == "with_sink"]
     low, high = min(others), max(others)
     scaled = [min(max((v - low) / (high - low), 0.0), 1.0) if high > low else 0.0 for v in d]
+    if o.normalise == "rank":  # the project's own: 0, 1, 2, ... from the sink outwards
+        outwards = [out.sink, *sorted((i for i in patches if i != out.sink), key=lambda i: d[i])]
+        for near, far in itertools.pairwise(outwards[1:]):
+            out.gap(d[far] / d[near] - 1)
+        scaled = [outwards.index(i) / (len(d) - 1) for i in patches]
 
     # Step 8: bins of equal width; the last one is closed.
     if isinstance(o.k, str):  # the project's own: two bins, parted by the distances themselves
@@ -258,6 +268,8 @@ def anchor(
         digest = hashlib.blake2b(f"{seed}|asap|{image_id}".encode(), digest_size=8).digest()
         g = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
         return int(torch.randint(len(c) - prefix, (1,), generator=g))
+    if o.anchor == "corner":  # the project's own
+        return 0
     if o.anchor == "pca":  # a PCA is centred on the mean; no axis is left out of the distance
         rows = c[prefix:]
         score = -(rows - rows.mean(0)).norm(dim=1)

@@ -197,6 +197,12 @@ CASES = (
         {"tau": "quantile:0.9", "k": "gap", "never": "block:3", "reduce": "prune"},
         conserves=False,
     ),
+    Case("asap", {"k": 1.9, "tau": 1e9, "never": "block:3", "normalise": "rank"}),
+    Case(
+        "asap",
+        {"k": 2.0, "tau": 2.2, "never": "block:4", "anchor": "corner", "distance": "squared"},
+    ),
+    Case("asap", {"k": 2.0, "tau": 2.2, "never": "block:4", "identity": False}),
     Case("tome", {"r": 0}, effect="nothing"),
     Case("tome", {"r": 5}),
     Case("tome", {"r": 4.0, "inflection": -1.0, "proportional": False}),

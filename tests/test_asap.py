@@ -128,6 +128,20 @@ GRID: dict[str, dict[str, Any]] = {
     "tau=quantile:1": {"tau": "quantile:1", "alpha": 0.9},
     "jump,otsu": {"tau": "jump:1.25", "k": "otsu"},
     "quantile,gap": {"tau": "quantile:0.75", "k": "gap"},
+    "anchor=corner": {"anchor": "corner"},
+    "anchor=corner,accumulate=false": {"anchor": "corner", "accumulate": False},
+    "distance=squared": {"distance": "squared"},
+    "distance=squared,n=15": {"distance": "squared", "n": 15, "normalise": "with_sink", "k": 6.0},
+    "normalise=rank": {"normalise": "rank", "k": 3.1},
+    "normalise=rank,m=2": {"normalise": "rank", "k": 4.3, "m": 2, "pool_weights": "normalised"},
+    "normalise=rank,n=18": {"normalise": "rank", "k": 5.1, "n": 18, "reduce": "prune"},
+    "rank alone": {"normalise": "rank", "k": 2.3, "tau": 1e9, "never": "block:3"},
+    "identity=false": {"identity": False},
+    "identity=false,rollout": {"identity": False, "order": "rollout", "tau": 2.3},
+    "identity=false,pca": {"identity": False, "anchor": "pca", "alpha": 0.3, "tau": 2.0},
+    "identity=false,mass,weighted": {"identity": False, "anchor": "mass", "distance": "weighted"},
+    "identity=false,algorithm2": {"identity": False, "stage2": "algorithm2", "n": 17},
+    "identity=false,rank": {"identity": False, "normalise": "rank", "k": 1.7},
     "all at once": {
         "k": 4.7,
         "m": 2,
@@ -246,7 +260,9 @@ def test_a_float64_model_agrees_closer(case: str, atol: float) -> None:
     compare(case, model(True), pictures().double(), atol)
 
 
-@pytest.mark.parametrize("case", ["defaults", "order=rollout", "algorithm2", "accumulate=false"])
+@pytest.mark.parametrize(
+    "case", ["defaults", "order=rollout", "algorithm2", "accumulate=false", "identity=false"]
+)
 def test_room_for_tensor_cores_changes_nothing(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU C and its maps have rows and columns of zeros behind them; here on a CPU."""
     for module in (walk, sys.modules[ASAP.__module__]):
@@ -311,7 +327,10 @@ def test_two_rows_of_the_chain_suffice_to_fire(order: str) -> None:
 
 @pytest.mark.parametrize(
     "case",
-    ["defaults", "anchor=random", "algorithm2", "n=20", "vispruner", "jump,otsu", "quantile,gap"],
+    [
+        *("defaults", "anchor=random", "algorithm2", "n=20", "vispruner"),
+        *("jump,otsu", "quantile,gap", "identity=false,rank", "distance=squared,n=15"),
+    ],
 )
 @pytest.mark.parametrize("size", [1, 7, COUNT])
 def test_batches_in_any_order_decide_alike(case: str, size: int) -> None:
@@ -367,6 +386,8 @@ def test_the_random_anchor_follows_seed_and_id_alone() -> None:
         {"important_ratio": 1.2, "stage2": "algorithm2", "n": 9},
         {"anchor": "clss"},
         {"order": "run"},
+        {"normalise": "rank", "k": "otsu"},
+        {"identity": False, "accumulate": False},
     ],
     ids=str,
 )
@@ -402,6 +423,59 @@ def test_equal_distances_leave_the_sink_alone_in_the_background() -> None:
         bins = ASAP(k=k)._bins(alike, alike, sink)  # type: ignore[arg-type]
         assert bins.tolist() == [[1, 0, 1, 1], [1, 1, 1, 0]]
         assert ASAP(k=k)._bins(alike[:, :1], alike[:, :1], sink * 0).tolist() == [[0], [0]]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("anchor", ["cls", "corner", "random"])
+def test_ranks_leave_every_image_as_many_patches(anchor: str) -> None:
+    """The order by distance alone: neither the block nor the count is the image's own."""
+    alone = {"normalise": "rank", "tau": 1e9, "never": "block:3", "k": 1.96, "anchor": anchor}
+    _, trace, _ = run(model(), pictures(), alone)
+    assert trace.fired.tolist() == [3] * COUNT
+    patches = trace.source.shape[1]
+    near = sum(1.96 * place < patches - 1 for place in range(patches))
+    assert trace.lengths[-1].tolist() == [1 + patches - near + 1] * COUNT  # class token, pooled one
+    distance, sink = trace.notes["distance"], trace.notes["sink"]
+    for source, of, own in zip(trace.source, distance, sink, strict=True):
+        pooled = source == source[own]
+        assert int(pooled.sum()) == near
+        assert of[pooled].max() <= of[~pooled].min()
+    assert len({tuple(source.tolist()) for source in trace.source}) > 1
+
+
+def test_ranks_of_equal_distances_go_from_the_sink_in_image_order() -> None:
+    alike = torch.full((2, 5), 0.5).scatter_(1, torch.tensor([[3], [0]]), 0)
+    alike[1, 2] = 0  # as far as the sink itself, which comes first
+    scaled = ASAP(normalise="rank")._scaled(alike, torch.tensor([3, 0]))
+    assert (scaled * 4).tolist() == [[1, 2, 3, 0, 4], [0, 2, 1, 3, 4]]
+    assert ASAP(normalise="rank")._scaled(alike[:, :1], torch.zeros(2).long()).tolist() == [
+        [0],
+        [0],
+    ]
+
+
+@pytest.mark.parametrize("order", ["walk", "rollout"])
+def test_the_part_that_never_moved_is_taken_out(order: Any) -> None:
+    """With the least alpha nearly all of C is that part, with the largest nothing is."""
+    options = {
+        "order": order,
+        "identity": False,
+        "tau": 1e9,
+        "never": "block:2",
+        "anchor": "corner",
+    }
+    _, trace, _ = run(model(), pictures(), BASE | options | {"alpha": 1.0})
+    _, whole, _ = run(model(), pictures(), BASE | options | {"alpha": 1.0, "identity": True})
+    assert torch.equal(trace.notes["distance"], whole.notes["distance"])  # (1 - 1)^2 I is nothing
+    _, trace, _ = run(model(), pictures(), BASE | options | {"alpha": 1e-4})
+    _, whole, _ = run(model(), pictures(), BASE | options | {"alpha": 1e-4, "identity": True})
+    others = slice(1, None)
+    assert trace.notes["distance"][:, others].max() < 4e-4  # what moved is about 2e-4 of a row
+    torch.testing.assert_close(
+        whole.notes["distance"][:, others],
+        torch.full_like(whole.notes["distance"][:, others], 2**0.5),
+        rtol=4e-4,
+        atol=0,
+    )
 
 
 def test_jumps_need_a_block_before_and_outweighing_needs_others() -> None:

@@ -148,7 +148,7 @@ def plain(record: dict[str, Any]) -> dict[str, Any]:
 def test_a_slurm_task_is_killed(place: Path) -> None:
     with one_node_slurm.one_node() as variables, started(place, "slurm", **variables) as process:
         kill_one(place, process, "slurm")
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate()
     assert process.returncode == 0, err
     counted(compare(place, "slurm"))
     logs = [path.read_text() for path in (place / "slurm" / ".launch").rglob("*.out")]
@@ -160,7 +160,7 @@ def test_a_slurm_task_is_killed(place: Path) -> None:
 def test_an_actor_is_killed(place: Path, tmp_path: Path) -> None:
     with started(place, "ray", HOME=str(tmp_path)) as process:
         killed, nice = kill_one(place, process, "ray")
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate()
     assert process.returncode == 0, err
     assert "It is started again" in err
     assert "goes on after 16 of 32" in err
