@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from asap_eval.bench.bench import AnyBench
 from asap_eval.bench.first_samples import FirstSamples
@@ -11,7 +11,7 @@ from asap_eval.errors import BudgetError, UnreachableError
 from asap_eval.method import Reducer
 from asap_eval.record import Calibration, Job, ids_digest
 from asap_eval.record.journal import Rows
-from asap_eval.runner.knob_search import Found, search, whole_knob
+from asap_eval.runner.knob_search import TOLERANCE, Found, ends, search, whole_knob
 from asap_eval.runner.prepare import Prepared
 from asap_eval.runner.progress import bar, say, warn
 from asap_eval.runner.widen import advice
@@ -19,6 +19,8 @@ from asap_eval.statistics import mean_interval
 
 UNITS = {"macs": "%", "tokens": "tokens"}
 """Unit in which each kind of budget counts."""
+LOOKS = 4
+"""So often a knob found on the first batch is looked at on all samples."""
 
 
 def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
@@ -36,13 +38,13 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
         f"Searching {name} of {job.method} for {job.budget.target:g} {what} on {len(samples)} "
         f"samples{'' if disjoint else ' of the evaluated ones: no others are left'}."
     )
-    # Decoded once: the search runs over them ten to twenty times.
+    # Decoded once: the search runs over the first of them ten to twenty times.
     batches = list(
         ready.bench.batches(ready.loaded, samples, batch_size=job.batch_size, workers=workers)
     )
-    found = _alike(ready, batches) if ready.reducer.card.fixed_count else None
-    if found is None:
-        found = _searched(ready, batches)
+    with bar(f"budget {job.method}", None) as advance:
+        spending = _Spending(ready, batches, lambda: advance(1))
+        found = _led(spending) or _searched_on_all(spending)
     say(f"Found {name}={found.knob:.6g}: {found.reached:.2f} {what}.")
     if found.note:
         warn(found.note)
@@ -58,46 +60,98 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
     )
 
 
-def _alike(ready: Prepared, batches: Sequence[object]) -> Found | None:
-    """The knob found on the first batch, where then every image counts the same; otherwise None.
+class _Spending:
+    """What a budget counts of some samples, by the knob; no knob is tried twice.
 
-    A method with a fixed count spends on each image of a size what it spends on any other.
+    Attributes:
+        seen: by the knob, the value of each sample.
     """
-    if len(batches) < 2:
+
+    def __init__(
+        self, ready: Prepared, batches: Sequence[object], tried: Callable[[], None]
+    ) -> None:
+        self.ready, self.batches, self.tried = ready, batches, tried
+        self.seen: dict[float, list[float]] = {}
+
+    def values(self, knob: float) -> list[float]:
+        if knob not in self.seen:
+            self.seen[knob] = _spent(self.ready, self.batches, self.ready.with_knob(knob))
+            self.tried()
+        return self.seen[knob]
+
+    def mean(self, knob: float) -> float:
+        return _mean(self.values(knob))
+
+    def search(self, target: float) -> Found:
+        """The knob whose mean is closest to a target.
+
+        Raises:
+            UnreachableError: the ends of the knob's range do not reach it.
+        """
+        ready, batch = self.ready, self.ready.batch()
+        assert ready.job.budget is not None
+        return search(
+            self.mean,
+            ready.reducer.knob_range(batch),
+            target,
+            whole=whole_knob(ready.reducer),
+            values=ready.reducer.knob_values(batch),
+            name=ready.knob_name,
+            unit=UNITS[ready.job.budget.kind],
+        )
+
+
+def _led(spending: _Spending) -> Found | None:
+    """The knob that meets the budget, led there by the first batch alone.
+
+    What a method spends on a few images runs beside what it spends on all: the first batch's target
+    is moved by the distance between the two until all samples meet theirs. Where every sample
+    counts the same, as under a fixed count, the first look at all of them ends it.
+
+    Returns:
+        None where it does not end so: the knob is then searched on all samples.
+    """
+    ready = spending.ready
+    assert ready.job.budget is not None
+    if len(spending.batches) < 2:
         return None
-    try:
-        found = _searched(ready, batches[:1])
-    except BudgetError:
-        return None  # said of all of them
-    values = _spent(ready, batches, ready.with_knob(found.knob))
-    return found if min(values) == max(values) else None
+    first = _Spending(ready, spending.batches[:1], spending.tried)
+    target, away = ready.job.budget.target, 0.0
+    for _ in range(LOOKS):
+        try:
+            found = first.search(target - away)
+        except BudgetError:
+            return None  # said of all samples
+        values = spending.values(found.knob)
+        if ready.reducer.card.fixed_count and min(values) == max(values):
+            return found
+        reached = _mean(values)
+        if abs(reached - target) <= TOLERANCE:
+            low, high = sorted(map(spending.mean, ends(ready.reducer, ready.batch())))
+            return Found(found.knob, reached, low, high, len({*first.seen, *spending.seen}))
+        away = reached - found.reached
+    return None
 
 
-def _searched(ready: Prepared, batches: Sequence[object]) -> Found:
-    """The knob that meets the budget on these samples."""
+def _searched_on_all(spending: _Spending) -> Found:
+    """The knob that meets the budget, and where none does another option that would."""
+    ready = spending.ready
     job = ready.job
     assert job.budget is not None
-    unit = UNITS[job.budget.kind]
-    with bar(f"budget {job.method}", None) as advance:
+    try:
+        return spending.search(job.budget.target)
+    except UnreachableError as error:
 
         def quantity(reducer: Reducer) -> float:
-            values = _spent(ready, batches, reducer)
-            advance(1)
-            return sum(values) / len(values)
+            spending.tried()
+            return _mean(_spent(ready, spending.batches, reducer))
 
-        try:
-            return search(
-                lambda knob: quantity(ready.with_knob(knob)),
-                ready.reducer.knob_range(ready.batch()),
-                job.budget.target,
-                whole=whole_knob(ready.reducer),
-                values=ready.reducer.knob_values(ready.batch()),
-                name=ready.knob_name,
-                unit=unit,
-            )
-        except UnreachableError as error:
-            wider = advice(job, ready.batch(), quantity, unit)
-            raise UnreachableError(f"{error} {wider}".rstrip()) from error
+        wider = advice(job, ready.batch(), quantity, UNITS[job.budget.kind])
+        raise UnreachableError(f"{error} {wider}".rstrip()) from error
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def evaluated(
@@ -106,7 +160,7 @@ def evaluated(
     """Add what the budget counts on the evaluated images: mean and 95 % interval (of one: None)."""
     assert job.budget is not None
     values = bench.spent(job.budget.quantity, rows, geometry, job.macs_convention)
-    calibration.evaluated = sum(values) / len(values)
+    calibration.evaluated = _mean(values)
     bounds = mean_interval(values)
     calibration.evaluated_ci95 = None if bounds is None else list(bounds)
 
