@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from asap_eval.kernels.native import takes
+from asap_eval.kernels.reduction import reduced
+
 DROPPED = -1
 """Slot of a token that does not survive; slot of padding."""
 
@@ -52,6 +55,11 @@ class Reduction:
     def slots(self) -> Tensor:
         """``[B]`` tokens of each image after the reduction."""
         return self.group.amax(1) + 1
+
+    def compiled(self, x: Tensor, size: Tensor) -> bool:
+        """Whether the compiled kernel carries this out for tokens and sizes like these."""
+        factors = [t for t in (self.weight, self.share) if t is not None]
+        return self.mix is None and takes(x, size, *factors)
 
     def moved(self, size: Tensor) -> Tensor:
         """``[B]`` bool, images of which any token goes elsewhere. ``size`` is ``[B, N]``."""
@@ -138,8 +146,18 @@ class Tokens:
 
     def apply(self, reduction: Reduction) -> Tokens:
         """The reduced sequence, padded to the longest image of the batch."""
-        batch, _, width = self.x.shape
+        batch, count, width = self.x.shape
         longest = int(reduction.slots.max())
+        if reduction.compiled(self.x, self.size):
+            before, after = (
+                (torch.arange(batch) * rows, torch.full((batch,), rows))
+                for rows in (count, longest)
+            )
+            flat = self.x.flatten(0, 1)
+            x, size, source = send(
+                flat, before, self.size, self.source, reduction, after, batch * longest, longest
+            )
+            return replace(self, x=x.view(batch, longest, width), size=size, source=source)
         first = torch.arange(batch, device=self.x.device)[:, None] * longest
         slot = torch.where(reduction.group >= 0, reduction.group + first, DROPPED)
         weight = slot_weight(reduction, self.size)
@@ -153,6 +171,35 @@ class Tokens:
             size=fold_size(self.size, reduction, longest),
             source=follow(self.source, reduction),
         )
+
+
+def send(
+    x: Tensor,
+    places: tuple[Tensor, Tensor],
+    size: Tensor,
+    source: Tensor,
+    reduction: Reduction,
+    after: tuple[Tensor, Tensor],
+    total: int,
+    longest: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A whole batch into its slots by the compiled kernel, where `Reduction.compiled` says so.
+
+    Args and results as those of `reduced`.
+    """
+    return reduced(
+        x,
+        places,
+        reduction.group,
+        size,
+        source,
+        after,
+        total,
+        longest,
+        reduction.weight,
+        reduction.share,
+        LEAST_SIZE,
+    )
 
 
 def select(x: Tensor, slot: Tensor, slots: int) -> Tensor:

@@ -14,7 +14,7 @@ from asap_eval.tokens import DROPPED, Reduction, Tokens
 def test_pruning_and_fusing(stem: str) -> None:
     golden = g.read("tofu", stem)
     x, r = golden["x"], golden.metadata["r"]
-    group = match(golden["metric"], r, 1)
+    group = match(golden["metric"][:, None], r, 1)
     target = targets(group)
     assert ((~target).sum(1) == r).all()
     start = Tokens.start(x, 1)
@@ -28,7 +28,7 @@ def test_pruning_and_fusing(stem: str) -> None:
 def test_the_papers_formula(stem: str) -> None:
     golden = g.read("tofu", stem)
     x, r = golden["x"], golden.metadata["r"]
-    group = match(golden["metric"], r, 1)
+    group = match(golden["metric"][:, None], r, 1)
     weight = fusing(x, group, targets(group), "paper", r)
     g.close(Tokens.start(x, 1).apply(Reduction(group, weight)).x, golden["mlerp_x"])
 

@@ -35,7 +35,7 @@ def test_matching_and_merging(stem: str) -> None:
     prefix = int(meta["class_token"]) + int(meta["distill_token"])
     assert removable(x.shape[1], prefix, meta["r"]) == meta["r_effective"]
 
-    group = match(golden["metric"], meta["r"], prefix)
+    group = match(golden["metric"][:, None], meta["r"], prefix)
     unit, sized = merged(x, None, group), merged(x, golden["size_in"], group)
     slots = x.shape[1] - meta["r_effective"]
     assert torch.equal(source(group, slots), golden["source"])
@@ -51,7 +51,7 @@ def test_matching_and_merging(stem: str) -> None:
         back = torch.tensor([0, left, *range(1, left), *range(left + 1, slots)])[group]
     g.close(unit.x.take_along_dim(back[..., None], 1), golden["unmerged"])
 
-    again = match(golden["metric2"], meta["r2"], prefix)
+    again = match(golden["metric2"][:, None], meta["r2"], prefix)
     chained = merged(sized.x, sized.size[..., None], again)
     g.close(chained.x, golden["chained_x"])
     g.close(chained.size, golden["chained_size"][..., 0])

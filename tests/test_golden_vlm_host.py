@@ -30,7 +30,7 @@ def test_tome_at_clips_shapes(stem: str, shared: Path) -> None:
     x, size, r = golden["x"], golden["size"][..., 0], int(golden["r"])
     removed = x.shape[1] - golden["out"].shape[1]
     assert removable(x.shape[1], 1, r) == removed
-    group = match(golden["metric"], r, prefix=1)
+    group = match(golden["metric"][:, None], r, prefix=1)
     got = Tokens(x, size, Tokens.start(x, 0).source, 0).apply(Reduction(group))
     torch.testing.assert_close(got.x, golden["out"], rtol=0, atol=1e-4)
     torch.testing.assert_close(got.size, golden["out_size"][..., 0], rtol=0, atol=1e-4)

@@ -84,7 +84,7 @@ def test_matching_leaves_any_prefix_alone(prefix: int, tokens: int) -> None:
     metric[:, prefix:] += 5 * torch.randn(1, 1, 8, generator=g)
     metric[:, :prefix] = metric[:, prefix : prefix + 1]  # the prefix would be everyone's best match
     for r in (1, 4, 99):
-        group = match(metric, r, prefix)
+        group = match(metric[:, None], r, prefix)
         assert torch.equal(group[:, :prefix], torch.arange(prefix).expand(3, -1))
         assert (group[:, prefix:] >= prefix).all()
         slots = tokens - removable(tokens, prefix, r)
@@ -103,7 +103,7 @@ def test_scores_leave_any_prefix_alone() -> None:
 
 def test_a_zero_key_is_similar_to_none() -> None:
     metric = torch.tensor([[[1.0, 0], [1, 0], [0, 0], [1, 0.1], [-1, 0], [-1, -1]]])
-    assert match(metric, 1, 0).tolist() == [[2, 2, 1, 3, 0, 4]]
+    assert match(metric[:, None], 1, 0).tolist() == [[2, 2, 1, 3, 0, 4]]
 
 
 # --- work -----------------------------------------------------------------------------------------
@@ -179,10 +179,10 @@ def deit_tiny() -> Any:
         ({"method": "tome", "r": (3, -1), "inflection": -1}, "tuple"),
         ({"method": "tome", "r": (3, -1, 2)}, "tuple"),
         ({"method": "tome", "r": -1}, ">= 0"),
-        ({"method": "tome", "r": float("nan")}, ">= 0"),
+        ({"method": "tome", "r": float("nan")}, "r=nan: give a number"),
         ({"method": "tome", "r": 3, "inflection": 1.5}, "-1 to 1"),
         ({"method": "ppt", "r": -1}, "0 or more"),
-        ({"method": "ppt", "threshold": float("nan")}, "0 or more"),
+        ({"method": "ppt", "threshold": float("nan")}, "threshold=nan: give a number"),
         ({"method": "ppt", "blocks": [5]}, "0 to 4"),
         ({"method": "ppt", "blocks": [1, 1]}, "different"),
         ({"method": "evit", "k": 0.0}, "share"),

@@ -16,6 +16,7 @@ from asap_eval.hosts.layout import Layout
 from asap_eval.hosts.probe import Probe
 from asap_eval.hosts.projections import Only, fuse_maps
 from asap_eval.kernels import takes
+from asap_eval.kernels.reduction import survey
 from asap_eval.method import Batch, Need, Reducer, View
 from asap_eval.token_map import TokenMap
 from asap_eval.tokens import (
@@ -28,6 +29,7 @@ from asap_eval.tokens import (
     follow,
     mixed,
     select,
+    send,
     slot_weight,
 )
 from asap_eval.trace import Trace
@@ -354,7 +356,7 @@ class Pass:
     ) -> tuple[Reduction, tuple[int, ...], bool] | None:
         """What the method decides for the batch, as `_apply` takes it; ``None`` = nothing moves."""
         view = view or self._view(block, watched, reads)
-        images, size = view.images, view.size
+        images = view.images
         here = slice(None) if images is self.everyone else images
         if Need.FEATURES in self.reducer.needs:
             reads[Need.FEATURES] = self.layout.images(self.layout.flat(x), watched)
@@ -364,17 +366,14 @@ class Pass:
         reduction = self.reducer.decide(view, self.state)
         if reduction is None:
             return None
-        acted = reduction.moved(size) if reduction.acted is None else reduction.acted
+        whole = reduction if images is self.everyone else reduction.within(images, self.size)
+        found = survey(whole.group, self.size, whole.share)
+        acted = found[2, here] > 0 if reduction.acted is None else reduction.acted
         fired = self.seen.fired[here]
         self.seen.fired[here] = torch.where(acted & (fired == 0), block, fired)
-        whole = reduction if images is self.everyone else reduction.within(images, self.size)
         # Tokens that share their slot, or whose size is not 1: then sizes matter from here on.
-        left = whole.group >= 0
-        then = self.size if whole.share is None else self.size * whole.share
-        sized = left.sum(1) - whole.slots + (left & (then != 1)).sum(1)
-        slots, uneven = Arriving(torch.stack([whole.slots, sized])).list()
-        same = whole.copies and tuple(slots) == self.layout.lengths
-        if same and not bool(reduction.moved(size).any()):
+        slots, uneven, moved = Arriving(found).list()
+        if whole.copies and not any(moved):
             return None
         return whole, tuple(slots), any(uneven)
 
@@ -400,12 +399,28 @@ class Pass:
         Args:
             slots: tokens of each image then. folded: whether the size of one is not 1.
         """
-        after = Layout(slots)
-        first = to_device(after.starts, x.device)[:, None]
-        slot = torch.where(reduction.group >= 0, reduction.group + first, DROPPED)
+        after, device = Layout(slots), x.device
         if self.projected is not None:
             tokens = Tokens(self.projected, self.size, self.seen.source, self.batch.prefix)
             self.projected = tokens.apply(reduction).x
+        self.changed = True
+        # Where all sizes are 1 the bias is zero: a mask would only cost time.
+        self.folded = self.reducer.proportional and folded
+        if reduction.compiled(x, self.size):
+            flat, self.size, self.seen.values["source"] = send(
+                self.layout.flat(x),
+                self.layout.places(device),
+                self.size,
+                self.seen.source,
+                reduction,
+                after.places(device),
+                after.total,
+                after.longest,
+            )
+            self.layout = after
+            return after.shaped(flat)
+        first = after.places(device)[0][:, None]
+        slot = torch.where(reduction.group >= 0, reduction.group + first, DROPPED)
         flat, into = self.layout.flat(x), self.layout.flat_of_padded(slot)
         if reduction.mix is not None:
             x = mixed(self.layout.padded(x), reduction.mix)
@@ -417,7 +432,5 @@ class Pass:
             flat = combine(flat, into, weight, after.total)
         self.size = fold_size(self.size, reduction, after.longest)
         self.seen.values["source"] = follow(self.seen.source, reduction)
-        self.layout, self.changed = after, True
-        # Where all sizes are 1 the bias is zero: a mask would only cost time.
-        self.folded = self.reducer.proportional and folded
+        self.layout = after
         return after.shaped(flat)

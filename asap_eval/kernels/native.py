@@ -51,6 +51,53 @@ class Walk(ctypes.Structure):
     ]
 
 
+class Nearest(ctypes.Structure):
+    """``struct nearest`` of nearest.c."""
+
+    _fields_ = [
+        ("x", ctypes.c_void_p),
+        *((f"x_{of}", ctypes.c_int64) for of in ("image", "head", "token")),
+        *((name, ctypes.c_void_p) for name in ("sources", "targets")),
+        *((f"{name}_image", ctypes.c_int64) for name in ("sources", "targets")),
+        *((name, ctypes.c_void_p) for name in ("best", "partner", "workspace")),
+        *((name, ctypes.c_int64) for name in ("count", "H", "d", "S", "T")),
+        ("threads", ctypes.c_int32),
+    ]
+
+
+class Pairs(ctypes.Structure):
+    """``struct pairs`` of nearest.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("best", "partner", "group", "workspace")),
+        *((name, ctypes.c_int64) for name in ("count", "S", "N", "prefix", "merged")),
+        *((name, ctypes.c_int32) for name in ("source_first", "by_order", "threads")),
+    ]
+
+
+class Survey(ctypes.Structure):
+    """``struct survey`` of reduction.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("group", "size", "share", "found")),
+        *((name, ctypes.c_int64) for name in ("count", "N")),
+    ]
+
+
+class Moves(ctypes.Structure):
+    """``struct reduction`` of reduction.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("x", "out", "starts", "lengths")),
+        *((name, ctypes.c_void_p) for name in ("new_starts", "new_rows", "group", "size")),
+        *((name, ctypes.c_void_p) for name in ("weight", "share", "source")),
+        *((name, ctypes.c_void_p) for name in ("new_size", "new_source", "workspace")),
+        *((name, ctypes.c_int64) for name in ("count", "N", "D", "x_token", "P", "longest")),
+        ("least", ctypes.c_float),
+        ("threads", ctypes.c_int32),
+    ]
+
+
 @functools.cache
 def load() -> ctypes.CDLL | str:
     """The library, or the reason why there is none."""
@@ -66,6 +113,12 @@ def load() -> ctypes.CDLL | str:
     found.walk.restype = None
     found.walk_workspace.argtypes = [ctypes.c_int64]
     found.walk_workspace.restype = ctypes.c_int64
+    found.nearest_workspace.argtypes = [ctypes.c_int64, ctypes.c_int64]
+    found.nearest_workspace.restype = ctypes.c_int64
+    calls = {"nearest": Nearest, "pairs": Pairs, "survey": Survey, "reduction": Moves}
+    for name, struct in calls.items():
+        getattr(found, name).argtypes = [ctypes.POINTER(struct)]
+        getattr(found, name).restype = None
     found.packed_attention_build.argtypes = []
     found.packed_attention_build.restype = ctypes.c_char_p
     return found

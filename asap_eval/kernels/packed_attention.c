@@ -56,10 +56,6 @@ INLINE v8 larger(v8 a, v8 b) {
 #endif
 }
 
-INLINE float sum_of(v8 x) {
-    return ((x[0] + x[4]) + (x[1] + x[5])) + ((x[2] + x[6]) + (x[3] + x[7]));
-}
-
 INLINE float largest_of(v8 x) {
     float top = x[0];
     for (int lane = 1; lane < LANES; lane++) top = x[lane] > top ? x[lane] : top;
@@ -80,60 +76,6 @@ INLINE v8 exp2_of(v8 x) {
     y = y * r + splat(1.0f);
     v8i bits = (v8i)y + ((v8i)shifted << 23); /* into the exponent */
     return (v8)(bits & ~(v8i)(x < splat(-126.0f)));
-}
-
-/* ---- packing ---- */
-
-#if defined(__has_builtin)
-#if __has_builtin(__builtin_shufflevector)
-#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#endif
-#endif
-#ifndef SHUFFLE
-#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (v8i){__VA_ARGS__})
-#endif
-
-/* to[c, row] = from[row, c] of 8 rows and 8 columns. */
-INLINE void transpose(const float *from, int64_t from_stride, float *to, int64_t to_stride) {
-    v8 a[LANES], b[LANES];
-#pragma GCC unroll 8
-    for (int row = 0; row < LANES; row++) a[row] = load(from + row * from_stride);
-#pragma GCC unroll 4
-    for (int i = 0; i < LANES; i += 2) {
-        b[i] = SHUFFLE(a[i], a[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
-        b[i + 1] = SHUFFLE(a[i], a[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
-    }
-#pragma GCC unroll 2
-    for (int i = 0; i < LANES; i += 4) {
-        a[i] = SHUFFLE(b[i], b[i + 2], 0, 1, 8, 9, 4, 5, 12, 13);
-        a[i + 1] = SHUFFLE(b[i], b[i + 2], 2, 3, 10, 11, 6, 7, 14, 15);
-        a[i + 2] = SHUFFLE(b[i + 1], b[i + 3], 0, 1, 8, 9, 4, 5, 12, 13);
-        a[i + 3] = SHUFFLE(b[i + 1], b[i + 3], 2, 3, 10, 11, 6, 7, 14, 15);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        store(to + i * to_stride, SHUFFLE(a[i], a[i + 4], 0, 1, 2, 3, 8, 9, 10, 11));
-        store(to + (i + 4) * to_stride, SHUFFLE(a[i], a[i + 4], 4, 5, 6, 7, 12, 13, 14, 15));
-    }
-}
-
-/* Keys of one head as panels [d, PANEL] of PANEL keys. */
-static void pack_keys(float *to, const float *k, int64_t k_stride, int64_t N, int64_t d) {
-    for (int64_t key = 0; key < N; key += LANES) {
-        float *panel = to + key / PANEL * PANEL * d + key % PANEL;
-        const float *from = k + key * k_stride;
-        int64_t c = 0;
-        if (N - key >= LANES)
-            for (; c + LANES <= d; c += LANES)
-                transpose(from + c, k_stride, panel + c * PANEL, PANEL);
-        for (; c < d; c++)
-            for (int lane = 0; lane < LANES; lane++)
-                panel[c * PANEL + lane] = key + lane < N ? from[lane * k_stride + c] : 0;
-    }
-    if (rounded(N, LANES) % PANEL) { /* the last panel's second half is all past N */
-        float *panel = to + N / PANEL * PANEL * d + LANES;
-        for (int64_t c = 0; c < d; c++) store(panel + c * PANEL, splat(0));
-    }
 }
 
 /* ---- scores ---- */
@@ -255,7 +197,7 @@ static void run_task(const struct call *call, const struct task *task, float *me
     for (int64_t h = 0; h < call->H; h++) {
         const float *k = call->k + task->start * call->k_token + h * call->k_head;
         const float *v = call->v + task->start * call->v_token + h * call->v_head;
-        pack_keys(room.keys, k, call->k_token, N, d);
+        pack_columns(room.keys, k, call->k_token, N, d);
         pack_rows(room.values, v, call->v_token, N, d);
         for (int64_t row = task->first_row; row < task->end_row; row += BLOCK) {
             const int64_t left = task->end_row - row;

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 
 from asap_eval.errors import BadValueError
+from asap_eval.kernels.nearest import mean_over_heads
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
 from asap_eval.methods.parts.acting_blocks import locations
 from asap_eval.methods.parts.clustering import Linkage, agglomerate
-from asap_eval.methods.parts.matching import mean_over_heads, members, similarities
+from asap_eval.methods.parts.matching import members, similarities
 from asap_eval.methods.parts.schedule import mixed
 from asap_eval.tokens import Reduction
 

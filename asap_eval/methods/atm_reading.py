@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asap_eval.errors import BadValueError
+from asap_eval.kernels.nearest import mean_over_heads
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
-from asap_eval.methods.parts.matching import mean_over_heads
 from asap_eval.tokens import DROPPED, Reduction
 
 

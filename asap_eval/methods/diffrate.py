@@ -10,10 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from asap_eval.errors import BadValueError
+from asap_eval.kernels.nearest import nearest
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
 from asap_eval.methods.parts.learnt_counts import Counts, budget, limits, of_shape
 from asap_eval.tokens import DROPPED, Reduction
@@ -107,8 +106,9 @@ class DiffRate(Reducer):
         order = importance.argsort(dim=1, descending=True, stable=True) + view.prefix
         front = torch.arange(view.prefix, device=order.device).expand(images, -1)
         order = torch.cat([front, order], 1)
-        x = view.features.take_along_dim(order[:, :kept, None], 1)
-        target, cosine = nearest(x, left, view.prefix)
+        sources, targets = order[:, left:kept], order[:, view.prefix : left]
+        cosine, target = nearest(view.features[:, None], sources, targets)
+        target = target + view.prefix
 
         slots = torch.arange(left, device=order.device).expand(images, -1)
         dropped = order.new_full((images, tokens - kept), DROPPED)
@@ -127,14 +127,3 @@ class DiffRate(Reducer):
         if self.prune is not None:
             raise BadValueError("diffrate: a budget turns k: leave prune and merge out.")
         return limits(of_shape(self.counts, batch))
-
-
-def nearest(x: Tensor, left: int, prefix: int) -> tuple[Tensor, Tensor]:
-    """Slot of the most similar target of each source ``[b, n - left]``, and their cosine.
-
-    Args:
-        x: ``[b, n, D]`` by falling importance, prefix first: the first ``left`` are targets.
-    """
-    unit = F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
-    cosine, target = (unit[:, left:] @ unit[:, prefix:left].mT).max(-1)
-    return target + prefix, cosine

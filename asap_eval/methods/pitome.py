@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asap_eval.errors import BadValueError
+from asap_eval.kernels.nearest import mean_over_heads
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
-from asap_eval.methods.parts.matching import mean_over_heads, similarities
+from asap_eval.methods.parts.matching import similarities
 from asap_eval.tokens import Reduction
 
 MARGIN = 0.75
@@ -94,7 +95,7 @@ class PiToMe(Reducer):
 
 def energy(cosine: Tensor, margin: float) -> Tensor:
     """``[b, n]`` how much each patch resembles all others."""
-    return F.elu(cosine - margin).mean(-1)
+    return F.elu(cosine - margin, inplace=True).mean(-1)
 
 
 def merge(cosine: Tensor, order: Tensor, r: int, pairs: bool) -> Tensor:
@@ -107,7 +108,8 @@ def merge(cosine: Tensor, order: Tensor, r: int, pairs: bool) -> Tensor:
     """
     among = order[:, : 2 * r] if pairs else order
     sources, targets = among[:, 0::2], among[:, 1::2]
-    scores = cosine.take_along_dim(sources[:, :, None], 1).take_along_dim(targets[:, None], 2)
+    image = torch.arange(len(order), device=order.device)[:, None, None]
+    scores = cosine[image, sources[:, :, None], targets[:, None]]
     best, partner = scores.max(-1)
     ranked = best.argsort(dim=1, descending=True, stable=True)
     left = sources.gather(1, ranked[:, r:])

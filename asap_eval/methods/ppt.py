@@ -14,7 +14,7 @@ from torch import Tensor
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
 from asap_eval.methods.parts.acting_blocks import locations
-from asap_eval.methods.parts.matching import match, match_macs, mean_over_heads, removable
+from asap_eval.methods.parts.matching import match, match_macs, removable
 from asap_eval.tokens import DROPPED, Reduction
 
 
@@ -113,7 +113,7 @@ class Ppt(Reducer):
         group = prune(scores, r, view.prefix)
         pooled = scores.var(1) < self.threshold
         if bool(pooled.any()):
-            group[pooled] = match(mean_over_heads(view.keys[pooled]), r, view.prefix)
+            group[pooled] = match(view.keys[pooled], r, view.prefix)
         return Reduction(group)
 
     def knob_range(self, batch: Batch) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
-from asap_eval.methods.parts.matching import match, match_macs, mean_over_heads, members, removable
+from asap_eval.methods.parts.matching import match, match_macs, members, removable
 from asap_eval.tokens import DROPPED, Reduction
 
 Norm = Literal["paper", "baseline"]
@@ -77,7 +77,7 @@ class ToFu(Reducer):
         r = self._removed(view)
         if not r:
             return None
-        group = match(mean_over_heads(view.keys), r, view.prefix)
+        group = match(view.keys, r, view.prefix)
         target = targets(group)
         if view.block - 1 <= state // 2:
             return Reduction(torch.where(target, group, DROPPED))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from asap_eval.errors import BadValueError
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
-from asap_eval.methods.parts.matching import match, match_macs, mean_over_heads, removable
+from asap_eval.methods.parts.matching import match, match_macs, removable
 from asap_eval.methods.parts.schedule import mixed
 from asap_eval.tokens import Reduction
 
@@ -118,7 +118,7 @@ class Tome(Reducer):
 
     def decide(self, view: View, state: list[int]) -> Reduction | None:
         r = removable(view.size.shape[1], view.prefix, state[view.block - 1])
-        return Reduction(match(mean_over_heads(view.keys), r, view.prefix)) if r else None
+        return Reduction(match(view.keys, r, view.prefix)) if r else None
 
     def knob_range(self, batch: Batch) -> tuple[float, float]:
         if isinstance(self.r, list):
