@@ -23,7 +23,7 @@ from asap_eval.files.placed import part_of, placed, put
 from asap_eval.files.tensors import save_tensors
 from asap_eval.models.video_head import Head, save_head
 from asap_eval.record.files import write_json
-from asap_eval.train.predictors.state import State
+from asap_eval.train.method.state import State
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX modes, limits and signals")
 

@@ -12,7 +12,7 @@ from asap_eval.data import named
 from asap_eval.models.look import of_imagenet
 from asap_eval.models.spec import find, with_options
 from asap_eval.runner import latest_model
-from asap_eval.train.predictors import setting
+from asap_eval.train.method import setting
 
 SAID = "model=deit_tiny weights=random"
 VIDEOS = "model=deit_tiny weights=random bench=kinetics bench.head=here.safetensors"

@@ -13,11 +13,10 @@ import timm
 import tiny
 import torch
 from cases import checkpoint, trainable
-from pictures import CLASSES, TINY, picture_folder
-from PIL import Image
+from pictures import TINY, picture_folder
 from safetensors.torch import load_file, save_file
-from timm.data import create_transform
 from torch.nn.functional import linear
+from training import lend_backbone, twelve_pictures
 
 import asap_eval
 from asap_eval.checkpoint import read_metadata
@@ -32,12 +31,11 @@ from asap_eval.method import Need, View, build
 from asap_eval.methods.parts.learned import Stages
 from asap_eval.methods.parts.predictors import TRAINED, Predictor
 from asap_eval.methods.spot import attention_statistics, standard_scores
-from asap_eval.models import LoadedModel, ModelSpec, WeightsInfo
 from asap_eval.models.weights import tensors_sha256
 from asap_eval.record import read_record
-from asap_eval.train.predictors import TrainJob, loop, setting, train
-from asap_eval.train.predictors.losses import ce_loss, kl_loss, ratio_loss
-from asap_eval.train.predictors.masked import Masked, check_output, gumbel_choice, softmax_policy
+from asap_eval.train.fits.losses import ce_loss, kl_loss, ratio_loss
+from asap_eval.train.fits.masked import Masked, check_output, gumbel_choice, softmax_policy
+from asap_eval.train.method import TrainJob, loop, setting, train
 
 METHODS = ("dynamicvit", "spot")
 KEEP = 0.4
@@ -45,33 +43,12 @@ KEEP = 0.4
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve pictures in three classes, the same ones in every run."""
-    root = tmp_path_factory.mktemp("data")
-    pixels = (tiny.images(12, seed=3) * 40 + 128).clamp(0, 255).byte().permute(0, 2, 3, 1)
-    for place, image in enumerate(pixels.numpy()):
-        file = root / CLASSES[place % 3] / f"{place:03d}.png"
-        file.parent.mkdir(exist_ok=True)
-        Image.fromarray(image).save(file)
-    return root
+    return twelve_pictures(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture
 def backbone(monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
-    """The model of every training in a test. Its attention has lower peaks than elsewhere: where
-    a masked key outweighs all others, straight-through gradients are too large to learn from."""
-    model = tiny.vit(1, peak=1.0)
-    loaded = LoadedModel(
-        model=model,
-        transform=create_transform(24),
-        classes=1000,
-        name="tiny",
-        timm=None,
-        weights=WeightsInfo("tiny", "0" * 64, trained=True),
-        labels="wnid",
-        spec=ModelSpec("tiny"),
-    )
-    monkeypatch.setattr(setting, "load_model", lambda *_, **__: loaded)
-    return model
+    return lend_backbone(monkeypatch)
 
 
 def job(method: str, pictures: Path, out: Path, **changes: Any) -> TrainJob:
@@ -311,7 +288,7 @@ def test_unreadable_images_are_left_out_and_counted(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"method": "random"}, "dynamicvit and spot"),
+        ({"method": "random"}, "asvit, .*spot and tosa_reading have"),
         ({"out": "p.pth"}, r"\.safetensors"),
         ({"out": f"{__file__}/p.safetensors"}, "is a file"),
         ({"keep": 1.0}, "keep=1"),

@@ -21,7 +21,7 @@ Other commands (`asap-eval help <command>` says more):
   ls         what every model, method and benchmark is, and their options
   jobs       what runs in a folder of results, and what failed there
   report     records as tables, pictures and one page
-  train      predictors of a method on a frozen backbone
+  train      the trained parts of a method, on a frozen backbone
   head       a zero-shot classifier from class names and prompts
   strip      pictures of what a method keeps of a video or a picture
   cases      pictures of the answers that a method fixed or broke

@@ -20,7 +20,7 @@ from typing import Any, cast
 from asap_eval.paths import PACKAGE, cache_folder
 from asap_eval.registry import METHODS
 
-SOURCES = ("method.py", "options.py", "methods", "bench", "cli", "train/predictors/job.py")
+SOURCES = ("method.py", "options.py", "methods", "bench", "cli", "train/method/job.py")
 """Files and folders that an entry can depend on."""
 
 
@@ -33,7 +33,7 @@ COMMANDS = {
     "report html": "asap_eval.cli.report.page:Asked",
     "report pictures": "asap_eval.cli.report.pictures:Asked",
     "report all": "asap_eval.cli.report.paper:Asked",
-    "train": "asap_eval.train.predictors.job:TrainJob",
+    "train": "asap_eval.train.method.job:TrainJob",
     "head": "asap_eval.cli.head:Asked",
     "strip": "asap_eval.cli.strip:Asked",
     "cases": "asap_eval.cli.cases:Drawing",

@@ -1,9 +1,12 @@
-"""``asap-eval train``: fit the predictors of a method on a frozen backbone.
+"""``asap-eval train``: fit the trained parts of a method on a frozen backbone.
 
-The method is dynamicvit or spot. The teacher is the same model unpruned, so labels are not used.
+The method is one that has some: predictors (dynamicvit, spot, sparsifiner), selectors
+(tosa_reading) or thresholds (asvit). The teacher is the same model unpruned, so labels are not
+used. Keys that a training does not read are refused.
 
   asap-eval train method=dynamicvit model=deit_tiny data=<folder> out=<file>.safetensors keep=0.7
   asap-eval method=dynamicvit model=deit_tiny data=<other images> method.checkpoint=<file> k=0.7
+  asap-eval train method=asvit how=quantiles model=deit_tiny data=<folder> out=<file>.safetensors
 
 Do not evaluate on images it was trained on. The same command goes on after an interruption.
 `asap-eval ls --options` lists the options of the method.
@@ -19,11 +22,14 @@ from typing import Literal
 from asap_eval.cli.guard import USAGE
 from asap_eval.cli.machine import AUTO, device_of, workers_for
 from asap_eval.cli.words import command, help_of
+from asap_eval.method import methods
 from asap_eval.plugins import load
 from asap_eval.record import Job
 from asap_eval.runner.machine_errors import explaining
-from asap_eval.train.predictors.job import TrainJob
-from asap_eval.train.predictors.loop import train
+from asap_eval.train.fits import FITS
+from asap_eval.train.fits.fit import Fit
+from asap_eval.train.method.job import TrainJob
+from asap_eval.train.method.loop import train
 
 
 @dataclass
@@ -46,13 +52,25 @@ class Asked(TrainJob):
 def main(argv: Sequence[str]) -> int:
     """Run a command line; standard output gets the path of the file, the rest standard error."""
     if not argv:
-        print(help_of(Asked, "train", str(__doc__)))
+        print(help_of(Asked, "train", _about()))
         return USAGE
 
     def trained(asked: Asked) -> None:
         job = asked.job()
-        machine = Job(job.model, batch_size=max(1, job.batch_size), device=job.device)
+        job.check()
+        machine = Job(job.model, batch_size=job.recipe["batch_size"], device=job.device)
         with explaining(machine):
             print(train(job, shlex.join(["asap-eval", "train", *argv])))
 
-    return command(argv, Asked, "train", str(__doc__), trained)
+    return command(argv, Asked, "train", _about(), trained)
+
+
+def _about() -> str:
+    """What the command does, and the keys that each training reads."""
+    lines = []
+    for fit in FITS:
+        names = [name for name, cls in methods().items() if issubclass(cls, fit.of)]
+        how = "" if fit.how == Fit.how else f" how={fit.how}"
+        lines.append(f"  method={'|'.join(names)}{how}")
+        lines.append("    " + " ".join(f"{key}={value:g}" for key, value in fit.recipe.items()))
+    return "\n".join([str(__doc__).rstrip(), "", "Keys with their defaults:", "", *lines])

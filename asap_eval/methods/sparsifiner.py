@@ -50,7 +50,8 @@ class Sparse:
         "Transformers, arXiv 2303.13755",
         licence="MIT",
         training="the authors train predictors and backbone and publish neither: give a checkpoint "
-        "of predictors, or by=attention (upper bound) or by=local, which need none (ours)",
+        "of predictors (`asap-eval train` makes one on a frozen backbone), or by=attention (upper "
+        "bound) or by=local, which need none (ours)",
         knob="k",
         knob_meaning="share of the keys that each query keeps, 0 < k <= 1; removes no tokens",
         fixed_count=True,
@@ -90,8 +91,9 @@ class Sparsifiner(Reducer):
         if self.checkpoint is None:
             raise BadValueError(
                 "sparsifiner: its predictors have to be trained, random ones mean nothing. Give "
-                "method.checkpoint=<file>, or method.by=attention or method.by=local, controls "
-                "that need none."
+                "method.checkpoint=<file>; `asap-eval train method=sparsifiner model=<model> "
+                "data=<folder> out=<file>` makes one. method.by=attention and method.by=local are "
+                "controls that need none."
             )
         check_there(Path(self.checkpoint).expanduser(), "method.checkpoint")
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from asap_eval.checkpoint import check_there
-from asap_eval.errors import BadValueError
+from asap_eval.errors import BadValueError, WeightsError
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
 from asap_eval.methods.parts.predictors import load_predictors, origin
 
@@ -34,8 +34,9 @@ class Pairs:
     Card(
         paper="a reading of ToSA: Token Selective Attention, arXiv 2406.08816",
         licence="none public",
-        training="the authors train selectors and backbone; without a checkpoint the first block's "
-        "own attention stands in for the predicted one (ours)",
+        training="the authors train selectors and backbone; `asap-eval train` trains selectors on "
+        "a frozen one; without a checkpoint the first block's own attention stands in for the "
+        "predicted one (ours)",
         knob="k",
         knob_meaning="share of the patches that run every second block, 0 < k <= 1",
         fixed_count=True,
@@ -97,6 +98,7 @@ class TosaReading(Reducer):
 
     def decide(self, view: View, state: Pairs) -> None:
         if state.selectors:
+            self._check_heads(view, state)
             importance = state.selectors[view.block // 2](view.logits).exp().mean((1, 2))
         else:
             importance = view.attention.mean(1)
@@ -105,6 +107,14 @@ class TosaReading(Reducer):
         patches = order[:, :keep].sort(dim=1).values + view.prefix
         front = torch.arange(view.prefix, device=order.device).expand(len(order), -1)
         state.chosen[view.block + 1] = torch.cat([front, patches], 1)
+
+    def _check_heads(self, view: View, state: Pairs) -> None:
+        heads = state.selectors[view.block // 2].conv1.in_features  # type: ignore[union-attr]
+        if heads != view.logits.shape[1]:
+            raise WeightsError(
+                f"tosa_reading: the selectors of {self.checkpoint} read {heads} heads, this model "
+                f"has {view.logits.shape[1]}. Give the checkpoint made for this model."
+            )
 
     def runs(self, block: int, state: Pairs) -> Tensor | None:
         return state.chosen.get(block)

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from asap_eval.files.tensors import save_tensors
 from asap_eval.method import Batch, View
 from asap_eval.methods.parts.learned import Learned, Stages
-from asap_eval.methods.parts.predictors import Predictor, write_predictors
+from asap_eval.methods.parts.predictors import FORMAT, Predictor, numbered
 from asap_eval.testing.operators import like
 from asap_eval.testing.subject import Subject
 from asap_eval.tokens import Reduction
@@ -43,4 +44,5 @@ def write_untrained(method: Learned, subject: Subject, path: Path) -> None:
 
     members: dict[str, Any] = {"check": check, "begin": begin, "decide": decide, "macs": macs}
     subject.seen(like(method, **members))
-    write_predictors(path, made, {"training": "none: random, to try the plumbing"})
+    notes = {"format": FORMAT, "training": "none: random, to try the plumbing"}
+    save_tensors(numbered(made), path, notes)

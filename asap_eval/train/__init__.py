@@ -1,1 +1,1 @@
-"""Two trainings on frozen models: predictors of tokens, and a linear head for videos."""
+"""Trainings on frozen models: the parts of a method, and a linear head for videos."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from asap_eval.checkpoint import read_checkpoint, stamped
+from asap_eval.checkpoint import read_checkpoint, read_metadata, stamped
 from asap_eval.errors import WeightsError
 
 
@@ -86,6 +86,11 @@ def _loaded(file: Path, written: int, device: str) -> tuple[MaskPredictor, ...]:
     for key, value in tensors.items():
         if match := re.search(r"blocks\.(\d+)\.attn\.mask_predictor\.(.+)$", key):
             grouped.setdefault(int(match[1]), {})[match[2]] = value
+    made_for = read_metadata(file).get("method", "sparsifiner")
+    if made_for != "sparsifiner":
+        raise WeightsError(
+            f"checkpoint={file} holds what was trained for method={made_for}, not for sparsifiner."
+        )
     if not grouped or sorted(grouped) != list(range(len(grouped))):
         raise WeightsError(
             f"checkpoint={file} holds mask predictors of blocks {sorted(grouped) or '(none)'}; "

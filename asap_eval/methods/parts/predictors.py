@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from asap_eval.checkpoint import read_checkpoint, read_metadata, stamped
 from asap_eval.errors import WeightsError
 from asap_eval.files.digests import file_sha256
-from asap_eval.files.tensors import save_tensors
 
 FORMAT = "asap-eval predictors 1"
 """``format`` in the metadata of a file that this package wrote."""
@@ -57,27 +56,17 @@ def load_predictors(
 
 
 def origin(checkpoint: str) -> dict[str, Any]:
-    """``checkpoint``, its ``sha256``, and what `write_predictors` put into it."""
+    """``checkpoint``, its ``sha256``, and what `asap-eval train` put into it."""
     return _origin(*stamped(checkpoint, "checkpoint"))
 
 
-def write_predictors(
-    path: Path, predictors: Mapping[int, Predictor], said: Mapping[str, str]
-) -> None:
-    """One safetensors file, all of it or nothing; predictors are numbered in order of their place.
-
-    Args:
-        said: what the file says of its making, text by name.
-
-    Raises:
-        OSError: the file cannot be written; an older one is then still whole.
-    """
-    tensors = {
+def numbered(predictors: Mapping[int, Predictor]) -> dict[str, Tensor]:
+    """What a file of predictors holds; they are numbered in order of their place."""
+    return {
         f"score_predictor.{number}.{key}": value
         for number, place in enumerate(sorted(predictors))
         for key, value in predictors[place].state_dict().items()
     }
-    save_tensors(tensors, path, {"format": FORMAT, **said})
 
 
 def _said(file: Path) -> dict[str, str]:

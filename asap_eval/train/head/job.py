@@ -96,7 +96,10 @@ def ready(job: Job, recipe: Recipe, results: Path) -> Training:
     """
     bench = build_bench(job.bench, **job.bench_params)
     if bench.no_training:
-        raise BadValueError(f"stage=train is not for bench={job.bench}: {bench.no_training}.")
+        raise BadValueError(
+            f"stage=train is not for bench={job.bench}: {bench.no_training}. `asap-eval train` "
+            "trains the parts of a method."
+        )
     bench = cast(Kinetics, bench)
     evaluation = {
         "method": job.method != "none", "k": job.k is not None, "budget": job.budget is not None,

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,19 +18,18 @@ from asap_eval.bench.bench import build_bench
 from asap_eval.data.images import ImageBatch, ImageSet, image_batches, images_of
 from asap_eval.data.named import address_of
 from asap_eval.errors import BadValueError
-from asap_eval.hosts import geometry_of
 from asap_eval.method import build_from
-from asap_eval.methods.parts.predictors import TRAINED
 from asap_eval.models import LoadedModel, load_model
 from asap_eval.models.spec import with_options
 from asap_eval.record import Job
 from asap_eval.runner import provenance
 from asap_eval.runner.inputs import check_folder, looked_at
 from asap_eval.runner.sources import sources_digest
-from asap_eval.train.predictors.job import TrainJob
-from asap_eval.train.predictors.state import State
+from asap_eval.train.fits.fit import Fit
+from asap_eval.train.method.job import TrainJob
+from asap_eval.train.method.state import State
 
-SAID = ("k", "blocks", "checkpoint")
+SAID = ("k", "blocks")
 """Options of a method that its file says elsewhere, or that are of a run with it."""
 
 
@@ -49,12 +49,16 @@ class Setting:
     identity: str
 
     @property
+    def recipe(self) -> dict[str, Any]:
+        return self.job.recipe
+
+    @property
     def per_epoch(self) -> int:
-        return math.ceil(len(self.images) / self.job.batch_size)
+        return math.ceil(len(self.images) / self.recipe["batch_size"])
 
     @property
     def steps(self) -> int:
-        return self.per_epoch * self.job.epochs
+        return self.per_epoch * int(self.recipe["epochs"])
 
     @property
     def state_path(self) -> Path:
@@ -64,7 +68,7 @@ class Setting:
     def done(self, step: int) -> int:
         """Images of the steps before this one."""
         epoch, within = divmod(step, self.per_epoch)
-        return epoch * len(self.images) + within * self.job.batch_size
+        return epoch * len(self.images) + within * int(self.recipe["batch_size"])
 
     def batches(self, step: int) -> Iterator[ImageBatch]:
         """What is left of the epoch that a step belongs to; each epoch has an order of its own."""
@@ -74,8 +78,8 @@ class Setting:
         order = torch.randperm(len(images), generator=g).tolist()
         shuffled = dataclasses.replace(images, places=[images.places[at] for at in order])
         assert job.workers != "auto"  # the command line has decided
-        transform, start = self.loaded.transform, within * job.batch_size
-        return image_batches(shuffled, transform, job.batch_size, job.workers, start=start)
+        transform, size = self.loaded.transform, int(self.recipe["batch_size"])
+        return image_batches(shuffled, transform, size, job.workers, start=within * size)
 
     def seed(self, use: str, number: int) -> int:
         """A seed for one use: an interrupted training draws what an undisturbed one would."""
@@ -115,45 +119,40 @@ def prepared(job: TrainJob) -> Setting:
         limit=job.limit,
         sample=job.sample,  # type: ignore[arg-type]
     )
-    code = sources_digest(
-        [type(method).__module__, "asap_eval.train.predictors.loop", "asap_eval.hosts"]
-    )
+    modules = [type(method).__module__, job.fit.__module__, "asap_eval.train.method.loop"]
+    code = sources_digest([*modules, "asap_eval.hosts"])
     facts = [job.deciding, loaded.weights.sha256, images.digest, images.content(), code]
     identity = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return Setting(job, loaded, images, out, identity)
 
 
-def said(setting: Setting, state: State, command: str) -> dict[str, str]:
+def said(setting: Setting, parts: Fit, state: State, command: str) -> dict[str, str]:
     """What the file says of its making, all text."""
-    job, loaded = setting.job, setting.loaded
-    method = job.built()
-    options = {
-        name: value for name, value in dataclasses.asdict(method).items() if name not in SAID
-    }
-    places = method.places(geometry_of(loaded.model).depth)
+    job, loaded, recipe = setting.job, setting.loaded, setting.recipe
+    told = (*SAID, parts.option)
+    options = {name: value for name, value in vars(job.built()).items() if name not in told}
+    name = parts.names[0]
     return {
-        "trained": TRAINED,
+        "trained": parts.trained,
         "method": job.method,
+        "how": parts.how,
         "model": job.model,
         "backbone": loaded.weights.name,
         "backbone_sha256": loaded.weights.sha256,
         "backbone_trained": str(loaded.weights.trained).lower(),
-        "blocks": json.dumps(list(places)),
-        "keep": str(job.keep),
         "options": json.dumps(options),
         "data": job.data,
         "images": str(len(setting.images)),
         "ids_digest": setting.images.digest,
         "failed": str(len(state.failed)),
-        "epochs": str(job.epochs),
         "steps": str(setting.steps),
-        "batch_size": str(job.batch_size),
-        "lr": str(job.lr),
+        **{key: str(value) for key, value in recipe.items()},
         "seed": str(job.seed),
-        "loss_first_epoch": f"{state.means(setting.per_epoch, 0)[0]:.6g}",
-        "loss_last_epoch": f"{state.means(setting.per_epoch, job.epochs - 1)[0]:.6g}",
+        f"{name}_first_epoch": f"{state.means(setting.per_epoch, 0)[0]:.6g}",
+        f"{name}_last_epoch": f"{state.means(setting.per_epoch, recipe['epochs'] - 1)[0]:.6g}",
         "command": command,
         "commit": str(provenance.git_state()[0]),
         "packages": json.dumps(provenance.packages()),
         "finished": provenance.now(),
+        **parts.said(),
     }

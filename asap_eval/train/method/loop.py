@@ -1,4 +1,4 @@
-"""The training itself: masked student, unpruned teacher, one frozen backbone for both."""
+"""The training itself: batches, steps and states; what is learnt and for what is a `Fit`'s."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ import time
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from asap_eval.data.images import ImageBatch
-from asap_eval.errors import AsapEvalError, BadValueError, DataError
-from asap_eval.hosts import install
-from asap_eval.methods.parts.predictors import Predictor, write_predictors
+from asap_eval.errors import AsapEvalError, DataError
 from asap_eval.runner.progress import bar, say, warn
-from asap_eval.train.predictors.job import TrainJob
-from asap_eval.train.predictors.losses import losses
-from asap_eval.train.predictors.masked import Masked, check_output
-from asap_eval.train.predictors.setting import Setting, prepared, said
-from asap_eval.train.predictors.state import State
+from asap_eval.train.fits.fit import Asked, Fit
+from asap_eval.train.method.job import TrainJob
+from asap_eval.train.method.setting import Setting, prepared, said
+from asap_eval.train.method.state import State
 
 SAVE_SECONDS = 60
 """Time between two states written to the disk."""
@@ -41,54 +37,51 @@ def train(job: TrainJob, command: str = "") -> Path:
         AsapEvalError: names, values, weights or images that cannot be used.
     """
     setting = prepared(job)
-    predictors = _untrained(setting)
-    modules = nn.ModuleDict({str(place): predictors[place] for place in sorted(predictors)})
-    optimizer = torch.optim.AdamW(modules.parameters(), lr=job.lr, weight_decay=job.weight_decay)
-    state, path = State(modules, optimizer), setting.state_path
+    parts = _untrained(setting)
+    recipe = setting.recipe
+    optimizer = torch.optim.AdamW(
+        parts.parameters(), recipe.get("lr", 0.0), weight_decay=recipe.get("weight_decay", 0.0)
+    )
+    state, path = State(parts, optimizer), setting.state_path
     if path.exists() and not job.force:
         state.load(path, setting.identity)
         say(f"Going on after {state.step} of {setting.steps} batches.")
-    _all_steps(setting, state, predictors)
+    _all_steps(setting, state, parts)
     for name, message in list(state.failed.items())[:3]:
         warn(f"left out {name}: {message}")
-    write_predictors(setting.out, predictors, said(setting, state, command))
+    parts.write(setting.out, said(setting, parts, state, command))
     path.unlink(missing_ok=True)
     return setting.out
 
 
-def _untrained(setting: Setting) -> dict[int, Predictor]:
-    """Fresh predictors from the seed; one image says what they will read."""
+def _untrained(setting: Setting) -> Fit:
+    """Fresh parts from the seed; one image says what they will read."""
     batch = next(setting.batches(0))
     if len(batch.images) == 0:
         raise DataError(f"No image of the first batch can be read: {_first(batch)}")
+    job, model = setting.job, setting.loaded.model
+    asked = Asked(model, job.built(), setting.recipe, job.seed)
     pixels = setting.pixels(batch)[:1]
-    model, predictors = setting.loaded.model, dict[int, Predictor]()
-    check_output(model, pixels)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(setting.job.seed)
-        with install(model, Masked(setting.job.built(), predictors, torch.Generator())):
-            model(pixels)
-    if not predictors:
-        raise BadValueError(f"method.blocks={setting.job.options.get('blocks')}: nothing to train.")
-    return predictors
+    return job.fit(asked, pixels).to(pixels.device)
 
 
-def _all_steps(setting: Setting, state: State, predictors: dict[int, Predictor]) -> None:
+def _all_steps(setting: Setting, state: State, parts: Fit) -> None:
     """Run what is left of the steps, writing the state now and then and at any stop."""
     job, saved = setting.job, time.monotonic()
+    epochs = setting.recipe["epochs"]
     done = setting.done(state.step)
-    total = len(setting.images) * job.epochs
+    total = len(setting.images) * epochs
     try:
         with bar(f"{job.model} {job.method}", total, done) as advance:
             while state.step < setting.steps:
                 epoch = state.step // setting.per_epoch
                 for batch in setting.batches(state.step):
-                    _step(setting, state, predictors, batch)
+                    _step(setting, state, parts, batch)
                     advance(len(batch.ids))
                     if time.monotonic() - saved > SAVE_SECONDS:
                         state.save(setting.state_path, setting.identity)
                         saved = time.monotonic()
-                say(f"epoch {epoch + 1}/{job.epochs}: {_epoch_text(setting, state, epoch)}")
+                say(f"epoch {epoch + 1}/{epochs}: {_epoch_text(setting, parts, state, epoch)}")
     except BaseException:
         if state.step and state.whole:
             with contextlib.suppress(OSError):  # the first error is the one to report
@@ -98,43 +91,30 @@ def _all_steps(setting: Setting, state: State, predictors: dict[int, Predictor])
         raise
 
 
-def _step(
-    setting: Setting, state: State, predictors: dict[int, Predictor], batch: ImageBatch
-) -> None:
+def _step(setting: Setting, state: State, parts: Fit, batch: ImageBatch) -> None:
     """One batch; one without a readable image changes nothing but the count."""
-    job, model = setting.job, setting.loaded.model
     names = dict(zip(batch.indices, batch.ids, strict=True))
     state.failed.update({names[at]: message for at, message in batch.failures.items()})
     if len(batch.images):
-        pixels = setting.pixels(batch)
-        with torch.no_grad():
-            teacher = model(pixels)
         draws = torch.Generator().manual_seed(setting.seed("draw", state.step))
-        masked = Masked(job.built(), predictors, draws)
-        with install(model, masked):
-            student = model(pixels)
-        found = losses(
-            student,
-            teacher,
-            masked.masks.kept,
-            job.keep,
-            ce=job.ce,
-            kl=job.kl,
-            ratio=job.ratio,
-        )
-        if not bool(found.total.isfinite()):
+        found = parts.losses(setting.loaded.model, setting.pixels(batch), draws)
+        if not bool(found[0].isfinite()):
             raise AsapEvalError(f"The loss of batch {state.step + 1} is not finite: lower lr.")
         for group in state.optimizer.param_groups:
-            group["lr"] = job.lr * _rate(state.step, setting.steps)
+            group["lr"] = setting.recipe.get("lr", 0.0) * _rate(state.step, setting.steps)
         state.whole = False
         state.optimizer.zero_grad()
-        found.total.backward()
+        if found[0].requires_grad:
+            found[0].backward()
         state.optimizer.step()
-        parts = (found.total, found.ce, found.kl, found.ratio)
-        state.history.append([value.item() for value in parts])
+        parts.learn()
+        state.history.append([value.item() for value in found])
     else:
-        state.history.append([math.nan] * 4)
+        state.history.append([math.nan] * len(parts.names))
+    state.whole = False
     state.step += 1
+    if state.step % setting.per_epoch == 0:
+        parts.end_of_epoch(state.step // setting.per_epoch - 1)
     state.whole = True
 
 
@@ -150,7 +130,6 @@ def _first(batch: ImageBatch) -> str:
     return next(iter(batch.failures.values()))
 
 
-def _epoch_text(setting: Setting, state: State, epoch: int) -> str:
-    names = ("loss", "ce", "kl", "ratio")
+def _epoch_text(setting: Setting, parts: Fit, state: State, epoch: int) -> str:
     means = state.means(setting.per_epoch, epoch)
-    return ", ".join(f"{name} {value:.4f}" for name, value in zip(names, means, strict=True))
+    return ", ".join(f"{name} {value:.4f}" for name, value in zip(parts.names, means, strict=True))

@@ -20,13 +20,13 @@ class State:
     """Where a training stands.
 
     Attributes:
-        predictors: all of them, by their place as text. optimizer: over their parameters.
-        step: batches done. history: for each of them total, cross-entropy, KL and ratio loss.
+        parts: what is trained, with all that its training keeps. optimizer: over its parameters.
+        step: batches done. history: for each of them its losses, as `Fit.names` says.
         failed: images that could not be read, by id.
         whole: False while a step changes it; such a state is not written.
     """
 
-    predictors: nn.ModuleDict
+    parts: nn.Module
     optimizer: torch.optim.Optimizer
     step: int = 0
     history: list[list[float]] = field(default_factory=list)
@@ -34,7 +34,7 @@ class State:
     whole: bool = True
 
     def means(self, per_epoch: int, epoch: int) -> list[float]:
-        """The four losses of an epoch, means over the batches that had an image."""
+        """The losses of an epoch, means over the batches that had an image."""
         rows = self.history[epoch * per_epoch : (epoch + 1) * per_epoch]
         read = [row for row in rows if not math.isnan(row[0])]
         return [sum(column) / len(read) for column in zip(*read, strict=True)]
@@ -48,7 +48,7 @@ class State:
         content = BytesIO()  # what torch says of a full disk is no OSError
         values = {
             "identity": identity,
-            "predictors": self.predictors.state_dict(),
+            "parts": self.parts.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "history": self.history,
@@ -70,7 +70,7 @@ class State:
                 f"{path} is an interrupted training with other options, images, weights or code "
                 "of the method. Give its options to go on, or force=true to begin anew."
             )
-        self.predictors.load_state_dict(content["predictors"])
+        self.parts.load_state_dict(content["parts"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.step, self.history = content["step"], content["history"]
         self.failed = content["failed"]
