@@ -114,6 +114,29 @@ def test_the_record_says_how_the_budget_was_met(tmp_path: Path) -> None:
     assert found.evaluated_ci95 == pytest.approx([found.evaluated] * 2)
 
 
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_fixed_count_is_searched_on_one_batch_and_shown_on_all(
+    fixed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card that promises it in vain is searched on all, as one that does not."""
+    seen: list[int] = []
+    spent = ImageNet.spent
+
+    def counting(self: ImageNet, quantity: str, rows: Sequence[Row], *rest: Any) -> list[float]:
+        values = spent(self, quantity, rows, *rest)
+        seen.append(len(values))
+        return values if fixed else [one + at % 2 for at, one in enumerate(values)]
+
+    monkeypatch.setattr(ImageNet, "spent", counting)
+    found = budget_run(tmp_path, batch_size=2).record.provenance.calibration
+    assert found is not None
+    on_one, on_all = seen.count(2), seen.count(6)
+    assert on_one == found.evaluations if fixed else on_one > 2
+    assert on_all == (1 if fixed else 1 + found.evaluations)
+    assert found.samples == 6
+    assert abs(found.reached - -20) <= PROMISE
+
+
 def test_without_images_left_the_evaluated_ones_are_used_and_it_is_said(tmp_path: Path) -> None:
     record = budget_run(tmp_path, limit=None).record
     assert record.provenance.calibration is not None

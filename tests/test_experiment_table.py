@@ -14,6 +14,7 @@ from records import AT_35, baseline, make, put
 from asap_eval import record as rec
 from asap_eval.cli.report import main
 from asap_eval.cli.report.tables import render
+from asap_eval.errors import RecordError
 from asap_eval.experiment import Experiment, parse
 from asap_eval.method import build, options
 from asap_eval.record import RunRecord
@@ -102,6 +103,33 @@ def test_seeds_are_a_mean_and_a_spread() -> None:
     assert "| 64.00 (60.00 to 70.00) | -15.00 [-17.00, -14.00] |" in text
     assert "3 seeds |" in text
     assert "2 of 3 seeds |" in render(records[:2], "markdown", experiment())
+
+
+def there(record: RunRecord) -> RunRecord:
+    """The same row on 400 other images."""
+    data = {"source": "own", "name": "others", "ids_digest": "2" * 64, "n": 400}
+    provenance = replace(record.provenance, data=data)
+    paired = record.paired and rec.Paired(record.paired.delta_top1 + 1, [-10.0, -6.0], 0.01)
+    return replace(record, key=f"{record.key}-there", provenance=provenance, paired=paired)
+
+
+def test_the_same_rows_on_other_images_stand_beside(tmp_path: Path) -> None:
+    here = [baseline(), asap(), random(0, 60, -19)]
+    others = [there(baseline()), there(asap()), there(asap(seed=1)), there(asap(params={}))]
+    text = render(here, "markdown", experiment(), others)
+    assert "| Δ [95 %] | Δ on others, n=400 | published Δ |" in text
+    assert "| -9.20 [-10.90, -7.50] | -8.20 [-10.00, -6.00] |" in text
+    (control,) = (line for line in text.splitlines() if line.startswith("| — | random"))
+    assert "| -19.00 [-21.00, -18.00] | — |" in control
+    assert "unpruned model reaches 79.20 % there" in text
+    put(tmp_path / "here", *here)
+    put(tmp_path / "there", *others)
+    mixed = [*others, there(replace(asap(), job=replace(asap().job, dtype="float16")))]
+    with pytest.raises(RecordError, match="several sets of images or precisions of deit_tiny"):
+        render(here, "markdown", experiment(), mixed)
+    command = [str(tmp_path / "here"), f"beside={tmp_path / 'there'}"]
+    assert main(command) == 2
+    assert main([*command, "experiment=controls", "format=markdown"]) == 0
 
 
 def test_below_the_mean_of_the_seeds_is_flagged() -> None:

@@ -79,9 +79,11 @@ def plan_of(settings: Settings) -> tuple[list[str], bool]:
     # What is open now was counted: the published sizes have no place beside it.
     lines += [line for line in ahead if not line.startswith("  samples:")]
     if job.budget is not None:
+        fixed = ready.reducer.card.fixed_count
+        passes = "passes over one batch, then one over all" if fixed else "passes over them"
         lines.append(
             f"  budget:  {job.budget.said}, searched on up to "
-            f"{job.budget.samples} images, about 10 to 20 passes over them"
+            f"{job.budget.samples} images, about 10 to 20 {passes}"
         )
     if settings.launch.spreads:
         lines += _launch_lines(settings, ready, time.perf_counter() - began)

@@ -11,7 +11,7 @@ from asap_eval.errors import BudgetError, UnreachableError
 from asap_eval.method import Reducer
 from asap_eval.record import Calibration, Job, ids_digest
 from asap_eval.record.journal import Row
-from asap_eval.runner.knob_search import search, whole_knob
+from asap_eval.runner.knob_search import Found, search, whole_knob
 from asap_eval.runner.prepare import Prepared
 from asap_eval.runner.progress import bar, say, warn
 from asap_eval.runner.widen import advice
@@ -40,26 +40,9 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
     batches = list(
         ready.bench.batches(ready.loaded, samples, batch_size=job.batch_size, workers=workers)
     )
-    with bar(f"budget {job.method}", None) as advance:
-
-        def quantity(reducer: Reducer) -> float:
-            values = _spent(ready, batches, reducer)
-            advance(1)
-            return sum(values) / len(values)
-
-        try:
-            found = search(
-                lambda knob: quantity(ready.with_knob(knob)),
-                ready.reducer.knob_range(ready.batch()),
-                job.budget.target,
-                whole=whole_knob(ready.reducer),
-                values=ready.reducer.knob_values(ready.batch()),
-                name=name,
-                unit=unit,
-            )
-        except UnreachableError as error:
-            wider = advice(job, ready.batch(), quantity, unit)
-            raise UnreachableError(f"{error} {wider}".rstrip()) from error
+    found = _alike(ready, batches) if ready.reducer.card.fixed_count else None
+    if found is None:
+        found = _searched(ready, batches)
     say(f"Found {name}={found.knob:.6g}: {found.reached:.2f} {what}.")
     if found.note:
         warn(found.note)
@@ -73,6 +56,48 @@ def calibrate(ready: Prepared, workers: int = 0) -> Calibration:
         evaluations=found.evaluations,
         note=found.note,
     )
+
+
+def _alike(ready: Prepared, batches: Sequence[object]) -> Found | None:
+    """The knob found on the first batch, where then every image counts the same; otherwise None.
+
+    A method with a fixed count spends on each image of a size what it spends on any other.
+    """
+    if len(batches) < 2:
+        return None
+    try:
+        found = _searched(ready, batches[:1])
+    except BudgetError:
+        return None  # said of all of them
+    values = _spent(ready, batches, ready.with_knob(found.knob))
+    return found if min(values) == max(values) else None
+
+
+def _searched(ready: Prepared, batches: Sequence[object]) -> Found:
+    """The knob that meets the budget on these samples."""
+    job = ready.job
+    assert job.budget is not None
+    unit = UNITS[job.budget.kind]
+    with bar(f"budget {job.method}", None) as advance:
+
+        def quantity(reducer: Reducer) -> float:
+            values = _spent(ready, batches, reducer)
+            advance(1)
+            return sum(values) / len(values)
+
+        try:
+            return search(
+                lambda knob: quantity(ready.with_knob(knob)),
+                ready.reducer.knob_range(ready.batch()),
+                job.budget.target,
+                whole=whole_knob(ready.reducer),
+                values=ready.reducer.knob_values(ready.batch()),
+                name=ready.knob_name,
+                unit=unit,
+            )
+        except UnreachableError as error:
+            wider = advice(job, ready.batch(), quantity, unit)
+            raise UnreachableError(f"{error} {wider}".rstrip()) from error
 
 
 def evaluated(

@@ -44,6 +44,8 @@ def _shown(asked: Asked) -> None:
         raise BadValueError("claims= and experiment= are two reports: ask for one of them.")
     if asked.clustering and not asked.claims:
         raise BadValueError("clustering= is for claims=true.")
+    if asked.beside and not asked.experiment:
+        raise BadValueError("beside= goes with experiment=: its rows are found in both folders.")
     from asap_eval.cli.report.tables import show  # with pandas
 
     show(asked)

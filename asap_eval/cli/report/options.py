@@ -18,6 +18,7 @@ class Asked:
     claims: bool = False  # a verdict on each claim of the ASAP paper that these records decide
     clustering: list[Path] = field(default_factory=list)  # with claims: of benchmarks/clustering.py
     experiment: str | None = None  # its table, published beside measured: of conf/ or a file
+    beside: Path | None = None  # with experiment: records on other images, Δ in a column of its own
     model: str | None = None  # records of this model alone, and of an experiment its rows alone
     out: Path | None = None  # file to write instead of the terminal
 

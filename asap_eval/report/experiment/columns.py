@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from asap_eval.report.experiment.beside import Beside
 from asap_eval.report.layouts.columns import Column, Row, number, numbers, present, settings, text
 from asap_eval.report.sheet import DASH
 
@@ -87,9 +88,16 @@ OWN = {"settings": SETTINGS_OF_SEEDS, "top-1 %": TOP1}
 """Columns that know of several seeds, in place of the overview's."""
 
 
-def experiment_layout(layout: Sequence[Column]) -> list[Column]:
-    """A layout of accuracies for an experiment's rows in order: measured beside published."""
+def experiment_layout(layout: Sequence[Column], beside: Beside | None = None) -> list[Column]:
+    """A layout of accuracies for an experiment's rows in order: measured beside published.
+
+    Args:
+        beside: the same rows on other images, in a column behind theirs.
+    """
     columns = [ROW_OF_PAPER]
     for column in layout:
-        columns += [OWN.get(column.head, column), *PUBLISHED.get(column.head, [])]
+        columns.append(OWN.get(column.head, column))
+        if beside is not None and column.head == "Δ [95 %]":
+            columns.append(beside.column)
+        columns += PUBLISHED.get(column.head, [])
     return columns

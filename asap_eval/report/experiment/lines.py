@@ -42,7 +42,9 @@ def line_of(
     ran = [f for f in found if f.record is not None]
     entry = found[0].entry
     row = over_seeds([rows[f.record.key] for f in ran if f.record] or [asked(entry, blank)])
-    row |= {"seeds": len(ran), "seeds_asked": len(found)} | facts(entry.published)
+    row |= {"line": entry.line, "seeds": len(ran), "seeds_asked": len(found)} | facts(
+        entry.published
+    )
     row["difference"] = _difference(entry, row)
     row["other_images"] = any(_other_images(f, samples) for f in ran)
     row["verdict"] = judged(entry, row, samples) if ran else found[0].verdict

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from asap_eval.errors import RecordError
 from asap_eval.experiment import About, Entry, Experiment
 from asap_eval.record import RunRecord
+from asap_eval.report.experiment.beside import Beside
 from asap_eval.report.experiment.columns import experiment_layout
 from asap_eval.report.experiment.grid import grid
 from asap_eval.report.experiment.lines import facts, images_note, line_of
-from asap_eval.report.experiment.match import Found
+from asap_eval.report.experiment.match import Found, matched
 from asap_eval.report.experiment.task_table import changes, scores
 from asap_eval.report.experiment.tasks import task_columns, tasks_of
 from asap_eval.report.experiment.verdict import NOT_COMPARABLE
@@ -41,7 +43,7 @@ class Group:
 
     Attributes:
         head: what stands beside the title. found, lines: by line, and as rows. records: of them.
-        tasks: where the benchmark has several.
+        tasks: where the benchmark has several. model: None where no row ran.
     """
 
     head: str
@@ -49,10 +51,14 @@ class Group:
     lines: list[Row]
     records: list[RunRecord]
     tasks: list[str]
+    model: str | None
 
 
 def experiment_tables(
-    experiment: Experiment, found: Sequence[Found], records: Sequence[RunRecord]
+    experiment: Experiment,
+    found: Sequence[Found],
+    records: Sequence[RunRecord],
+    beside: Mapping[str, Beside] | None = None,
 ) -> list[Sheet]:
     """A table for each model and group that may be compared; empty columns left out.
 
@@ -60,6 +66,8 @@ def experiment_tables(
 
     Args:
         found: rows and what became of them. records: theirs, and those they compare with.
+        beside: the same rows on other images, by the model (`lines_beside`); for tables of one
+            accuracy a row.
     """
     own = [
         f
@@ -70,8 +78,12 @@ def experiment_tables(
     left = {id(f) for f in own}
     found = [f for f in found if id(f) not in left]
     for group in groups_of(experiment, found, records) if found else []:
-        table = _task_tables if group.tasks else _table
-        tables += table(experiment.about, group)
+        other = (beside or {}).get(group.model or "")
+        tables += (
+            _task_tables(experiment.about, group)
+            if group.tasks
+            else _table(experiment.about, group, other)
+        )
         firsts = [line[0] for line in group.found]
         if experiment.about.layout == "grid" and any(f.entry.swept for f in firsts):
             tables.append(grid(firsts, group.lines))
@@ -150,8 +162,29 @@ def groups_of(
         cells = [line_of(f, rows, samples, _blank(model)) for f in lines]
         if tasks := tasks_of([f for line in lines for f in line], here):
             _add_tasks(experiment.about, cells, lines, tasks, here)
-        groups.append(Group(_head(model, cells), lines, cells, here, tasks))
+        groups.append(Group(_head(model, cells), lines, cells, here, tasks, model))
     return groups
+
+
+def lines_beside(experiment: Experiment, records: Sequence[RunRecord]) -> dict[str, Beside]:
+    """What each line came to in records of the experiment on other images, by the model.
+
+    Raises:
+        RecordError: they are of several sets of images, so that a line has no one figure.
+    """
+    found: dict[str, Beside] = {}
+    for group in groups_of(experiment, matched(experiment, records), records) if records else []:
+        ran = {row["line"]: row for row in group.lines if row["seeds"]}
+        if not ran or group.model is None:
+            continue
+        if group.model in found:
+            raise RecordError(
+                f"The records beside are of several sets of images or precisions of {group.model}: "
+                "give a folder with one."
+            )
+        first = next(iter(ran.values()))
+        found[group.model] = Beside(str(first["data_name"]), int(first["n"]), ran)
+    return found
 
 
 def images_of(about: About) -> int | None:
@@ -226,10 +259,10 @@ def _head(model: str | None, lines: Sequence[Row]) -> str:
     return title_of(ran) if ran else model or "no record"
 
 
-def _table(about: About, group: Group) -> list[Sheet]:
+def _table(about: About, group: Group, beside: Beside | None = None) -> list[Sheet]:
     benches = [str(line["bench"]) for line in group.lines if present(line["bench"])]
-    layout = experiment_layout(layout_of(benches[0] if benches else ""))
-    notes = _notes(about, group)
+    layout = experiment_layout(layout_of(benches[0] if benches else ""), beside)
+    notes = [*_notes(about, group), *([] if beside is None else [beside.note])]
     return [
         laid_out(
             _title(about, group),
