@@ -15,7 +15,6 @@ from typing import Any
 
 from asap_eval.checkpoint import stamped
 from asap_eval.errors import BadValueError, WeightsError, unknown
-from asap_eval.hosts.geometry import Geometry
 from asap_eval.method import Batch
 
 FILE = Path(__file__).with_name("diffrate_counts.json")
@@ -75,22 +74,6 @@ def _published(content: Mapping[str, Any]) -> dict[str, Published]:
         )
 
     return {name: of(name, said) for name, said in content.items()}
-
-
-def as_file(name: str, geometry: Geometry, counts: Counts, made: Mapping[str, str]) -> Any:
-    """What a file of counts holds, which ``diffrate.counts`` takes.
-
-    Args:
-        name: of the counts. made: what the file says of its making.
-    """
-    more, whole = geometry.prefix - 1, geometry.whole_macs / 1e9
-    done = counts.effective(geometry.tokens)
-    seen = (geometry.tokens, *done.merge[:-1])
-    work = geometry.macs(geometry.patches, seen, done.merge, done.merge[-1]) / 1e9
-    rows = {"prune": [n - more for n in counts.prune], "merge": [n - more for n in counts.merge]}
-    found = {"depth": geometry.depth, "width": geometry.width, "tokens": geometry.tokens - more}
-    found |= {"unpruned": float(f"{whole:.6g}"), "budgets": {f"{work:.6g}": rows}}
-    return {"format": FORMAT, "made": dict(made), "counts": {name: found}}
 
 
 def made(file: str) -> dict[str, str]:

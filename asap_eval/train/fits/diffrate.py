@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ from asap_eval.hosts import geometry_of, install
 from asap_eval.hosts.geometry import Geometry
 from asap_eval.method import Batch, Need, Reducer, View
 from asap_eval.methods.diffrate import DiffRate, nearest
-from asap_eval.methods.parts.learnt_counts import Counts, as_file
+from asap_eval.methods.parts.learnt_counts import FORMAT, Counts
 from asap_eval.tokens import Reduction
 from asap_eval.train.fits.fit import Asked, Fit
 from asap_eval.train.fits.losses import ce_loss, kl_loss
@@ -96,7 +97,7 @@ class DiffRateFit(Fit):
     def counts(self) -> Counts:
         """Of all blocks."""
         whole = self.geometry.tokens
-        rows = [[whole, whole], *self.expected().round().int().tolist()]
+        rows = [[whole, whole], *self.expected().detach().round().int().tolist()]
         prune, merge = zip(*rows, strict=True)
         return Counts(tuple(prune), tuple(merge))
 
@@ -113,6 +114,22 @@ class DiffRateFit(Fit):
         content = as_file(path.stem, self.geometry, self.counts(), said)
         with placed(path) as part:
             part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def as_file(name: str, geometry: Geometry, counts: Counts, made: Mapping[str, str]) -> Any:
+    """What a file of counts holds, which ``diffrate.counts`` takes.
+
+    Args:
+        name: of the counts. made: what the file says of its making.
+    """
+    more, whole = geometry.prefix - 1, geometry.whole_macs / 1e9
+    done = counts.effective(geometry.tokens)
+    seen = (geometry.tokens, *done.merge[:-1])
+    work = geometry.macs(geometry.patches, seen, done.merge, done.merge[-1]) / 1e9
+    rows = {"prune": [n - more for n in counts.prune], "merge": [n - more for n in counts.merge]}
+    found: dict[str, Any] = {"unpruned": float(f"{whole:.6g}"), "budgets": {f"{work:.6g}": rows}}
+    found |= {"depth": geometry.depth, "width": geometry.width, "tokens": geometry.tokens - more}
+    return {"format": FORMAT, "made": dict(made), "counts": {name: found}}
 
 
 def expected(logits: Tensor, prefix: int) -> Tensor:
