@@ -49,7 +49,7 @@ class Paired:
     mcnemar_p: float
 
 
-def paired(baseline: Sequence[bool], other: Sequence[bool]) -> Paired:
+def paired(baseline: Sequence[int], other: Sequence[int]) -> Paired:
     """Compare two runs image by image; a failed image is wrong in both.
 
     Args:

@@ -90,6 +90,7 @@ def meet(
         depth=geometry.depth,
         has_cls=geometry.has_cls,
         grid=geometry.grid,
+        width=geometry.width,
         seed=0,
         device=torch.device("cpu"),
         id_of=str,

@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import patch
 
 import contenders
 import torch
@@ -25,11 +28,14 @@ from rich.console import Console
 from rich.table import Table
 
 import asap_eval  # noqa: F401  (registers the methods)
-from asap_eval.cli.authors import ABOUT, entries
+from asap_eval.cli.authors import ABOUT, KIND
+from asap_eval.cli.entries import entries
 from asap_eval.errors import AsapEvalError
-from asap_eval.method import build, method_class
+from asap_eval.hosts import install
+from asap_eval.method import Reducer, View, build, method_class
 from asap_eval.models import LoadedModel, load_model
 from asap_eval.timing.speed import Pixels, backend, measure_speed
+from asap_eval.tokens import Reduction
 
 AUTHORS = "authors'"
 
@@ -51,6 +57,15 @@ AT_BUDGET: dict[str, list[dict[str, Any]]] = {
     "ats": [{}],
     "zero_tprune": [{}],
     "asap": [{"tau": 1.4}, {"tau": 1.7}],
+    "diffrate": [{}],
+    "pitome": [{}],
+    "tofu": [{}],
+    "mctf": [{}],
+    "atc": [{}],
+    "atm_reading": [{}],
+    "ailurus_reading": [{}],
+    "tosa_reading": [{}],
+    "asvit": [{}],
 }
 """Methods and options that a budget is met with."""
 
@@ -64,6 +79,8 @@ APART: dict[str, list[dict[str, Any]]] = {"ppt": [{"threshold": 0.0}, {"threshol
 def main() -> None:
     options = _options()
     torch.set_grad_enabled(False)
+    if options.cpu_seconds:
+        torch.set_num_threads(1)
     where = {"device": options.device, "dtype": options.dtype}
     report: dict[str, Any] = {"rows": []}
     if options.resume and options.out.exists():
@@ -92,6 +109,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=list(AT_BUDGET))
     parser.add_argument("--models", nargs="+", default=["deit_tiny", "deit_small"])
     parser.add_argument("--resume", action="store_true", help="keep the rows that the file has")
+    parser.add_argument(
+        "--cpu-seconds",
+        action="store_true",
+        help="CPU seconds of one thread, where other work on the machine cannot be stopped",
+    )
     options = parser.parse_args()
     options.out = options.out or contenders.beside("methods", options)
     return options
@@ -113,7 +135,8 @@ def _rows(
                 continue
             setting, k = f"{found.reached:.1f} %", found.knob
         reducer = build(name, k=k, **params)
-        speed = measure_speed(loaded.model, reducer, batches, rounds=options.rounds)
+        clock = time.process_time if options.cpu_seconds else time.perf_counter
+        speed = measure_speed(loaded.model, reducer, batches, rounds=options.rounds, clock=clock)
         yield {
             "model": loaded.name,
             "weights": loaded.weights.name,
@@ -122,8 +145,34 @@ def _rows(
             "k": k,
             "params": params,
             "share_of_ideal_torch": contenders.over_torch(speed)[1],
+            "deciding_ms": _deciding(loaded, reducer, batches[0], clock),
             **speed,
         }
+
+
+def _deciding(
+    loaded: LoadedModel,
+    reducer: Reducer,
+    pixels: Pixels,
+    clock: Callable[[], float],
+    passes: int = 5,
+) -> float:
+    """Milliseconds of a batch in the method's `decide`: matching, sorting, clustering. Median."""
+    decide, taken = reducer.decide, list[float]()
+
+    def timed(view: View, state: Any) -> Reduction | None:
+        begin = clock()
+        found = decide(view, state)
+        taken[-1] += clock() - begin
+        return found
+
+    with patch.object(reducer, "decide", timed), torch.inference_mode():
+        for _ in range(passes):
+            taken.append(0.0)
+            with install(loaded.model, reducer) as trace:
+                trace.name_images(pixels.ids)
+                loaded.model(pixels.images)
+    return 1e3 * statistics.median(taken)
 
 
 def _key(row: dict[str, Any]) -> Key:
@@ -134,7 +183,7 @@ def _contenders(
     options: argparse.Namespace, loaded: LoadedModel
 ) -> Iterator[tuple[str, bool, float | None, dict[str, Any]]]:
     """Method, whether a budget finds its knob, the knob otherwise, and options of every row."""
-    settings = entries(SETTINGS_OF)
+    settings = entries(KIND, SETTINGS_OF)
     for name in options.methods:
         card = method_class(name).card
         if not loaded.weights.trained and not card.fixed_count:
@@ -168,12 +217,14 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{row['ideal']:.3f}",
         f"{row['share_of_ideal']:.3f}",
         f"{row['share_of_ideal_torch']:.3f}",
+        f"{row['deciding_ms']:.1f}" if "deciding_ms" in row else "-",
     ]
 
 
 def _print(report: dict[str, Any]) -> None:
     table = Table("model", "method", "setting", "knob", "img/s fused", "matched", "method",
-                  "speed-up [p10, p90]", "ideal", "share", "torch's", title="Speed")  # fmt: skip
+                  "speed-up [p10, p90]", "ideal", "share", "torch's", "decide ms",
+                  title="Speed")  # fmt: skip
     for row in report["rows"]:
         table.add_row(*_cells(row))
     Console(width=140).print(table)

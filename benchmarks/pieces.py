@@ -102,7 +102,7 @@ def put_down(small: str, kind: str, unpruned: bool, count: int) -> None:
 
 
 def merged(small: str, kind: str, unpruned: bool, count: int) -> dict[str, Any]:
-    """Seconds and memory of the merge of a job that was put down."""
+    """Seconds, also those of the processor alone, and memory of the merge of a job."""
     folder = Path(small) / str(count)
     path, *others = sorted(folder.glob("*.json"), key=lambda p: ("-none-" in p.name) != unpruned)
     kept = None if unpruned else (others[0], read_record(others[0]))
@@ -111,15 +111,16 @@ def merged(small: str, kind: str, unpruned: bool, count: int) -> dict[str, Any]:
     ready = dataclasses.replace(prepare(record.job), samples=samples, content="", searched=None)
     computer = Computer(Queue(folder, (), Opening(), Launch(), folder))
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before, begin = memory("VmRSS"), time.perf_counter()
+    before, begin, used = memory("VmRSS"), time.perf_counter(), time.process_time()
     merge(ready, record, parts, kept, computer)
-    seconds = time.perf_counter() - begin
+    seconds, used = time.perf_counter() - begin, time.process_time() - used
     assert read_record(path).status == "done"
     return {
         "kind": kind,
         "rows": count,
         "compared": not unpruned,
         "merge_s": round(seconds, 2),
+        "cpu_s": round(used, 2),
         "more_memory_mb": round(memory("VmHWM") - before),
         "journal_mb": round(journal_of(path).path.stat().st_size / 1e6, 1),
     }

@@ -25,7 +25,7 @@ from asap_eval.work.macs import (
     unpruned_attention_macs,
     unpruned_macs,
 )
-from asap_eval.work.rows import check_convention, macs_block, macs_change
+from asap_eval.work.rows import MACS, check_convention, columns, macs_block, macs_change
 
 FULL, PAPER = CONVENTIONS["full"], CONVENTIONS["paper"]
 
@@ -169,7 +169,8 @@ def rows_of(name: str, share: float) -> list[dict[str, Any]]:
 def test_a_record_has_both_counts() -> None:
     name = "clip_vit_l14_336"
     rows, (macs, attention) = rows_of(name, 0.7), whole(name)
-    block = macs_block(rows[:2], geometry(name), "full")
+    work = columns(rows[:2], MACS)
+    block = macs_block(work, geometry(name), "full")
     assert (block.convention, round(block.baseline_g, 2)) == ("full", 190.96)
     assert block.reduction_model_pct == pytest.approx(
         100 * (0.7 * (macs - attention) + 0.49 * attention) / macs - 100
@@ -180,7 +181,7 @@ def test_a_record_has_both_counts() -> None:
     assert paper.mean_g == pytest.approx(0.7 * 174.596, abs=1e-3)
     assert paper.reduction_model_pct == pytest.approx(100 * (122.2 / 174.6 - 1))
     assert paper.reduction_pct == pytest.approx(100 * (122.3 / 174.6 - 1))
-    assert macs_block(rows[:2], geometry(name), "paper") == replace(paper, paper=paper)
+    assert macs_block(work, geometry(name), "paper") == replace(paper, paper=paper)
 
 
 def test_a_budget_goes_by_the_convention_unrounded() -> None:
@@ -199,4 +200,4 @@ def test_a_model_without_a_tenth_of_a_gmac_has_no_such_figure() -> None:
     check_convention(shapes, "full")
     check_convention(geometry("deit_tiny"), "paper")
     row = {"model_macs": 1.0, "attention_macs": 0.0, "method_macs": 0.0, "error": None}
-    assert macs_block([row], shapes, "full").paper is None
+    assert macs_block(columns([row], MACS), shapes, "full").paper is None

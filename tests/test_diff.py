@@ -12,7 +12,7 @@ import vlm_rows
 from records import AT_35, make, put
 
 from asap_eval import record as rec
-from asap_eval.bench.language.scores import difference, task_block
+from asap_eval.bench.language.scores import answered, difference, task_block
 from asap_eval.cli.report import main
 from asap_eval.data.questions.lmms import totals_of
 from asap_eval.report.diff.match import Shared, identity, label, pairs
@@ -253,9 +253,10 @@ def test_questions_of_a_task_are_paired(questions: Path) -> None:
         ),
     )
     assert {row["id"] for row in wrong if not row["correct"]} == turned
+    own, other = (answered(asked.task, rows) for rows in (right, wrong))
     a, b = (
         make("asap", metrics=None, paired=None, tasks={"pope": task_block(totals, rows)})
-        for rows in (right, wrong)
+        for rows in (own, other)
     )
     before, after = ({row["id"]: row for row in rows} for rows in (right, wrong))
     found = by_name(moves(a, b, before, after))
@@ -265,7 +266,7 @@ def test_questions_of_a_task_are_paired(questions: Path) -> None:
     assert share.basis == score.basis == "24 questions, paired"
     assert a.tasks is not None
     assert b.tasks is not None
-    rule = difference(asked.task, b.tasks["pope"], a.tasks["pope"], wrong, right)
+    rule = difference(b.tasks["pope"], a.tasks["pope"], other, own)
     assert (score.low, score.high) == tuple(rule["delta_ci95"])
     assert (score.p, score.verdict) == (None, BEYOND)
 

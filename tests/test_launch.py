@@ -480,6 +480,7 @@ for _ in range(5):
     (heard, said), (goes_on, let) = os.pipe(), os.pipe()
     child = os.fork()
     if not child:
+        os.close(let)  # whose test is gone, it goes on
         worker.work(queue)
         os._exit(0)
     os.close(said)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from vlm_rows import Say, asked, rows_of
 
-from asap_eval.bench.language.scores import average, difference, relative, task_block
+from asap_eval.bench.language.scores import answered, average, difference, relative, task_block
 from asap_eval.data.questions.lmms import judge_of, totals_of
 from asap_eval.data.questions.question_set import Asked
 from asap_eval.data.questions.tasks import TASKS, chosen
@@ -19,7 +19,7 @@ from asap_eval.errors import UnknownNameError
 
 
 def block_of(questions: Asked, say: Say) -> dict[str, Any]:
-    return task_block(totals_of(questions.task), rows_of(questions, say))
+    return task_block(totals_of(questions.task), answered(questions.task, rows_of(questions, say)))
 
 
 def truth(document: dict[str, Any]) -> str:
@@ -193,7 +193,9 @@ def test_mmbench_s_circles_are_lmms_eval_s(questions: Path) -> None:
     for row in rows:
         circles.setdefault(row["group"], []).append(row["score"])
     ours = 100 * np.mean([min(scores) for scores in circles.values()])
-    assert task_block(totals_of(bench.task), rows)["score"] == pytest.approx(ours)
+    assert task_block(totals_of(bench.task), answered(bench.task, rows))["score"] == pytest.approx(
+        ours
+    )
     assert 0 < ours < 100
 
 
@@ -201,13 +203,14 @@ def test_mmbench_s_p_pairs_what_its_score_counts(questions: Path) -> None:
     """Circles: orders that only one model gets right change nothing where no circle is right."""
     bench = asked(questions, "mmbench_en_dev_static")
     right, first, second = (
-        rows_of(bench, said) for said in (truth, lambda document: "A", lambda document: "B")
+        answered(bench.task, rows_of(bench, said))
+        for said in (truth, lambda document: "A", lambda document: "B")
     )
     none = task_block(totals_of(bench.task), first)
     assert none["score"] == 0
-    assert difference(bench.task, none, none, second, first)["mcnemar_p"] == 1
-    circles = len({row["group"] for row in first})
-    lost = difference(bench.task, none, none, first, right)["mcnemar_p"]
+    assert difference(none, none, second, first)["mcnemar_p"] == 1
+    circles = len(set(first.groups))
+    lost = difference(none, none, first, right)["mcnemar_p"]
     assert lost == pytest.approx(2 / 2**circles)
 
 
@@ -253,16 +256,16 @@ def test_a_difference_is_paired_and_its_interval_around_it(name: str, questions:
     def worse(document: dict[str, Any]) -> str:
         return said if ONE_WORSE[name](document) else truth(document)
 
-    before, rows = rows_of(one, truth), rows_of(one, worse)
-    blocks = [task_block(totals_of(task), r) for r in (rows, before)]
-    found = difference(task, *blocks, rows, before)
+    before, own = (answered(task, rows_of(one, said)) for said in (truth, worse))
+    blocks = [task_block(totals_of(task), r) for r in (own, before)]
+    found = difference(*blocks, own, before)
     expected = {"pope": -100 * (1 - 6 / 7) / 3, "mme": -150.0}.get(name, -25.0)
     assert found["delta"] == pytest.approx(expected)
     low, high = found["delta_ci95"]
     assert low < found["delta"] < 0 < high  # one that is lost of a few proves nothing
     assert found["baseline"] == blocks[1]["score"]
     assert found["mcnemar_p"] == (None if task.soft else 1.0)
-    same = difference(task, blocks[1], blocks[1], before, before)
+    same = difference(blocks[1], blocks[1], before, before)
     assert same["delta_ci95"][0] == pytest.approx(-same["delta_ci95"][1])
     assert same["delta_ci95"][0] < -10  # equal answers to so few questions prove nothing either
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from asap_eval.record import Metrics
-from asap_eval.record.journal import Row
+from asap_eval.record.journal import Rows
 
 
-def accuracy(rows: Sequence[Row]) -> Metrics:
+def accuracy(rows: Rows) -> Metrics:
     """Percent of all rows, failed ones included; no top-5 where a model has fewer classes."""
-
-    def percent(name: str) -> float:
-        return 100.0 * sum(bool(row[name]) for row in rows) / len(rows)
-
-    few = any(row["top5"] is None for row in rows)
+    first = five = failed = 0
+    few = False
+    for row in rows:
+        first += bool(row["correct"])
+        five += bool(row["top5"])
+        few |= row["top5"] is None
+        failed += row["error"] is not None
     return Metrics(
-        top1=percent("correct"),
-        top5=None if few else percent("top5"),
+        top1=100.0 * first / len(rows),
+        top5=None if few else 100.0 * five / len(rows),
         n=len(rows),
-        failed=sum(row["error"] is not None for row in rows),
+        failed=failed,
     )

@@ -35,7 +35,7 @@ from asap_eval.record import (
     RunRecord,
     Tokens,
 )
-from asap_eval.record.journal import Row
+from asap_eval.record.journal import Row, Rows
 from asap_eval.registry import BENCHES
 from asap_eval.statistics import paired
 
@@ -303,9 +303,7 @@ class Bench(ABC, Generic[M, G, S, B]):
         return self.evaluate(loaded, reducer, batches, seed=seed)
 
     @abstractmethod
-    def spent(
-        self, quantity: Quantity, rows: Sequence[Row], geometry: G, convention: str
-    ) -> list[float]:
+    def spent(self, quantity: Quantity, rows: Rows, geometry: G, convention: str) -> list[float]:
         """What a budget counts, for each readable sample.
 
         Args:
@@ -314,7 +312,7 @@ class Bench(ABC, Generic[M, G, S, B]):
                 ``handed`` to its first layer, or their ``layer_mean``.
         """
 
-    def finish(self, rows: Sequence[Row], geometry: G) -> str | None:
+    def finish(self, rows: Rows, geometry: G) -> str | None:
         """Called with the rows of all samples: complete the file that `begin` opened.
 
         Called once more where a run stopped before its record was written.
@@ -325,15 +323,15 @@ class Bench(ABC, Generic[M, G, S, B]):
         return None
 
     @abstractmethod
-    def summarise(self, rows: Sequence[Row], geometry: G, convention: str) -> Summary:
+    def summarise(self, rows: Rows, geometry: G, convention: str) -> Summary:
         """What the rows of all samples say together."""
 
     def compare(
         self,
         record: RunRecord,
         unpruned: RunRecord,
-        rows: Sequence[Row],
-        before: Sequence[Row],
+        rows: Rows,
+        before: Rows,
     ) -> None:
         """Put into a record what it is beside the unpruned model's, from the rows of both."""
         whole = unpruned.metrics

@@ -26,12 +26,15 @@ from asap_eval.hosts import Geometry, geometry_of, install
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedModel
 from asap_eval.record import Metrics
-from asap_eval.record.journal import Row
+from asap_eval.record.journal import Row, Rows
 from asap_eval.timing.speed import Pixels
 from asap_eval.trace import Trace
 from asap_eval.transfer import Arriving
 from asap_eval.work.rows import (
+    MACS,
     NO_WORK,
+    SLOTS,
+    columns,
     fired_block,
     macs_block,
     readable,
@@ -68,11 +71,11 @@ class ImageBench(ImageModelBench[ImageBatch]):
     def unmeasured(self, label: int | None) -> dict[str, Any]:
         """Own columns of an image that could not be read."""
 
-    def metrics(self, rows: Sequence[Row]) -> Metrics | None:
+    def metrics(self, rows: Rows) -> Metrics | None:
         """Accuracy over all rows, unreadable images included."""
         return None
 
-    def analysis(self, read: Sequence[Row], geometry: Geometry) -> dict[str, Any] | None:
+    def analysis(self, read: Rows, geometry: Geometry) -> dict[str, Any] | None:
         """The record's ``analysis`` from the rows of readable images."""
         return None
 
@@ -155,17 +158,18 @@ class ImageBench(ImageModelBench[ImageBatch]):
             rows.append({"id": name, **values, "error": error})
         return rows
 
-    def summarise(self, rows: Sequence[Row], geometry: Geometry, convention: str) -> Summary:
+    def summarise(self, rows: Rows, geometry: Geometry, convention: str) -> Summary:
         """What the rows of all images say together.
 
         Raises:
             DataError: not one image could be read.
         """
         read = readable(rows, "images")
+        work = columns(read, {**MACS, **SLOTS})
         return Summary(
-            macs=macs_block(read, geometry, convention),
-            tokens=tokens_block(read),
-            fired=fired_block(read, geometry.depth),
+            macs=macs_block(work, geometry, convention),
+            tokens=tokens_block(work),
+            fired=fired_block(work["fired"], geometry.depth),
             metrics=self.metrics(rows),
             analysis=self.analysis(read, geometry),
         )

@@ -17,7 +17,7 @@ from asap_eval.hosts import Geometry, geometry_of
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedModel
 from asap_eval.record import Quantity
-from asap_eval.record.journal import Row
+from asap_eval.record.journal import Rows
 from asap_eval.timing.speed import Pixels, measure_speed
 from asap_eval.work.macs import unpruned_macs
 from asap_eval.work.rows import check_convention, macs_change
@@ -52,7 +52,7 @@ class ImageModelBench(Bench[LoadedModel, Geometry, ImageSet, B]):
         return f"{work:.3f} GMACs per image unpruned, {whole:.0f} GMACs in all"
 
     def spent(
-        self, quantity: Quantity, rows: Sequence[Row], geometry: Geometry, convention: str
+        self, quantity: Quantity, rows: Rows, geometry: Geometry, convention: str
     ) -> list[float]:
         """``macs``, the one kind that `budgets` lets through."""
         return macs_change(rows, geometry, convention)

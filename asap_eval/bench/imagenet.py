@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from asap_eval.data.images import ImageBatch, ImageSet, images_of
 from asap_eval.data.subset import Sample
 from asap_eval.models import LoadedModel
 from asap_eval.record import Metrics
-from asap_eval.record.journal import Row
+from asap_eval.record.journal import Rows
 from asap_eval.trace import Trace
 
 
@@ -62,5 +61,5 @@ class ImageNet(ImageBench):
         """Counted as wrong."""
         return {"label": label, "prediction": None, "correct": False, "top5": False}
 
-    def metrics(self, rows: Sequence[Row]) -> Metrics:
+    def metrics(self, rows: Rows) -> Metrics:
         return accuracy(rows)

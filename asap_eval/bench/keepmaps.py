@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -34,7 +34,7 @@ from asap_eval.data.subset import Sample
 from asap_eval.files.placed import placed
 from asap_eval.hosts import Geometry
 from asap_eval.models import LoadedModel
-from asap_eval.record.journal import Row
+from asap_eval.record.journal import Rows
 from asap_eval.trace import Trace
 
 INPUTS = "inputs"
@@ -94,7 +94,7 @@ class KeepMaps(ImageBench):
     def unmeasured(self, label: int | None) -> dict[str, Any]:
         return dict.fromkeys(("source", "fates", "notes", "input"))
 
-    def analysis(self, read: Sequence[Row], geometry: Geometry) -> dict[str, Any]:
+    def analysis(self, read: Rows, geometry: Geometry) -> dict[str, Any]:
         shares = {
             fate: statistics.fmean(row["fates"].count(at) / geometry.patches for row in read)
             for at, fate in enumerate(FATES)

@@ -25,7 +25,7 @@ attention, C = T_1 ... T_l with T = A / 2 + I / 2, the share of images whose hea
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -42,7 +42,7 @@ from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import Geometry, geometry_of
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedModel
-from asap_eval.record.journal import Row
+from asap_eval.record.journal import Row, Rows
 from asap_eval.statistics import mean
 from asap_eval.trace import Trace
 
@@ -112,7 +112,7 @@ class Saliency(ImageBench):
     def unmeasured(self, label: int | None) -> dict[str, Any]:
         return dict.fromkeys(SIDES)
 
-    def analysis(self, read: Sequence[Row], geometry: Geometry) -> dict[str, Any]:
+    def analysis(self, read: Rows, geometry: Geometry) -> dict[str, Any]:
         """See the head of this module.
 
         Raises:
@@ -184,7 +184,7 @@ def _kept(row: Row) -> float:
     return sum(row[side]["kept"] for side in SIDES) / sum(_size(row, side) for side in SIDES)
 
 
-def _sinks(read: Sequence[Row]) -> dict[str, Any]:
+def _sinks(read: Rows) -> dict[str, Any]:
     """Of a method that notes its sink; nothing for the others."""
     if not any("sink_on_foreground" in row for row in read):
         return {}
@@ -196,10 +196,10 @@ def _sinks(read: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _blocks(read: Sequence[Row], depth: int) -> dict[str, Any]:
+def _blocks(read: Rows, depth: int) -> dict[str, Any]:
     """Of the watched unpruned model; nothing for the others."""
     names = [f"{kind}_on_foreground" for kind in ("heaviest", "cls")]
-    here = [name for name in names if name in read[0]]
+    here = [name for name in names if name in next(iter(read))]
     if not here:
         return {}
     return {

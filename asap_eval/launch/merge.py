@@ -18,7 +18,7 @@ from asap_eval.files.placed import placed
 from asap_eval.launch.computer import Computer
 from asap_eval.launch.parts import Parts
 from asap_eval.record import RunRecord, read_record, write_record
-from asap_eval.record.journal import Journal, Row
+from asap_eval.record.journal import Journal, Rows, Stored
 from asap_eval.runner.conclude import conclude
 from asap_eval.runner.earlier_records import Kept, finished, journal_of
 from asap_eval.runner.prepare import Prepared
@@ -65,13 +65,13 @@ def merge(
     parts.remove()
 
 
-def joined(parts: Parts, ids: Sequence[str], path: Path) -> list[Row]:
+def joined(parts: Parts, ids: Sequence[str], path: Path) -> Rows:
     """Rows of all pieces in order, written to the per-sample file as one process would have.
 
     Raises:
         RecordError: see `merge`.
     """
-    rows: list[Row] = []
+    done = 0
     with placed(path) as part, part.open("wb") as file:
         for piece in parts.cut():
             whole = parts.whole(piece)
@@ -82,12 +82,12 @@ def joined(parts: Parts, ids: Sequence[str], path: Path) -> list[Row]:
             except RecordError:
                 whole.unlink(missing_ok=True)
                 raise
-            rows += found
+            done += len(found)
             with whole.open("rb") as read:
                 shutil.copyfileobj(read, file)
-        if len(rows) != len(ids):
+        if done != len(ids):
             raise RecordError(f"{parts.folder} was removed while its pieces were put together.")
-    return rows
+    return Stored(Journal(path), done)
 
 
 def _workers(parts: Parts) -> list[dict[str, Any]]:

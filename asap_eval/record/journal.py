@@ -1,11 +1,15 @@
-"""The per-sample file beside a record: one line per sample, kept through any kind of stop."""
+"""The per-sample file beside a record: one line per sample, kept through any kind of stop.
+
+Statistics take all rows of a run as `Rows`, which they may go through as often as they want: a
+list, or the file itself, of which no more than a few rows are in memory at a time.
+"""
 
 from __future__ import annotations
 
 import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,8 @@ from asap_eval.errors import RecordError
 
 Row = dict[str, Any]
 """One sample; ``id`` is always there, the rest is the benchmark's."""
+Rows = Collection[Row]
+"""All samples of a run, or some of them, in order."""
 TOGETHER = 512
 """Lines that are read at once."""
 
@@ -61,16 +67,20 @@ class Journal:
         Raises:
             RecordError: the file is missing or a line of it is broken.
         """
-        found: list[Row] = []
+        return list(self.lines())
+
+    def lines(self) -> Iterator[Row]:
+        """The rows of a finished run one after the other; errors as `read`."""
+        done = 0
         try:
             with self.path.open("rb") as file:
                 while lines := list(itertools.islice(file, TOGETHER)):
-                    found += _together(lines) or self._one_by_one(lines, len(found))
+                    yield from _together(lines) or self._one_by_one(lines, done)
+                    done += len(lines)
         except OSError as error:
             raise RecordError(
                 f"Cannot read the per-sample file {self.path}: {error.strerror}."
             ) from error
-        return found
 
     def _one_by_one(self, lines: Sequence[bytes], before: int) -> list[Row]:
         """Rows of lines one of which may be broken; ``before`` are read already."""
@@ -83,6 +93,48 @@ class Journal:
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+class Stored(Collection[Row]):
+    """The rows of a whole file, read whenever they are asked for."""
+
+    def __init__(self, journal: Journal, count: int) -> None:
+        """As of a file that is known to hold ``count`` rows.
+
+        Going through them raises `RecordError` where it holds others.
+        """
+        self._journal, self._count = journal, count
+
+    def __iter__(self) -> Iterator[Row]:
+        done = 0
+        for row in self._journal.lines():
+            done += 1
+            yield row
+        if done != self._count:
+            raise RecordError(f"{self._journal.path} has {done} samples, not {self._count}.")
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, row: object) -> bool:
+        return any(row == one for one in self)
+
+
+class Chosen(Collection[Row]):
+    """Those of other rows that a condition holds for."""
+
+    def __init__(self, rows: Rows, holds: Callable[[Row], bool], count: int) -> None:
+        """As of rows of which it holds for ``count``."""
+        self._rows, self._holds, self._count = rows, holds, count
+
+    def __iter__(self) -> Iterator[Row]:
+        return filter(self._holds, self._rows)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, row: object) -> bool:
+        return any(row == one for one in self)
 
 
 def _together(lines: Sequence[bytes]) -> list[Row] | None:

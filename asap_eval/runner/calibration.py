@@ -10,7 +10,7 @@ from asap_eval.bench.first_samples import FirstSamples
 from asap_eval.errors import BudgetError, UnreachableError
 from asap_eval.method import Reducer
 from asap_eval.record import Calibration, Job, ids_digest
-from asap_eval.record.journal import Row
+from asap_eval.record.journal import Rows
 from asap_eval.runner.knob_search import TOLERANCE, Found, ends, search, whole_knob
 from asap_eval.runner.prepare import Prepared
 from asap_eval.runner.progress import bar, say, warn
@@ -155,7 +155,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def evaluated(
-    calibration: Calibration, bench: AnyBench, job: Job, geometry: object, rows: Sequence[Row]
+    calibration: Calibration, bench: AnyBench, job: Job, geometry: object, rows: Rows
 ) -> None:
     """Add what the budget counts on the evaluated images: mean and 95 % interval (of one: None)."""
     assert job.budget is not None

@@ -9,7 +9,7 @@ from typing import Any
 from asap_eval.errors import DataError
 from asap_eval.method import Reducer
 from asap_eval.record import RunRecord
-from asap_eval.record.journal import Row
+from asap_eval.record.journal import Rows
 from asap_eval.runner.calibration import evaluated
 from asap_eval.runner.earlier_records import Kept, files_of, rows_of_baseline
 from asap_eval.runner.prepare import Prepared
@@ -23,7 +23,7 @@ def conclude(
     ready: Prepared,
     path: Path,
     record: RunRecord,
-    rows: list[Row],
+    rows: Rows,
     baseline: Kept | None,
     speed: Callable[[], dict[str, Any]],
     forget: Callable[[], None],
@@ -50,7 +50,7 @@ def conclude(
     record.status = "done"
 
 
-def _summarise(ready: Prepared, record: RunRecord, rows: list[Row], baseline: Kept | None) -> None:
+def _summarise(ready: Prepared, record: RunRecord, rows: Rows, baseline: Kept | None) -> None:
     job = ready.job
     summary = ready.bench.summarise(rows, ready.geometry, job.macs_convention)
     record.metrics, record.macs = summary.metrics, summary.macs

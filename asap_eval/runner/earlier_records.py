@@ -7,7 +7,7 @@ from pathlib import Path
 from asap_eval.errors import RecordError
 from asap_eval.files.digests import file_sha256
 from asap_eval.record import SAMPLES_SUFFIX, RunRecord, read_record
-from asap_eval.record.journal import Journal, Row
+from asap_eval.record.journal import Journal, Rows, Stored
 from asap_eval.runner.progress import warn
 
 Kept = tuple[Path, RunRecord]
@@ -60,7 +60,7 @@ def files_of(path: Path, record: RunRecord) -> dict[str, str]:
     return {name: file_sha256(path.with_name(name)) for name in names if name is not None}
 
 
-def rows_of_baseline(kept: Kept) -> list[Row]:
+def rows_of_baseline(kept: Kept) -> Rows:
     """The rows of the finished record of an unpruned model.
 
     Raises:
@@ -72,7 +72,7 @@ def rows_of_baseline(kept: Kept) -> list[Row]:
             f"The unpruned model's samples changed while this job ran: {why} Give the same command "
             "again: it makes them anew, and goes on where this job stopped."
         )
-    return journal_of(path).read()
+    return Stored(journal_of(path), record.provenance.data["n"])
 
 
 def journal_of(path: Path) -> Journal:

@@ -12,7 +12,7 @@ from pathlib import Path
 from asap_eval.bench.first_samples import FirstSamples, see_rows
 from asap_eval.method import Reducer
 from asap_eval.record import RunRecord, write_record
-from asap_eval.record.journal import Journal, Row
+from asap_eval.record.journal import Journal, Rows, Stored
 from asap_eval.runner.calibration import calibrate
 from asap_eval.runner.conclude import conclude, speed_of
 from asap_eval.runner.earlier_records import Kept, interrupted, journal_of
@@ -75,28 +75,28 @@ def _reducer(ready: Prepared, record: RunRecord, results: Path, workers: int) ->
     return reducer_of(ready, record)
 
 
-def _rows(
-    ready: Prepared, reducer: Reducer, path: Path, journal: Journal, workers: int
-) -> list[Row]:
+def _rows(ready: Prepared, reducer: Reducer, path: Path, journal: Journal, workers: int) -> Rows:
     """Rows of all samples: those of an interrupted run first, then the rest, batch by batch."""
     job = ready.job
     rows = journal.resume(ready.samples.ids, ready.bench.ends(ready.samples, job.batch_size))
-    if rows:
-        say(f"Resuming after {len(rows)} of {len(ready.samples)} samples.")
-    ready.bench.begin(path.with_suffix(""), len(rows))
+    done = len(rows)
+    if done:
+        say(f"Resuming after {done} of {len(ready.samples)} samples.")
+    ready.bench.begin(path.with_suffix(""), done)
     inputs = ready.bench.batches(
-        ready.loaded, ready.samples, batch_size=job.batch_size, workers=workers, start=len(rows)
+        ready.loaded, ready.samples, batch_size=job.batch_size, workers=workers, start=done
     )
     batches = ready.bench.evaluate(ready.loaded, reducer, inputs, seed=job.seed)
     with (
         contextlib.closing(batches),  # takes the method out of the model where writing fails
-        bar(f"{job.model} {job.method}", len(ready.samples), len(rows)) as advance,
+        bar(f"{job.model} {job.method}", len(ready.samples), done) as advance,
     ):
         first = FirstSamples()
         see_rows(first, rows, journal)
+        del rows  # they are in the file
         for batch in batches:
             see_rows(first, batch, journal)
             journal.append(batch)
-            rows += batch
+            done += len(batch)
             advance(len(batch))
-    return rows
+    return Stored(journal, done)

@@ -21,7 +21,7 @@ from asap_eval.errors import RecordError
 from asap_eval.models import ModelSpec, load_model
 from asap_eval.record import RunRecord
 from asap_eval.record.files import write_json
-from asap_eval.record.journal import Journal, Row
+from asap_eval.record.journal import Journal, Rows, Stored
 from asap_eval.runner.calibration import evaluated
 from asap_eval.runner.earlier_records import Kept, damage
 from asap_eval.runner.lock import locked
@@ -83,20 +83,20 @@ def _anew(kept: Kept, others: Mapping[str, Kept]) -> RunRecord:
     return fresh
 
 
-def _rows(kept: Kept) -> list[Row]:
+def _rows(kept: Kept) -> Rows:
     """All samples of a record."""
     path, record = kept
     if record.samples is None:
         raise RecordError(f"{path} names no per-sample file: run the job again.")
     if why := damage(path, record):
         raise RecordError(f"{why} Put the whole file back, or run the job again.")
-    rows = Journal(path.parent / record.samples).read()
-    if len(rows) != (count := record.provenance.data["n"]):
+    journal, count = Journal(path.parent / record.samples), record.provenance.data["n"]
+    if (there := sum(1 for _ in journal.lines())) != count:
         raise RecordError(
-            f"{path.parent / record.samples} has {len(rows)} samples, its record says {count}. "
-            "Put the whole file back, or run the job again."
+            f"{journal.path} has {there} samples, its record says {count}. Put the whole file "
+            "back, or run the job again."
         )
-    return rows
+    return Stored(journal, count)
 
 
 @lru_cache(maxsize=4)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from array import array
+from collections.abc import Mapping
 from typing import Any
 
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import Geometry
 from asap_eval.record import Fired, Macs, Tokens
-from asap_eval.record.journal import Row
+from asap_eval.record.journal import Chosen, Row, Rows
 from asap_eval.trace import Trace
 from asap_eval.work.convention import CONVENTIONS
 from asap_eval.work.macs import (
@@ -23,6 +24,12 @@ NO_WORK: dict[str, Any] = dict.fromkeys(
     ("fired", "tokens", "layer_mean", "model_macs", "attention_macs", "method_macs")
 )
 """What a sample that could not be read has of `work_of`."""
+
+Columns = Mapping[str, "array[Any]"]
+"""Numbers of all rows by name, 8 bytes each where a row takes a thousand."""
+MACS = dict.fromkeys(("model_macs", "attention_macs", "method_macs"), "d")
+SLOTS = {"fired": "q", "tokens": "q", "layer_mean": "d"}
+"""What of `work_of` is columns, and of which type: floating point, or whole numbers."""
 
 
 def work_of(trace: Trace, geometry: Geometry) -> list[dict[str, Any]]:
@@ -51,18 +58,39 @@ def work_of(trace: Trace, geometry: Geometry) -> list[dict[str, Any]]:
     ]
 
 
-def readable(rows: Sequence[Row], what: str, done: str = "read") -> list[Row]:
+def columns(rows: Rows, kinds: Mapping[str, str]) -> dict[str, array[Any]]:
+    """Numbers of rows, gone through once.
+
+    Args:
+        kinds: names, and the type that `array` has for each. A row may have a list of them (of a
+            video's frames, of a picture's crops): then all follow each other.
+    """
+    found: dict[str, array[Any]] = {name: array(kind) for name, kind in kinds.items()}
+    for row in rows:
+        for name, column in found.items():
+            value = row[name]
+            if isinstance(value, list):
+                column.extend(value)
+            else:
+                column.append(value)
+    return found
+
+
+def readable(rows: Rows, what: str, done: str = "read") -> Rows:
     """Rows of the samples that could be read (or, in the error's words, ``done``).
 
     Raises:
         DataError: there is none.
     """
-    read = [row for row in rows if row["error"] is None]
+    read = sum(map(_is_read, rows))
     if not read:
-        raise DataError(
-            f"None of the {len(rows)} {what} could be {done}; the first says: {rows[0]['error']}"
-        )
-    return read
+        first = next(iter(rows))["error"]
+        raise DataError(f"None of the {len(rows)} {what} could be {done}; the first says: {first}")
+    return rows if read == len(rows) else Chosen(rows, _is_read, read)
+
+
+def _is_read(row: Row) -> bool:
+    return row["error"] is None
 
 
 def check_convention(geometry: Geometry, name: str) -> None:
@@ -76,7 +104,7 @@ def check_convention(geometry: Geometry, name: str) -> None:
         )
 
 
-def macs_change(rows: Sequence[Row], geometry: Geometry, convention: str) -> list[float]:
+def macs_change(rows: Rows, geometry: Geometry, convention: str) -> list[float]:
     """Total change of the MACs of each readable sample in percent, the method's own included.
 
     Unrounded in every convention, because a knob is searched by it.
@@ -91,19 +119,19 @@ def macs_change(rows: Sequence[Row], geometry: Geometry, convention: str) -> lis
     return [100 * (macs / whole - 1) for macs in spent]
 
 
-def macs_block(read: Sequence[Row], geometry: Geometry, convention: str) -> Macs:
-    """The ``macs`` block of a record, from the rows of readable samples."""
-    block = _counted(read, geometry, convention)
+def macs_block(work: Columns, geometry: Geometry, convention: str) -> Macs:
+    """The ``macs`` block of a record, from columns `MACS` of readable samples."""
+    model, attention, method = (statistics.fmean(work[name]) for name in MACS)
+    block = _counted(model, attention, method, geometry, convention)
     assert block is not None, "check_convention comes before the run"
-    block.paper = _counted(read, geometry, "paper")
+    block.paper = _counted(model, attention, method, geometry, "paper")
     return block
 
 
-def _counted(read: Sequence[Row], geometry: Geometry, name: str) -> Macs | None:
-    model, attention, method = (
-        statistics.fmean(row[key] for row in read)
-        for key in ("model_macs", "attention_macs", "method_macs")
-    )
+def _counted(
+    model: float, attention: float, method: float, geometry: Geometry, name: str
+) -> Macs | None:
+    """Means over samples as a convention counts them; None where it has no figure."""
     convention, whole = CONVENTIONS[name], _whole(geometry, name)
     own = convention.counted(geometry, model, attention)
     both, alone = (convention.change(macs, whole) for macs in (own + method, own))
@@ -118,25 +146,25 @@ def _whole(geometry: Geometry, name: str) -> float:
     return CONVENTIONS[name].counted(geometry, macs, attention)
 
 
-def tokens_block(read: Sequence[Row]) -> Tokens:
-    """The ``tokens`` block of a record, from the rows of readable samples."""
-    kept = [row["tokens"] for row in read]
+def tokens_block(work: Columns) -> Tokens:
+    """The ``tokens`` block of a record, from columns `SLOTS` of readable samples."""
+    kept = work["tokens"]
     return Tokens(
         kept_min=min(kept),
         kept_median=float(statistics.median(kept)),
         kept_mean=statistics.fmean(kept),
         kept_max=max(kept),
-        layer_mean=statistics.fmean(row["layer_mean"] for row in read),
+        layer_mean=statistics.fmean(work["layer_mean"]),
     )
 
 
-def fired_block(read: Sequence[Row], depth: int) -> Fired:
-    """The ``fired`` block of a record, from the rows of readable samples."""
-    blocks = [row["fired"] for row in read if row["fired"]]
+def fired_block(fired: array[int], depth: int) -> Fired:
+    """The ``fired`` block of a record, from the blocks of readable samples (0 = never)."""
+    blocks = array(fired.typecode, filter(None, fired))
     return Fired(
         mean=statistics.fmean(blocks) if blocks else None,
         min=min(blocks, default=None),
         max=max(blocks, default=None),
-        never=len(read) - len(blocks),
+        never=len(fired) - len(blocks),
         histogram={str(block): blocks.count(block) for block in range(1, depth + 1)},
     )

@@ -46,7 +46,7 @@ from asap_eval.hosts import LlavaGeometry, install, llava_geometry
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedVlm
 from asap_eval.record import RunRecord
-from asap_eval.record.journal import Row
+from asap_eval.record.journal import Row, Rows
 from asap_eval.timing.answer import Phases, timed_answer
 from asap_eval.timing.memory import peak_gb
 from asap_eval.timing.speed import backend, fastest_unpruned, spread
@@ -201,7 +201,7 @@ class Latency(QuestionBench):
                 found[phase] = peak_gb(answer, *loaded.devices)
         return found
 
-    def summarise(self, rows: Sequence[Row], geometry: LlavaGeometry, convention: str) -> Summary:
+    def summarise(self, rows: Rows, geometry: LlavaGeometry, convention: str) -> Summary:
         """What the rows of all questions say together.
 
         Raises:
@@ -237,9 +237,7 @@ class Latency(QuestionBench):
             },
         )
 
-    def compare(
-        self, record: RunRecord, unpruned: RunRecord, rows: Sequence[Row], before: Sequence[Row]
-    ) -> None:
+    def compare(self, record: RunRecord, unpruned: RunRecord, rows: Rows, before: Rows) -> None:
         """Nothing: the unpruned model runs beside the method, not in a record of its own."""
 
 
@@ -267,16 +265,16 @@ def _rows(asked: Processed, found: Sequence[Row]) -> list[Row]:
     ]
 
 
-def _spreads(read: Sequence[Row], name: str) -> dict[str, dict[str, float]]:
+def _spreads(read: Rows, name: str) -> dict[str, dict[str, float]]:
     return {phase: spread([row[name][phase] for row in read]) for phase in Phases._fields}
 
 
-def _most(read: Sequence[Row], name: str) -> dict[str, float]:
+def _most(read: Rows, name: str) -> dict[str, float]:
     """By phase, the largest of the batches that were looked at."""
     seen = [row[name] for row in read if row[name] is not None]
     return {phase: max(peaks[phase] for peaks in seen) for phase in (seen[0] if seen else ())}
 
 
-def _per_token(read: Sequence[Row], name: str) -> float | None:
+def _per_token(read: Rows, name: str) -> float | None:
     taken = [row[name]["decode"] / row["steps"] for row in read if row["steps"]]
     return statistics.median(taken) if taken else None

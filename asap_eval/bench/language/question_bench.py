@@ -24,7 +24,7 @@ from asap_eval.method import Reducer
 from asap_eval.models import LoadedVlm, ModelSpec
 from asap_eval.packing import Newline
 from asap_eval.record import Job, Quantity
-from asap_eval.record.journal import Row
+from asap_eval.record.journal import Row, Rows
 from asap_eval.work.language import unpruned_prefill
 
 
@@ -141,7 +141,7 @@ class QuestionBench(Bench[LoadedVlm, LlavaGeometry, QuestionSet, QuestionBatch])
         return question_batches(samples, batch_size, workers, start, stop)
 
     def spent(
-        self, quantity: Quantity, rows: Sequence[Row], geometry: LlavaGeometry, convention: str
+        self, quantity: Quantity, rows: Rows, geometry: LlavaGeometry, convention: str
     ) -> list[float]:
         """Tokens of a LLaVA-NeXT picture that was reduced crop by crop count as if it had five
         crops, as published budgets do; ``macs`` up to the first logits."""

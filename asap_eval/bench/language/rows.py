@@ -6,7 +6,7 @@ A row is as `asap_eval.bench.language.vlm` describes it.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from asap_eval.bench.bench import Summary
 from asap_eval.bench.language.answers import Answer, answers
@@ -18,17 +18,18 @@ from asap_eval.errors import message
 from asap_eval.hosts import LlavaGeometry
 from asap_eval.models import LoadedVlm
 from asap_eval.record import Macs
-from asap_eval.record.journal import Row
+from asap_eval.record.journal import Row, Rows
 from asap_eval.trace import Trace
-from asap_eval.work.rows import fired_block, tokens_block
+from asap_eval.work.rows import SLOTS, Columns, columns, fired_block, tokens_block
 
 COUNTS = (
     *("new_tokens", "prompt_tokens", "image_tokens", "handed_to_llm", "llm_layer_mean"),
     *("cached_entries", "unpruned_entries"),
 )
-LISTS = ("tokens", "layer_mean", "fired")
+LISTS = tuple(SLOTS)
+MACS = ("model_macs", "method_macs", "unpruned_macs")
 PARTS = ("tower", "projector", "prefill", "decode")
-"""Fields of a row: numbers, lists of one value per crop, and whose MACs ``parts`` are."""
+"""Fields of a row: counts, lists of one value per crop, work, and whose MACs ``parts`` are."""
 
 
 def rows_of(
@@ -100,50 +101,39 @@ def measured(answer: Answer) -> Row:
 
 
 UNANSWERED: Row = dict.fromkeys(
-    (
-        *(*COUNTS, *LISTS, "language_fired", "parts"),
-        *("model_macs", "method_macs", "unpruned_macs"),
-    )
+    (*COUNTS, *LISTS, "language_fired", "parts", *MACS),
 )
 
 
-def work_summary(read: Sequence[Row], geometry: LlavaGeometry, convention: str) -> Summary:
+def work_summary(read: Rows, geometry: LlavaGeometry, convention: str) -> Summary:
     """What the rows of answered questions say of tokens and work."""
-    crops = [
-        dict(zip(LISTS, values, strict=True))
-        for row in read
-        for values in zip(*(row[name] for name in LISTS), strict=True)
-    ]
-    tokens = tokens_block(crops)
-    tokens.handed_to_llm = _mean(read, "handed_to_llm")
-    tokens.llm_layer_mean = _mean(read, "llm_layer_mean")
-    tokens.cached_entries = _mean(read, "cached_entries")
-    tokens.cached_pct = 100 * tokens.cached_entries / _mean(read, "unpruned_entries")
-    fired = fired_block(crops, geometry.tower.depth)
-    if any(row["language_fired"] for row in read):
-        own = [{"fired": row["language_fired"]} for row in read]
-        fired = fired_block(own, len(geometry.language.blocks))
+    numbers = dict.fromkeys((*COUNTS, *MACS, "parts"), "d")
+    work = columns(read, {**numbers, **SLOTS, "language_fired": "q"})
+    mean = {name: statistics.fmean(work[name]) for name in (*COUNTS, *MACS)}
+    tokens = tokens_block(work)
+    tokens.handed_to_llm = mean["handed_to_llm"]
+    tokens.llm_layer_mean = mean["llm_layer_mean"]
+    tokens.cached_entries = mean["cached_entries"]
+    tokens.cached_pct = 100 * tokens.cached_entries / mean["unpruned_entries"]
+    if any(work["language_fired"]):
+        fired = fired_block(work["language_fired"], len(geometry.language.blocks))
+    else:
+        fired = fired_block(work["fired"], geometry.tower.depth)
     return Summary(
-        macs=_macs(read, convention),
+        macs=_macs(mean, convention),
         tokens=tokens,
         fired=fired,
         analysis={
-            "macs_by_part_g": _by_part(read),
-            **{f"{name}_mean": _mean(read, name) for name in COUNTS[:3]},
-            "crops_mean": len(crops) / len(read),
+            "macs_by_part_g": _by_part(work, mean),
+            **{f"{name}_mean": mean[name] for name in COUNTS[:3]},
+            "crops_mean": len(work["fired"]) / len(read),
         },
     )
 
 
-def _mean(read: Sequence[Row], name: str) -> float:
-    return statistics.fmean(row[name] for row in read)
-
-
-def _macs(read: Sequence[Row], convention: str) -> Macs:
+def _macs(mean: Mapping[str, float], convention: str) -> Macs:
     """Means over the questions, up to the first logits."""
-    whole, own, method = (
-        _mean(read, name) for name in ("unpruned_macs", "model_macs", "method_macs")
-    )
+    own, method, whole = (mean[name] for name in MACS)
     return Macs(
         baseline_g=whole / 1e9,
         mean_g=own / 1e9,
@@ -154,9 +144,9 @@ def _macs(read: Sequence[Row], convention: str) -> Macs:
     )
 
 
-def _by_part(read: Sequence[Row]) -> dict[str, float]:
+def _by_part(work: Columns, mean: Mapping[str, float]) -> dict[str, float]:
     found = {
-        name: statistics.fmean(row["parts"][at] for row in read) for at, name in enumerate(PARTS)
+        name: statistics.fmean(work["parts"][at :: len(PARTS)]) for at, name in enumerate(PARTS)
     }
-    found |= {"method": _mean(read, "method_macs"), "unpruned": _mean(read, "unpruned_macs")}
+    found |= {"method": mean["method_macs"], "unpruned": mean["unpruned_macs"]}
     return {name: value / 1e9 for name, value in found.items()}

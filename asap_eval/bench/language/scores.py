@@ -16,60 +16,118 @@ that of the mean of what each sample adds to ``delta`` (VQA accuracy, MME's poin
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from asap_eval.data.questions.lmms import VERSION, Totals
 from asap_eval.data.questions.tasks import Task
-from asap_eval.record.journal import Row
+from asap_eval.record.journal import Row, Rows
 from asap_eval.statistics import mean_interval, paired
 
 PERCENT = 100.0
 F1, ACCURACY = "pope_f1_score", "pope_accuracy"
 
 
-def task_block(totals: Totals, rows: Sequence[Row]) -> dict[str, Any]:
-    """The block of one task; ``rows`` are all of its samples, failed ones included."""
+@dataclass
+class Answered:
+    """What the rows of one task say of its score; the rows themselves need not be in memory.
+
+    Attributes:
+        task: whose. right: whether each sample is. score: of each, 0 to 1. parts, groups: what each
+            is scored with; None = by itself. scored: what the task says of them, by metric, of the
+            samples that have it. failed: how many could not be asked.
+    """
+
+    task: Task
+    right: array[int] = field(default_factory=lambda: array("b"))
+    score: array[float] = field(default_factory=lambda: array("d"))
+    parts: list[str | None] = field(default_factory=list)
+    groups: list[str | None] = field(default_factory=list)
+    scored: dict[str, list[Any]] = field(default_factory=dict)
+    failed: int = 0
+
+    def add(self, row: Row) -> None:
+        self.right.append(bool(row["correct"]))
+        self.score.append(row["score"])
+        self.parts.append(_name(row["part"]))
+        self.groups.append(_name(row["group"]))
+        for metric, value in row["scored"].items():
+            self.scored.setdefault(metric, []).append(value)
+        self.failed += row["error"] is not None
+
+    def __len__(self) -> int:
+        return len(self.right)
+
+
+def answered(task: Task, rows: Iterable[Row]) -> Answered:
+    """What rows of one task say of its score."""
+    found = Answered(task)
+    for row in rows:
+        found.add(row)
+    return found
+
+
+def by_task(rows: Rows, tasks: Sequence[Task]) -> dict[str, Answered]:
+    """The same of each task; all rows are of one of them."""
+    found = {task.name: Answered(task) for task in tasks}
+    for row in rows:
+        found[row["task"]].add(row)
+    return found
+
+
+def _name(value: object) -> str | None:
+    """Names that come again and again are one in memory."""
+    return None if value is None else sys.intern(str(value))
+
+
+def task_block(totals: Totals, own: Answered) -> dict[str, Any]:
+    """The block of one task; of all of its samples, failed ones included."""
     task = totals.task
     scale = 1.0 if task.kind == "groups" else PERCENT  # those two come on their own scale
     block: dict[str, Any] = {}
     for metric in totals.functions:
-        values = [row["scored"][metric] for row in rows if metric in row["scored"]]
-        if values:  # MME's two metrics have the samples of their categories alone
+        # MME's two metrics have the samples of their categories alone.
+        if values := own.scored.get(metric):
             block[metric] = scale * totals.aggregate(metric, values)
     whole = [block[metric] for metric in totals.functions if metric in block]
     if task.kind == "f1":
-        score = _by_part(totals, rows, block)
+        score = _by_part(totals, own, block)
     else:
         score = sum(whole) if task.kind == "groups" else whole[0]
-    right = [row["correct"] for row in rows]
     return {
         "score": score,
         "in_avg": score * PERCENT / task.full,
         "metric": task.score,
         **block,
-        "correct_pct": None if task.soft else PERCENT * statistics.fmean(map(bool, right)),
+        "correct_pct": None if task.soft else PERCENT * statistics.fmean(own.right),
         "split": task.split,
         "scorer": f"lmms-eval {VERSION}: {task.scorer}",
-        "n": len(rows),
-        "failed": sum(row["error"] is not None for row in rows),
+        "n": len(own),
+        "failed": own.failed,
     }
 
 
-def _by_part(totals: Totals, rows: Sequence[Row], block: dict[str, Any]) -> float:
+def _by_part(totals: Totals, own: Answered, block: dict[str, Any]) -> float:
     """Adds F1 and accuracy of every part to a block; the mean F1 of the parts."""
     f1 = []
-    for part in _parts(rows):
-        own = [row["scored"] for row in rows if row["part"] == part]
-        f1.append(PERCENT * totals.aggregate(F1, [scored[F1] for scored in own]))
-        accuracy = totals.aggregate(ACCURACY, [scored[ACCURACY] for scored in own])
+    for part in _parts(own):
+        f1.append(PERCENT * totals.aggregate(F1, _of_part(own, own.scored[F1], part)))
+        accuracy = totals.aggregate(ACCURACY, _of_part(own, own.scored[ACCURACY], part))
         block[f"f1_{part}"], block[f"accuracy_{part}"] = f1[-1], PERCENT * accuracy
-    block["metric"] = f"mean F1 of {', '.join(_parts(rows))}, %"  # a limit may leave one out
+    block["metric"] = f"mean F1 of {', '.join(_parts(own))}, %"  # a limit may leave one out
     return statistics.fmean(f1)
 
 
-def _parts(rows: Sequence[Row]) -> list[str]:
-    return sorted({str(row["part"]) for row in rows})
+def _parts(own: Answered) -> list[str]:
+    return sorted(map(str, set(own.parts)))
+
+
+def _of_part(own: Answered, values: Sequence[Any], part: str) -> list[Any]:
+    """Those of a part; every sample of the task has one."""
+    return [value for value, of in zip(values, own.parts, strict=True) if of == part]
 
 
 def average(tasks: Mapping[str, Mapping[str, Any]]) -> float:
@@ -95,18 +153,15 @@ def relative(tasks: Mapping[str, Mapping[str, Any]], whole: Mapping[str, Any]) -
 
 
 def difference(
-    task: Task,
-    block: Mapping[str, Any],
-    whole: Mapping[str, Any],
-    rows: Sequence[Row],
-    before: Sequence[Row],
+    block: Mapping[str, Any], whole: Mapping[str, Any], own: Answered, before: Answered
 ) -> dict[str, Any]:
-    """``baseline delta delta_ci95 mcnemar_p`` of a task, from both models' rows in one order."""
-    found = paired(_right(task, before), _right(task, rows))
+    """``baseline delta delta_ci95 mcnemar_p`` of a task, from both models' samples in one order."""
+    task = own.task
+    found = paired(_right(before), _right(own))
     if task.kind == "f1":
-        bounds = _f1_interval(before, rows)
+        bounds = _f1_interval(before, own)
     elif task.soft or task.part is not None:
-        bounds = _points_interval(task, before, rows)
+        bounds = _points_interval(before, own)
     else:
         bounds = found.ci95
     return {
@@ -117,34 +172,42 @@ def difference(
     }
 
 
-def _right(task: Task, rows: Sequence[Row]) -> list[bool]:
+def _right(own: Answered) -> Sequence[int]:
     """Whether each sample is right; of a circular task each circle, in all of its orders."""
-    if not task.circular:
-        return [bool(row["correct"]) for row in rows]
-    circles: dict[str, bool] = {}
-    for row in rows:
-        circle = str(row["group"])
-        circles[circle] = circles.get(circle, True) and bool(row["correct"])
+    if not own.task.circular:
+        return own.right
+    circles: dict[str | None, bool] = {}
+    for circle, right in zip(own.groups, own.right, strict=True):
+        circles[circle] = circles.get(circle, True) and bool(right)
     return list(circles.values())
 
 
-def _points_interval(task: Task, before: Sequence[Row], rows: Sequence[Row]) -> tuple[float, float]:
+def _points_interval(before: Answered, own: Answered) -> tuple[float, float]:
     """Of the difference of a sum over parts of the mean over their units (MME: pictures)."""
-    points, most = _points(task)
-    units: dict[Any, dict[Any, list[tuple[float, float]]]] = {}
-    for place, (old, new) in enumerate(zip(before, rows, strict=True)):
-        part = new["part"] if task.part is not None else None
-        unit = place if new["group"] is None else str(new["group"])
-        scores = (old["score"], new["score"])
-        units.setdefault(part, {}).setdefault(unit, []).append(scores)
-    count = sum(map(len, units.values()))
+    points, most = _points(own.task)
+    parts = _units(own)
+    count = sum(size for size, _ in parts)
     changes = [
-        (points([new for _, new in pairs]) - points([old for old, _ in pairs]))
-        * (count / len(of_part))
-        for of_part in units.values()
-        for pairs in of_part.values()
+        (points([own.score[at] for at in unit]) - points([before.score[at] for at in unit]))
+        * (count / size)
+        for size, units in parts
+        for unit in units
     ]
-    return _interval(changes, most * len(units))
+    return _interval(changes, most * len(parts))
+
+
+def _units(own: Answered) -> list[tuple[int, Iterable[Sequence[int]]]]:
+    """By part, how many units there are, and the places of the samples of each."""
+    parts = own.parts if own.task.part is not None else [None] * len(own)
+    if own.task.group is None:
+        alone: dict[str | None, array[int]] = {}
+        for place, part in enumerate(parts):
+            alone.setdefault(part, array("q")).append(place)
+        return [(len(places), zip(places)) for places in alone.values()]
+    found: dict[str | None, dict[str | None, list[int]]] = {}
+    for place, (part, group) in enumerate(zip(parts, own.groups, strict=True)):
+        found.setdefault(part, {}).setdefault(group, []).append(place)
+    return [(len(units), units.values()) for units in found.values()]
 
 
 def _points(task: Task) -> tuple[Callable[[Sequence[float]], float], float]:
@@ -154,36 +217,36 @@ def _points(task: Task) -> tuple[Callable[[Sequence[float]], float], float]:
     return lambda scores: PERCENT * (statistics.fmean(scores) + min(scores)), 2 * PERCENT
 
 
-def _f1_interval(before: Sequence[Row], rows: Sequence[Row]) -> tuple[float, float]:
+def _f1_interval(before: Answered, own: Answered) -> tuple[float, float]:
     """Of the difference of the mean F1 over parts.
 
     F1 is hits over a size, ``2 TP / (2 TP + FP + FN)``. With F and S the means of both runs' F1 and
     size, ``F1' - F1 = ((hits' - hits) - F (size' - size)) / S`` exactly: a sum over questions, to
     which one that is answered alike adds nothing.
     """
-    parts = _parts(rows)
+    parts = _parts(own)
     changes = []
     for part in parts:
         old, new = (
-            [_f1_counts(row) for row, of in zip(run, rows, strict=True) if of["part"] == part]
-            for run in (before, rows)
+            [_f1_counts(one) for one in _of_part(own, run.scored[F1], part)]
+            for run in (before, own)
         )
         totals = [[sum(counts) for counts in zip(*run, strict=True)] for run in (old, new)]
         mean = statistics.fmean(hits / size if size else 0.0 for hits, size in totals)
         size = statistics.fmean(size for _, size in totals) or 1.0
         changes += [
-            PERCENT * len(rows) / len(parts) * ((y[0] - x[0]) - mean * (y[1] - x[1])) / size
+            PERCENT * len(own) / len(parts) * ((y[0] - x[0]) - mean * (y[1] - x[1])) / size
             for x, y in zip(old, new, strict=True)
         ]
     return _interval(changes, PERCENT)
 
 
-def _f1_counts(row: Row) -> tuple[int, int]:
+def _f1_counts(scored: Mapping[str, Any]) -> tuple[int, int]:
     """What a question adds to the hits and to the size of an F1 of yes.
 
     lmms-eval's recall counts only a plain no as missed, so that other answers are in no count.
     """
-    said, truth = row["scored"][F1]["prediction"], row["scored"][F1]["ground_truth"] == "yes"
+    said, truth = scored["prediction"], scored["ground_truth"] == "yes"
     hit = 2 * (truth and said == "yes")
     return hit, hit + (not truth and said == "yes") + (truth and said == "no")
 

@@ -20,14 +20,13 @@ method in the language model ``fired`` has the layers). ``analysis``: ``avg`` ov
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from asap_eval.bench.bench import Summary, register
 from asap_eval.bench.language.question_bench import QuestionBench
 from asap_eval.bench.language.rows import rows_of, work_summary
-from asap_eval.bench.language.scores import average, difference, relative, task_block
+from asap_eval.bench.language.scores import average, by_task, difference, relative, task_block
 from asap_eval.data.questions.lmms import totals_of
 from asap_eval.data.questions.question_set import QuestionBatch
 from asap_eval.data.questions.tasks import TASKS, chosen
@@ -35,7 +34,7 @@ from asap_eval.hosts import LlavaGeometry, install, llava_geometry
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedVlm
 from asap_eval.record import Baseline, RunRecord
-from asap_eval.record.journal import Row
+from asap_eval.record.journal import Row, Rows
 from asap_eval.work.rows import readable
 
 
@@ -58,38 +57,34 @@ class VisionLanguage(QuestionBench):
             for batch in batches:
                 yield rows_of(loaded, trace, geometry, batch)
 
-    def summarise(self, rows: Sequence[Row], geometry: LlavaGeometry, convention: str) -> Summary:
+    def summarise(self, rows: Rows, geometry: LlavaGeometry, convention: str) -> Summary:
         """What the rows of all questions say together.
 
         Raises:
             DataError: not one question could be answered.
         """
         read = readable(rows, "questions", "answered")
-        tasks, work = self._tasks(rows), work_summary(read, geometry, convention)
+        answered = by_task(rows, chosen(self.tasks))
+        tasks = {name: task_block(totals_of(a.task), a) for name, a in answered.items()}
+        work = work_summary(read, geometry, convention)
         analysis = {"avg": average(tasks), **(work.analysis or {})}
         return dataclasses.replace(work, tasks=tasks, analysis=analysis)
-
-    def _tasks(self, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-        blocks = {}
-        for task in chosen(self.tasks):
-            own = [row for row in rows if row["task"] == task.name]
-            blocks[task.name] = task_block(totals_of(task), own)
-        return blocks
 
     def compare(
         self,
         record: RunRecord,
         unpruned: RunRecord,
-        rows: Sequence[Row],
-        before: Sequence[Row],
+        rows: Rows,
+        before: Rows,
     ) -> None:
         """Differences into every task's block; Rel into ``analysis``."""
         assert record.tasks is not None
         assert unpruned.tasks is not None
         assert record.analysis is not None
-        failed = sum(row["error"] is not None for row in before)
+        tasks = [TASKS[name] for name in record.tasks]
+        own, old = by_task(rows, tasks), by_task(before, tasks)
+        failed = sum(answered.failed for answered in old.values())
         record.baseline = Baseline(unpruned.key, None, None, len(before), failed)
         for name, block in record.tasks.items():
-            own, old = ([row for row in r if row["task"] == name] for r in (rows, before))
-            block |= difference(TASKS[name], block, unpruned.tasks[name], own, old)
+            block |= difference(block, unpruned.tasks[name], own[name], old[name])
         record.analysis |= relative(record.tasks, unpruned.tasks)

@@ -43,7 +43,7 @@ from asap_eval.method import Reducer
 from asap_eval.models import LoadedModel
 from asap_eval.models.encoder import Feature, encoder_of, features, width_of
 from asap_eval.models.video_head import Head, check_head, load_head
-from asap_eval.record.journal import Row
+from asap_eval.record.journal import Row, Rows
 from asap_eval.timing.speed import Pixels
 from asap_eval.work.rows import work_of
 
@@ -209,7 +209,7 @@ class Kinetics(ImageModelBench[VideoBatch]):
                 scores = head.probabilities(self._means(found)) if found else torch.empty(0)
                 yield rows_of(batch, scores, work, self.sampling.per_video)
 
-    def summarise(self, rows: Sequence[Row], geometry: Geometry, convention: str) -> Summary:
+    def summarise(self, rows: Rows, geometry: Geometry, convention: str) -> Summary:
         """What the rows of all videos say together.
 
         Raises:

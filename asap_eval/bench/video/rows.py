@@ -14,12 +14,21 @@ from asap_eval.data.videos.loader import VideoBatch
 from asap_eval.data.videos.sampling import Sampling
 from asap_eval.hosts import Geometry
 from asap_eval.models.video_head import Head
-from asap_eval.record.journal import Row
-from asap_eval.work.rows import NO_WORK, fired_block, macs_block, readable, tokens_block
+from asap_eval.record.journal import Row, Rows
+from asap_eval.work.rows import (
+    MACS,
+    NO_WORK,
+    SLOTS,
+    columns,
+    fired_block,
+    macs_block,
+    readable,
+    tokens_block,
+)
 
-LISTS = ("fired", "tokens", "layer_mean")
+LISTS = tuple(SLOTS)
 """What of a frame's work a row lists frame by frame."""
-MEANS = ("model_macs", "attention_macs", "method_macs")
+MEANS = tuple(MACS)
 """What of it a row has as the mean over its frames."""
 
 
@@ -60,7 +69,7 @@ def rows_of(
 
 
 def summary_of(
-    rows: Sequence[Row], geometry: Geometry, convention: str, sampling: Sampling, head: Head
+    rows: Rows, geometry: Geometry, convention: str, sampling: Sampling, head: Head
 ) -> Summary:
     """What the rows of all videos say together; ``analysis`` is described in `kinetics`.
 
@@ -68,18 +77,14 @@ def summary_of(
         DataError: not one video could be read.
     """
     read = readable(rows, "videos")
-    frames = [
-        dict(zip(LISTS, values, strict=True))
-        for row in read
-        for values in zip(*(row[key] for key in LISTS), strict=True)
-    ]
-    macs = macs_block(read, geometry, convention)
+    work = columns(read, {**MACS, **SLOTS})
+    macs = macs_block(work, geometry, convention)
     own, count = sampling.inputs * head.weight.numel() / 1e9, sampling.per_video
     wanted = len(sampling.shares)
     return Summary(
         macs=macs,
-        tokens=tokens_block(frames),
-        fired=fired_block(frames, geometry.depth),
+        tokens=tokens_block(work),
+        fired=fired_block(work["fired"], geometry.depth),
         metrics=accuracy(rows),
         analysis={
             "frames_per_video": count,

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from asap_eval.bench.walk.random_walk import ring
-from asap_eval.record.journal import Row
+from asap_eval.record.journal import Rows
 from asap_eval.statistics import distribution, over, pooled, shares
 
 
-def analyse(rows: Sequence[Row], grid: tuple[int, int], taus: Sequence[float]) -> dict[str, Any]:
+def analyse(rows: Rows, grid: tuple[int, int], taus: Sequence[float]) -> dict[str, Any]:
     """Everything from the rows of readable images.
 
     Args:

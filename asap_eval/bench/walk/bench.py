@@ -32,7 +32,7 @@ from asap_eval.files.tensors import save_tensors
 from asap_eval.hosts import Geometry
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedModel
-from asap_eval.record.journal import Row
+from asap_eval.record.journal import Row, Rows
 from asap_eval.trace import Trace
 
 MAPS = 4
@@ -148,10 +148,10 @@ class WalkBench(ImageBench):
     def unmeasured(self, label: int | None) -> dict[str, Any]:
         return {"walk": None}
 
-    def analysis(self, read: Sequence[Row], geometry: Geometry) -> dict[str, Any]:
+    def analysis(self, read: Rows, geometry: Geometry) -> dict[str, Any]:
         return analyse(read, geometry.grid, [self.tau, *sorted(set(self.taus) - {self.tau})])
 
-    def finish(self, rows: Sequence[Row], geometry: Geometry) -> str:
+    def finish(self, rows: Rows, geometry: Geometry) -> str:
         """Put the arrays beside the record; they are kept if an earlier try already did."""
         if self._sums is not None:
             read = [row["walk"] for row in rows if row["error"] is None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from asap_eval.bench.language.scores import difference
+from asap_eval.bench.language.scores import answered, difference
 from asap_eval.data.questions.tasks import TASKS, Task
 from asap_eval.statistics import paired
 
@@ -56,7 +56,8 @@ def _of(task: str, rows: Rows) -> list[dict[str, Any]]:
 
 def _of_score(task: Task, metric: str, before: Sequence[Any], after: Sequence[Any]) -> Change:
     """A score by the rule that compares a method with the unpruned model."""
-    found = difference(task, {"score": 0.0}, {"score": 0.0}, after, before)
+    both = (answered(task, rows) for rows in (after, before))
+    found = difference({"score": 0.0}, {"score": 0.0}, *both)
     scale = 100.0 / task.full if metric == "in_avg" else 1.0
     low, high = (scale * bound for bound in found["delta_ci95"])
     # F1 and MME's score move otherwise than the share of right answers.
