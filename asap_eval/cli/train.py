@@ -1,8 +1,8 @@
 """``asap-eval train``: fit the trained parts of a method on a frozen backbone.
 
 The method is one that has some: predictors (dynamicvit, spot, sparsifiner), selectors
-(tosa_reading) or thresholds (asvit). The teacher is the same model unpruned, so labels are not
-used. Keys that a training does not read are refused.
+(tosa_reading), thresholds (asvit) or counts (diffrate). The teacher is the same model unpruned, so
+labels are not used. Keys that a training does not read are refused.
 
   asap-eval train method=dynamicvit model=deit_tiny data=<folder> out=<file>.safetensors keep=0.7
   asap-eval method=dynamicvit model=deit_tiny data=<other images> method.checkpoint=<file> k=0.7

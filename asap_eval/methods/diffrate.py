@@ -8,13 +8,16 @@ each is a list of counts that the authors learnt on ImageNet with the backbone f
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from asap_eval.errors import BadValueError
+from asap_eval.files.digests import file_sha256
 from asap_eval.kernels.nearest import nearest
 from asap_eval.method import Batch, Card, Need, Reducer, View, register
-from asap_eval.methods.parts.learnt_counts import Counts, budget, limits, of_shape
+from asap_eval.methods.parts.learnt_counts import Counts, budget, limits, made, of_shape
 from asap_eval.tokens import DROPPED, Reduction
 
 
@@ -24,7 +27,8 @@ from asap_eval.tokens import DROPPED, Reduction
         paper="DiffRate: Differentiable Compression Rate for Efficient Vision Transformers, "
         "arXiv 2305.17997",
         licence="none in the authors' repository; the counts are figures",
-        training="counts learnt by the authors on ImageNet, weights untouched",
+        training="counts learnt by the authors on ImageNet, weights untouched; `asap-eval train` "
+        "learns others",
         knob="k",
         knob_meaning="GMACs of the whole model whose published counts are used; between and beyond "
         "published budgets counts are interpolated (ours)",
@@ -45,7 +49,8 @@ class DiffRate(Reducer):
     Attributes:
         k: budget in GMACs; ``None`` = the published one next to 65 % of the work.
         counts: whose learnt counts: deit_tiny, deit_small, deit_base, mae_base, mae_large,
-            mae_huge; ``None`` = of the first with the model's shape.
+            mae_huge, or a .json file that `asap-eval train` wrote; ``None`` = of the first with the
+            model's shape.
         prune, merge: tokens left after pruning and after merging, block by block, prefix included;
             given, they stand in place of the learnt ones. A count above what is there does nothing,
             and behind the end of a list nothing happens.
@@ -61,6 +66,14 @@ class DiffRate(Reducer):
     @property
     def needs(self) -> frozenset[Need]:
         return frozenset({Need.CLS_ROW, Need.FEATURES})
+
+    def look(self) -> None:
+        if self._file is not None:
+            made(self._file)
+
+    @property
+    def _file(self) -> str | None:
+        return self.counts if self.counts is not None and self.counts.endswith(".json") else None
 
     def check(self, batch: Batch) -> None:
         if self.prune is None and self.merge is None:
@@ -122,6 +135,12 @@ class DiffRate(Reducer):
         return Reduction(
             group.gather(1, place), weight.gather(1, place), acted, share.gather(1, place)
         )
+
+    def origin(self) -> dict[str, Any]:
+        if self._file is None:
+            return {}
+        file = Path(self._file).expanduser()
+        return {"counts": self._file, "sha256": file_sha256(file), **made(self._file)}
 
     def knob_range(self, batch: Batch) -> tuple[float, float]:
         if self.prune is not None:

@@ -7,16 +7,20 @@ left in each block after pruning and after merging, class token included, for so
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from asap_eval.errors import BadValueError, unknown
+from asap_eval.checkpoint import stamped
+from asap_eval.errors import BadValueError, WeightsError, unknown
 from asap_eval.method import Batch
 
 FILE = Path(__file__).with_name("diffrate_counts.json")
+FORMAT = "asap-eval counts 1"
+"""``format`` in a file that this package wrote."""
+
 USUAL = 0.65
 """Share of the unpruned work whose nearest published budget is the default."""
 
@@ -57,25 +61,55 @@ class Published:
 @lru_cache(maxsize=1)
 def published() -> dict[str, Published]:
     """By name, in the order of the file."""
+    return _published(json.loads(FILE.read_text(encoding="utf-8")))
 
-    def of(name: str, said: dict[str, Any]) -> Published:
-        listed = sorted((float(at), row) for at, row in said.pop("budgets").items())
+
+def _published(content: Mapping[str, Any]) -> dict[str, Published]:
+    def of(name: str, said: Mapping[str, Any]) -> Published:
+        listed = sorted((float(at), row) for at, row in said["budgets"].items())
         return Published(
             name,
             budgets={at: Counts(tuple(r["prune"]), tuple(r["merge"])) for at, r in listed},
-            **said,
+            **{key: value for key, value in said.items() if key != "budgets"},
         )
 
-    return {name: of(name, said) for name, said in json.loads(FILE.read_text()).items()}
+    return {name: of(name, said) for name, said in content.items()}
+
+
+def made(file: str) -> dict[str, str]:
+    """What a file of counts says of its making.
+
+    Raises:
+        WeightsError: it is no file of counts.
+    """
+    return dict(_content(*stamped(file, "method.counts"))["made"])
+
+
+@lru_cache(maxsize=4)
+def _content(file: Path, written: int) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"method.counts={file} cannot be read: {error}.") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise WeightsError(
+            f"method.counts={file} is no file of counts; `asap-eval train method=diffrate` makes "
+            "one."
+        )
+    return content
 
 
 def of_shape(name: str | None, batch: Batch) -> Published:
-    """The named budgets, or the first that were learnt on a model of this shape.
+    """The budgets of a name or file, or the first that were learnt on a model of this shape.
 
     Raises:
         BadValueError: no such name; for other blocks or tokens; none has this shape.
+        WeightsError: a file that is no file of counts.
     """
     known = published()
+    if name is not None and name.endswith(".json"):
+        known = _published(_content(*stamped(name, "method.counts"))["counts"])
+        (name,) = known
     if name is not None and name not in known:
         raise unknown("value of diffrate.counts", name, known)
     shape = (batch.depth, batch.width, batch.tokens - batch.prefix + 1)
@@ -92,9 +126,10 @@ def of_shape(name: str | None, batch: Batch) -> Published:
 
 
 def limits(of: Published) -> tuple[float, float]:
-    """GMACs between which counts exist: one step below the least budget, and all of the work."""
-    least, next_ = list(of.budgets)[:2]
-    return 2 * least - next_, of.unpruned
+    """GMACs between which counts exist: one step below the least budget (that budget, where it is
+    the only one), and all of the work."""
+    least, *more = of.budgets
+    return least if not more else 2 * least - more[0], of.unpruned
 
 
 def budget(of: Published, gmacs: float | None, prefix: int) -> Counts:

@@ -6,12 +6,20 @@ from asap_eval.errors import BadValueError, unknown
 from asap_eval.method import method_class, methods
 from asap_eval.train.fits.asvit import AsVitFit
 from asap_eval.train.fits.asvit_quantiles import AsVitQuantiles
+from asap_eval.train.fits.diffrate import DiffRateFit
 from asap_eval.train.fits.fit import Fit
 from asap_eval.train.fits.learned import LearnedFit
 from asap_eval.train.fits.sparsifiner import SparsifinerFit
 from asap_eval.train.fits.tosa_reading import TosaFit
 
-FITS: tuple[type[Fit], ...] = (LearnedFit, SparsifinerFit, TosaFit, AsVitFit, AsVitQuantiles)
+FITS: tuple[type[Fit], ...] = (
+    LearnedFit,
+    SparsifinerFit,
+    TosaFit,
+    AsVitFit,
+    AsVitQuantiles,
+    DiffRateFit,
+)
 """All trainings; the first of a method is what it gets where ``how`` is left out."""
 
 

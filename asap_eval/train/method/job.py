@@ -25,7 +25,7 @@ class TrainJob:
     how: str | None = None  # asvit: gradients (the default) | quantiles, a calibration
     model: str = ""  # as for asap-eval
     data: str = ""  # images, as for asap-eval, or a name; their labels are not used
-    out: str = ""  # the file to write, .safetensors
+    out: str = ""  # the file to write, .safetensors; of diffrate .json
     weights: str | None = None  # of the frozen backbone; null = its published ones
     keep: float | None = None  # keep rate: at the i-th place keep^i of the patches go on
     target: float | None = None  # wanted change of the model's MACs in percent, e.g. -35
