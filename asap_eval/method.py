@@ -329,6 +329,9 @@ class Reducer:
     """Whether a tower hands its class token to the language model, before the other tokens."""
     positions: ClassVar[Positions] = "kept"
     """Position ids after a reduction in the language model."""
+    tallies: ClassVar[Mapping[str, str]] = {}
+    """Notes (`View.note`) that count something of an image, and what, in words behind a number:
+    a record has their sums over the samples, and tables say below those that are not 0."""
 
     @property
     def needs(self) -> frozenset[Need]:

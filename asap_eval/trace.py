@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -98,6 +98,7 @@ class Trace:
         source: ``[B, P]`` slot of each original patch in its image's sequence, -1 = dropped.
         notes: what a method wants to show of each image, by name: a number (``sink``: ``[B]``), or
             one of each original patch (``distance``: ``[B, P]``).
+        tallies: names of those that the method counts with (`Reducer.tallies`).
 
     In a vision-language model the images are crops, and there are also:
         sample: ``[B]`` sample that each crop belongs to.
@@ -110,7 +111,8 @@ class Trace:
             alone has `cached_tokens`, ``[L, S]``: keys that each layer's cache holds of the prompt.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tallies: Collection[str] = ()) -> None:
+        self.tallies = tallies
         self._own = threading.local()  # .latest: the thread's PassTrace
         self._latest: PassTrace | None = None
         self._threads = 0
@@ -286,7 +288,7 @@ class Trace:
         )
 
         def arrived() -> Trace:
-            trace = Trace()
+            trace = Trace(self.tallies)
             trace._maps = self._maps
             trace._latest = replace(
                 seen,
@@ -319,6 +321,22 @@ class Trace:
         seen = self._current("notes")
         seen.check_ended("notes")
         return seen.notes
+
+    @property
+    def counted(self) -> dict[str, Tensor]:
+        """By name of `tallies` what was counted of each image, ``[B]``; in a vision-language model
+        of each sample, ``[S]``, its crops and prompt together. What was not noted counts 0."""
+        return {name: self._counted(name) for name in self.tallies}
+
+    def _counted(self, name: str) -> Tensor:
+        seen, own = self._current("notes"), self.notes.get(name)
+        none = torch.zeros_like(seen.fired)
+        each = none if own is None else own.clamp(min=0).long()
+        if seen.language is None:
+            return each
+        found = torch.zeros_like(self.handed_to_llm).index_add(0, self.sample, each)
+        prompt = seen.language.notes.get(name)
+        return found if prompt is None else found + prompt.clamp(min=0).long().to(found.device)
 
     @property
     def patches(self) -> Tensor:

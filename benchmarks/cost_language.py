@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from cost_rows import Contender
 from cost_sections import Sections, milliseconds
+from cost_tower import projected
 from cost_watch import new_positions, rounds_of
-from torch import Tensor, nn
+from torch import Tensor
 
 from asap_eval.hosts.image_tokens import Packed
 from asap_eval.hosts.llama import LanguageSeam
@@ -58,11 +59,7 @@ def language_of(options: argparse.Namespace, layers: int, patches: Tensor) -> La
     shape = model_specs()[options.model].kwargs["text"]
     text = _layers(shape, layers, device, dtype)
     width = shape["hidden_size"]
-    projector = nn.Sequential(
-        nn.Linear(patches.shape[-1], width), nn.GELU(), nn.Linear(width, width)
-    ).requires_grad_(False)
-    fill(projector, SEED, 1.0)
-    image = projector.to(device, dtype)(patches.flatten(0, 1))
+    image = projected(options, patches).flatten(0, 1)
     words = torch.randn(sum(TEXT), width, generator=torch.Generator().manual_seed(SEED)) * 0.7
     front, behind = words.to(device, dtype).split(TEXT)
     embeds = torch.cat([front, image, behind])[None]

@@ -9,6 +9,7 @@ from asap_eval.method import method_class
 from asap_eval.methods import (
     asap,
     capa_reading,
+    cdpruner,
     dart,
     divprune,
     dynamicvit,
@@ -29,7 +30,7 @@ from asap_eval.methods import (
     vispruner,
     vtc_cls,
 )
-from asap_eval.methods.parts import nystroem
+from asap_eval.methods.parts import clip_text, nystroem
 
 USED = 23
 """Blocks whose output LLaVA reads; the 24th runs in the unpruned model alone."""
@@ -42,7 +43,6 @@ NEVER = 1e9
 
 EXCEPT = {
     "none": "the identity: it does nothing that could be timed",
-    "cdpruner": "it reads questions with a second checkpoint's text tower: neither is made up here",
 }
 """Registered methods without a row, and why."""
 
@@ -103,6 +103,7 @@ def _in_tower(budget: int, patches: int) -> list[Contender]:
         Contender("vtc_cls", "vtc_cls", budget, {"start": 0}, looks=7),
         Contender("prumerge", "prumerge"),
         Contender("prumerge, plus", "prumerge", None, {"plus": True}),
+        Contender("cdpruner, seeded CLIP", "cdpruner", budget),
         Contender("prunesid", "prunesid", budget),
         Contender("average_pool", "average_pool", budget),
         Contender("no_visual_tokens", "no_visual_tokens"),
@@ -202,6 +203,13 @@ OWN: dict[str, list[tuple[Any, str, str]]] = {
     "scope": [(scope, "cosines", "cosines"), (scope, "covering", "selection")],
     "vtc_cls": [(vtc_cls, "most_attended", "sum and selection")],
     "prumerge": [(prumerge, "class_attention", "attention row"), (prumerge, "merged", "merging")],
+    "cdpruner": [
+        (clip_text.TextSide, "embed", "question read"),
+        (clip_text.TextSide, "embed_patches", "CLIP's projection"),
+        (cdpruner, "relevance", "relevance"),
+        (cdpruner, "cosines", "cosines"),
+        (cdpruner, "conditional", "selection"),
+    ],
     "holov": [(holov, "by_windows", "quotas and selection")],
     "todre_reading": [(todre_reading, "diverse", "selection")],
     "topv_reading": [

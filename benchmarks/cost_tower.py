@@ -15,7 +15,7 @@ from cost_rows import USED, Contender
 from cost_sections import Sections, milliseconds
 from cost_watch import rounds_of
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from asap_eval.hosts import backbone_of, hf_clip
 from asap_eval.hosts.backbone import Backbone, Behind
@@ -27,7 +27,12 @@ from asap_eval.methods.spot import STATISTICS, Spot
 from asap_eval.models import model_specs
 from asap_eval.models.llava import fill
 from asap_eval.models.vlm import PEAK, SEED
+from asap_eval.options import options as method_options
+from asap_eval.testing.clip import Shape, write_clip
 from asap_eval.timing.speed import fastest_unpruned
+
+QUESTION = "Is there a dog in the picture? Answer yes or no."
+"""What methods that read it are asked: one segment of CLIP's 77 tokens."""
 
 
 def tower_of(options: argparse.Namespace) -> Backbone:
@@ -93,7 +98,8 @@ def measure(
     first = USED - contender.looks if method_class(contender.method).site == "output" else 0
     blocks = tower.blocks[first : contender.blocks]
     geometry = replace(tower.geometry, blocks=tower.geometry.blocks[first : contender.blocks])
-    part = replace(tower, blocks=blocks, geometry=geometry, behind=_behind(tower))
+    behind = _behind(tower, projected(options, states[USED][:, 1:]))
+    part = replace(tower, blocks=blocks, geometry=geometry, behind=behind)
     reducer = _built(contender, part, folder)
     sections = Sections(pixels.device)
     names = [str(crop) for crop in range(options.crops)]
@@ -105,6 +111,7 @@ def measure(
 
         def step() -> None:
             trace.name_images(names)
+            seam.expect(torch.zeros(options.crops, dtype=torch.long), (QUESTION,))
             x = _embedded(tower, pixels) if reducer.site == "input" else states[first]
             with seam.unread():
                 for block in blocks:
@@ -114,21 +121,55 @@ def measure(
     return row | {"kept": (trace.lengths[-1] - 1).tolist(), "site": reducer.site}
 
 
-def _behind(tower: Backbone) -> Behind:
-    """The block that LLaVA leaves unused; no method with a row acts behind the projector."""
+def projected(options: argparse.Namespace, patches: Tensor) -> Tensor:
+    """``[crops, P, D]`` patches of the tower through a seeded projector of LLaVA's shape."""
+    width = model_specs()[options.model].kwargs["text"]["hidden_size"]
+    projector = nn.Sequential(
+        nn.Linear(patches.shape[-1], width), nn.GELU(), nn.Linear(width, width)
+    ).requires_grad_(False)
+    fill(projector, SEED, 1.0)
+    return projector.to(patches)(patches)
+
+
+def _behind(tower: Backbone, image: Tensor) -> Behind:
+    """The projector and the block that LLaVA leaves unused.
+
+    Args:
+        image: what the projector makes of the patches; it runs on all of them in the unpruned
+            model, too, so that its time is no cost of a method.
+    """
     return Behind(
-        projector=torch.nn.Identity(),
+        projector=lambda _: image,
         next_token=hf_clip.queries_and_keys_macs(tower.blocks[USED]),
         queries_and_keys=partial(hf_clip.queries_and_keys, tower.blocks[USED]),
     )
 
 
 def _built(contender: Contender, part: Backbone, folder: Path) -> Reducer:
-    """The method; one with predictors gets seeded ones: what they cost is not what they say."""
-    params = contender.params
-    if issubclass(method_class(contender.method), Learned):
+    """The method; predictors and CLIP's text tower are seeded: what they cost is not what they
+    say."""
+    params, cls = contender.params, method_class(contender.method)
+    if issubclass(cls, Learned):
         params = params | {"checkpoint": seeded_predictors(contender.method, part, folder)}
+    if "clip" in {name for name, _, _ in method_options(cls)}:
+        params = params | {"clip": seeded_clip(part, folder)}
     return build(contender.method, k=contender.k, **params)
+
+
+def seeded_clip(part: Backbone, folder: Path) -> str:
+    """A checkpoint with the text tower that belongs to a tower: beside ViT-L/14's 1024 channels 12
+    layers of 768, read 77 tokens at once."""
+    width = 3 * part.geometry.width // 4
+    shape = Shape(
+        image=part.geometry.width,
+        text=width,
+        heads=max(1, width // 64),
+        mlp=4 * width,
+        layers=12,
+        context=77,
+        joint=width,
+    )
+    return write_clip(folder / "clip", shape, SEED)
 
 
 def seeded_predictors(method: str, part: Backbone, folder: Path) -> str:

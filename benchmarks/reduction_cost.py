@@ -13,7 +13,7 @@ moment, and the tower beside every row: other work on the machine then falls on 
 In the tower, methods on its output run on the last used block alone, with the input it really has;
 the others on the blocks up to the one where they end. ASAP's block is set by hand
 (``never=block:12``): where it fires with seeded weights says nothing. Predictors (DynamicViT, SPOT)
-are seeded, too; what they cost does not depend on what they say.
+and CLIP's text tower (CDPruner) are seeded, too; what they cost does not depend on what they say.
 
 In the language model a prompt of all image tokens and 60 of text runs through as few layers as a
 method's acting ones need. The rule: a cost for each acting layer, times the number of layers that

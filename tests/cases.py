@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import tiny
@@ -18,6 +19,7 @@ import asap_eval
 from asap_eval.hosts.forward import BEHIND
 from asap_eval.method import Reducer, build
 from asap_eval.methods.parts.learned import Learned
+from asap_eval.testing.clip import Shape, write_clip
 from asap_eval.testing.subject import Images, Trial
 from asap_eval.trace import Trace
 
@@ -109,30 +111,8 @@ def checkpoint(
 @functools.cache
 def small_clip() -> str:
     """A folder with CLIP's towers and a tokenizer; images' is as wide as the small LLaVA's."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from tokenizers.processors import TemplateProcessing
-    from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
-
-    text = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
-    text |= {"num_attention_heads": 2, "vocab_size": 258, "max_position_embeddings": 20}
-    vision = {"hidden_size": 64, "intermediate_size": 48, "num_hidden_layers": 1}
-    vision |= {"num_attention_heads": 2, "image_size": 28, "patch_size": 14}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=24))
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {letter: i for i, letter in enumerate(letters)} | {"<s>": 256, "</s>": 257}
-    tokens = Tokenizer(models.BPE(vocabulary, []))
-    tokens.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokens.post_processor = TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 256), ("</s>", 257)]
-    )
-    folder = f"{_FOLDER.name}/clip"
-    model.save_pretrained(folder)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokens, bos_token="<s>", eos_token="</s>"
-    ).save_pretrained(folder)
-    return folder
+    shape = Shape(image=64, text=32, heads=2, mlp=48, layers=2, context=20, joint=24)
+    return write_clip(Path(_FOLDER.name) / "clip", shape)
 
 
 def trainable(method: str) -> Learned:

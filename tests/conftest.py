@@ -9,11 +9,13 @@ where the folder is there and a golden test, or a file of tests/golden.toml, was
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from project import ROOT, SHARED, read_toml
+
+from asap_eval.registry import METHODS, PACKAGE
 
 ABSENT = f"no shared data at {SHARED} (set ASAP_EVAL_SHARED to its place)"
 
@@ -39,6 +41,20 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("questions")
     vlm_questions.write(folder, pictures=4)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _registry_left_alone() -> Iterator[None]:
+    """A test that loads methods of others leaves none of them behind for the next one."""
+    before = _of_others()
+    yield
+    assert _of_others() == before, "registered methods were left behind, or taken away"
+
+
+def _of_others() -> dict[str, type]:
+    """Methods that are not this project's, by name."""
+    ours = f"{PACKAGE}."
+    return {n: c for n, c in METHODS.classes.items() if not c.__module__.startswith(ours)}
 
 
 def files_of(patterns: Iterable[str], root: Path = SHARED) -> set[str]:

@@ -47,7 +47,7 @@ def others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(sys, "path", [*sys.path])
     modules = {*sys.modules}
     yield tmp_path
-    for name in REASONS:
+    for name in (*REASONS, "broken_card"):
         sys.modules.pop(name, None)
     forget(modules)
 

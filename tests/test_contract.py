@@ -25,6 +25,7 @@ from asap_eval.hosts.forward import READABLE
 from asap_eval.hosts.layout import Layout
 from asap_eval.method import Need, Reducer, Site, View, build, methods
 from asap_eval.testing import contract
+from asap_eval.testing.operators import like
 from asap_eval.tokens import Reduction
 from asap_eval.trace import Trace
 
@@ -291,13 +292,6 @@ def test_one_method_object_serves_two_models() -> None:
 # --- needs --------------------------------------------------------------------------------------
 
 
-def variant(reducer: Reducer, **members: Any) -> Reducer:
-    """The same method with some members of its class replaced."""
-    options = {f.name: getattr(reducer, f.name) for f in dataclasses.fields(reducer)}  # type: ignore[arg-type]
-    changed: Reducer = type("Variant", (type(reducer),), members)(**options)
-    return changed
-
-
 @pytest.mark.parametrize("method", sorted({case.method for case in VISION} - {"none"}))
 def test_every_declared_need_is_read(method: str) -> None:
     """Without any one of its needs a method fails in at least one of its cases."""
@@ -322,7 +316,7 @@ class Reader(Reducer):
 
 
 def reader(needs: set[Need], reads: set[Need], site: Site = "after") -> Any:
-    return variant(Reader(), name="reader", needs=frozenset(needs), reads=reads, site=site)
+    return like(Reader(), name="reader", needs=frozenset(needs), reads=reads, site=site)
 
 
 @on_every_host
@@ -437,7 +431,7 @@ def test_ragged_batches_read_and_run_like_single_images(
     members = {"needs": needs, "site": site, "proportional": proportional, "name": "ragged"}
 
     def outputs(ids: list[str], x: Tensor) -> tuple[Tensor, Any]:
-        probe = variant(Ragged(), pools=proportional, **members)
+        probe = like(Ragged(), pools=proportional, **members)
         with install(host(name), probe) as trace:
             trace.name_images(ids)
             return tiny.output(host(name), x), probe.seen
@@ -497,7 +491,7 @@ def test_a_site_is_where_it_says(site: Site) -> None:
         def decide(self, view: View, state: Any) -> Reduction | None:
             return Reduction.keep(mask[None])
 
-    with install(model, variant(First(), site=site, name="first")) as trace:
+    with install(model, like(First(), site=site, name="first")) as trace:
         got = tiny.output(model, x)
 
     y = model.norm_pre(model._pos_embed(model.patch_embed(x)))
@@ -534,11 +528,11 @@ def test_proportional_attention_makes_merging_of_equal_tokens_exact(heads: str) 
             return Reduction(torch.cat([torch.zeros(1).long(), pairs]).expand(2, -1))
 
     members = {"name": "merge", "site": "before"}
-    with install(model, variant(Merge(), proportional=True, **members)) as trace:
+    with install(model, like(Merge(), proportional=True, **members)) as trace:
         got = tiny.output(model, x)
     assert trace.lengths[-1].tolist() == [5, 5]
     torch.testing.assert_close(got, plain, rtol=0, atol=1e-5)
-    with install(model, variant(Merge(), proportional=False, **members)):
+    with install(model, like(Merge(), proportional=False, **members)):
         assert (tiny.output(model, x) - plain).abs().max() > 1e-3
 
 

@@ -67,14 +67,17 @@ JOB = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The method, and what one process makes of the job in ``alone/``."""
+    """The method, and what one process makes of the job in ``alone/``; here it is unknown again."""
     folder = tmp_path_factory.mktemp("engines")
     (folder / "slow.py").write_text(SLOW)
     modules = {*sys.modules}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOLD", str(folder / "none"))
-        assert main([*JOB, f"plugins={folder}/slow.py", f"results={folder}/alone"]) == 0
-    forget(modules)
+        patch.setattr(sys, "path", [*sys.path])
+        try:
+            assert main([*JOB, f"plugins={folder}/slow.py", f"results={folder}/alone"]) == 0
+        finally:
+            forget(modules)
     return folder
 
 

@@ -6,10 +6,10 @@ import dataclasses
 from typing import Any
 
 import pytest
-import test_llava
 import test_vlm_macs
 import tiny_llava as small
 import torch
+from probes import named
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
@@ -186,7 +186,7 @@ class Exact(Reducer):
 def test_without_a_cache_of_its_own_a_method_decodes_with_the_prompts(name: str) -> None:
     plain, text, _ = small.reduced(name, "none", dtype="float64")
     loaded, given = small.vlm(name, "float64"), small.inputs(name, dtype="float64")
-    with install(loaded.model, test_llava.named(Exact())) as trace:
+    with install(loaded.model, named(Exact())) as trace:
         got, ids = small.logits(loaded, given), small.generate(loaded, given)
     torch.testing.assert_close(got, plain, rtol=0, atol=1e-6)
     assert torch.equal(ids, text)

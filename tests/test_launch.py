@@ -295,6 +295,29 @@ def test_other_benchmarks_by_pieces(
     assert_equal(tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.usefixtures("engine")
+def test_what_a_method_counts_by_pieces(
+    questions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Samples whose windows cannot fill their share: the same sums, and the same line below."""
+    table = ["model=llava_tiny", "bench=vlm", f"data={questions}", "tasks=gqa", "limit=4"]
+    table += ["bench.new_tokens=1", "batch_size=1", "method=holov", "k=130", "method.windows=6"]
+    said = []
+    for name, more in (
+        ("one", []),
+        ("two", ["launch=local", "launch.workers=2", "launch.piece=1"]),
+    ):
+        assert main([*table, f"results={tmp_path / name}", *more]) == 0
+        said.append(" ".join(capsys.readouterr().out.replace(str(tmp_path / name), "").split()))
+    assert said[0] == said[1]
+    assert_equal(tmp_path / "one", tmp_path / "two")
+    (record,) = [r for _, r in read_records(tmp_path / "two")[0] if r.job.method == "holov"]
+    assert record.counted is not None
+    assert record.counted["missing"].total > 0
+    assert record.counted["missing"].of == 4
+    assert f"{record.counted['missing'].total} image tokens fewer than the budget" in said[1]
+
+
 def test_a_worker_takes_over_after_the_last_batch(pictures: Path, tmp_path: Path) -> None:
     run(job_of(pictures), results=tmp_path / "one", cache="off")
     queue, parts = begun(job_of(pictures), tmp_path / "two", size=6)

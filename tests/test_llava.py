@@ -11,6 +11,7 @@ import pytest
 import tiny_llava as small
 import torch
 from cases import CASES, Case
+from probes import named
 from torch import Tensor
 
 import asap_eval
@@ -205,12 +206,6 @@ class Output(Reducer):
         mask = torch.zeros_like(view.size, dtype=torch.bool)
         mask[:, [0, *(1 + patch for patch in self.keep)]] = True
         return Reduction.keep(mask)
-
-
-def named(reducer: Reducer, **attributes: Any) -> Any:
-    """An instance of a class of its own with other declarations."""
-    cls = type("Probe", (type(reducer),), {"name": "probe", **attributes})
-    return cls(**{f.name: getattr(reducer, f.name) for f in dataclasses.fields(reducer)})
 
 
 @small.on_both

@@ -11,8 +11,8 @@ import test_vlm_macs
 import tiny
 import tiny_llava as small
 import torch
+from probes import named
 from project import ROOT
-from test_llava import named
 from torch import Tensor
 
 from asap_eval.errors import AsapEvalError, BadValueError, UnsupportedModelError

@@ -163,6 +163,22 @@ def test_a_method_that_fails_names_its_line(
     assert re.search(said, json.loads(failed.read_text())["error"])
 
 
+@pytest.mark.parametrize(
+    "function", ["begin(self, batch)", "macs(self, view, state)", "__post_init__(self)"]
+)
+def test_a_method_that_fails_elsewhere_names_its_line(
+    function: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("my_method.py").write_text(f"{METHOD}\n    def {function}:\n        return {{}}['x']\n")
+    given = ["plugins=my_method.py", "model=digits_vit", "data=example", "limit=2", "results=made"]
+    assert main([*given, "methods=none,key_length", "k=0.5", "batch_size=2"]) != 0
+    out, err = capsys.readouterr()
+    line = len(METHOD.splitlines()) + 3
+    assert re.search(rf"error: .*my_method.py, line {line}: KeyError: 'x'\.", err)
+    assert "unexpected" not in err
+    assert "key_length" in out  # the row stays in the table, beside the other
+
+
 def test_a_file_can_be_repaired(folder: Path) -> None:
     Path("late.py").write_text(METHOD + "\nraise ValueError('not yet')\n")
     with pytest.raises(BadValueError, match="not yet"):

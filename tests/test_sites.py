@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from probes import named
 from torch import Tensor
 
 from asap_eval.errors import AsapEvalError
@@ -15,11 +16,6 @@ from asap_eval.hosts import install
 from asap_eval.hosts.projections import fuse_maps
 from asap_eval.method import Batch, Need, Reducer, View
 from asap_eval.tokens import Reduction, Tokens
-
-
-def named(reducer: Reducer, **members: Any) -> Any:
-    """The method as a registered one has it: with a name."""
-    return type("Named", (type(reducer),), {"name": "named", **members})()
 
 
 @dataclasses.dataclass

@@ -21,6 +21,7 @@ from hub_stand_in import Hub
 from hub_stand_in import hub as hub  # a fixture
 from test_cli import Run
 
+from asap_eval.bench.bench import build_bench
 from asap_eval.bench.language import rows as vlm_rows
 from asap_eval.cli import main
 from asap_eval.data.questions import lmms
@@ -47,8 +48,9 @@ def flat(text: str) -> str:
 
 def test_all_tasks_end_to_end(command: Run, questions: Path, tmp_path: Path) -> None:
     """A budget of 64 tokens, the unpruned model beside it, every task with split and scorer."""
+    assert build_bench("vlm").tasks == list(PAPER)  # where none is named
     given = (*TINY, f"data={questions}", "method=visionzip", "budget=tokens", "target=64")
-    code, out, err = command(*given, "budget.samples=7")
+    code, out, err = command(*given, "budget.samples=11", f"tasks=[{','.join(TASKS)}]")
     assert code == 0, err
     path = Path(out[-1])
     record, rows = read_record(path), rows_of(path)
@@ -59,7 +61,7 @@ def test_all_tasks_end_to_end(command: Run, questions: Path, tmp_path: Path) -> 
     assert record.tokens is not None
     assert record.macs is not None
     assert record.baseline is not None
-    assert list(record.tasks) == list(PAPER)
+    assert list(record.tasks) == list(TASKS)
     for name, block in record.tasks.items():
         assert block["split"] == TASKS[name].split
         assert block["scorer"].startswith("lmms-eval 0.7.3: ")
@@ -88,7 +90,7 @@ def test_all_tasks_end_to_end(command: Run, questions: Path, tmp_path: Path) -> 
     total = sum(parts[name] for name in ("tower", "projector", "prefill"))
     assert record.macs.mean_g == pytest.approx(total)
     printed = flat("\n".join(out))
-    for word in (*PAPER, "unpruned", "Avg", "Rel", "random weights"):
+    for word in (*TASKS, "unpruned", "Avg", "Rel", "random weights"):
         assert word in printed, word
     assert record.provenance.weights["trained"] is False
     assert not (tmp_path / "submissions").exists()
@@ -416,6 +418,11 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
         ("tasks=gqa", "method=visionzip", "budget=tokens", "target=700"),
         "The target 700 tokens cannot be met: with k from 2 to 145",
     ),
+    "crop": (
+        ("tasks=gqa", "method=visionzip", "budget=tokens", "target=0.5"),
+        "a sample of llava_tiny has one crop, and 'visionzip' leaves at least one token of each. "
+        "Give target=1 or more.",
+    ),
     "knob": (("tasks=gqa", "method=visionzip", "k=400"), "give 2 to 145"),
     "limit": (("tasks=gqa", "limit=5"), "no task of"),
     "part": (("tasks=gqa", "limit=0.5"), "give a whole number"),
@@ -433,6 +440,35 @@ def test_refusals_say_what_is_allowed(command: Run, questions: Path, case: str) 
     code, _, err = command(*kept, f"data={questions}", *extra)
     assert code != 0
     assert words in flat(err)
+
+
+def test_a_budget_below_the_number_of_crops_is_refused_before_a_search(
+    command: Run, questions: Path
+) -> None:
+    given = (
+        *NEXT,
+        f"data={questions}",
+        "tasks=gqa",
+        "limit=1",
+        "budget=tokens",
+        "budget.samples=1",
+    )
+    says = (
+        "budget=tokens target=4: a sample of llava_next_tiny has up to 5 crops, and 'vispruner' "
+        "leaves at least one token of each. Give target=5 or more."
+    )
+    for more in ((), ("plan=true",)):
+        code, _, err = command(*given, "method=vispruner", "target=4", *more)
+        assert code == 1
+        assert says in flat(err)
+        assert "Searching" not in err
+    for method, target in (
+        ("vispruner", 5),
+        ("divprune", 4),
+    ):  # the latter takes all crops together
+        code, out, err = command(*given, f"method={method}", f"target={target}")
+        assert code == 0, err
+        assert read_record(Path(out[-1])).knob == {"vispruner": 1, "divprune": 4}[method]
 
 
 def test_tasks_are_for_this_benchmark_alone(command: Run) -> None:

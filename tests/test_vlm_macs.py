@@ -10,6 +10,7 @@ import test_llava
 import tiny_llava as small
 import torch
 from flops import counting
+from probes import named
 
 from asap_eval.errors import UnsupportedModelError
 from asap_eval.hosts import install, llava_geometry
@@ -35,9 +36,9 @@ class Uneven(Reducer):
 METHODS: dict[str, Reducer] = {
     "none": build("none"),
     "tower": build("random", k=0.3, layer=5),
-    "ragged": test_llava.named(Uneven()),
-    "output": test_llava.named(test_llava.Output((5, 6)), hands_cls=True),
-    "language": test_llava.named(test_llava.LastRow(block=4, keep=9)),
+    "ragged": named(Uneven()),
+    "output": named(test_llava.Output((5, 6)), hands_cls=True),
+    "language": named(test_llava.LastRow(block=4, keep=9)),
 }
 
 

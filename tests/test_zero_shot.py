@@ -328,7 +328,9 @@ def test_a_model_that_is_not_there_is_said(
     assert not (tmp_path / "h").exists()
 
 
-def test_a_run_and_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_and_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """timm's CLIP with random weights: it is scored, and another head has another key."""
     monkeypatch.chdir(tmp_path)
     data = picture_folder(tmp_path / "images", 1)
@@ -345,4 +347,7 @@ def test_a_run_and_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             keys.add(read_record(path).key)
     assert len(keys) == 2
     given = ["model=deit_tiny", "weights=random", "model.head=h.safetensors", f"data={data}"]
-    assert main(given) == 1  # it has no projection of CLIP
+    assert main(given) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "embeddings of width 512, but this VisionTransformer ends in" in said
+    assert "A zero-shot head goes behind the projection of the CLIP model that made it." in said

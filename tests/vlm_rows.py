@@ -57,4 +57,5 @@ def answer_of(text: str) -> Answer:
         decode_macs=0.0,
         method_macs=0.0,
         unpruned_macs=3.0,
+        counted={},
     )

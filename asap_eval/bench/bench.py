@@ -26,6 +26,7 @@ from asap_eval.models import ModelSpec, WeightsInfo
 from asap_eval.options import checked, options
 from asap_eval.record import (
     Baseline,
+    Budget,
     Fired,
     Job,
     Macs,
@@ -175,6 +176,9 @@ class Bench(ABC, Generic[M, G, S, B]):
 
     def accepts(self, reducer: Reducer) -> None:
         """Raise `BadValueError` where this benchmark cannot measure a method."""
+
+    def check_budget(self, budget: Budget, spec: ModelSpec, method: type[Reducer]) -> None:
+        """Raise `UnreachableError` where no setting of a method can meet a budget on a model."""
 
     def plan(self, job: Job, spec: ModelSpec, reducer: Reducer) -> Plan:
         """What can be said of a run; if this machine lacks something, nothing is loaded."""

@@ -170,6 +170,7 @@ class LlavaSeam(AbstractContextManager[Trace]):
         of_tower = reducer if in_tower else _Whole(Need.CLS_ROW in reducer.needs)
         self.seam = Seam(tower(model), of_tower, seed)
         self.trace = self.seam.trace
+        self.trace.tallies = reducer.tallies
         self.language = LanguageSeam(
             model.model.language_model, None if in_tower else reducer, self.trace, seed
         )

@@ -52,7 +52,7 @@ class Seam(AbstractContextManager[Trace]):
 
     def __init__(self, backbone: Backbone, reducer: Reducer, seed: int) -> None:
         self.backbone, self.reducer, self.seed = backbone, reducer, seed
-        self.trace = Trace()
+        self.trace = Trace(reducer.tallies)
         self._here = _Here()
         self._grid = backbone.geometry.grid
         self._stack = ExitStack()

@@ -7,9 +7,10 @@ relevant CLIP's text tower says they are to the question.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -74,6 +75,10 @@ class CDPruner(Reducer):
     clip: str | None = None
     packing: Literal["authors", "spatial"] = "authors"
     site = "output"
+    tallies: ClassVar[Mapping[str, str]] = {
+        "filled": "image tokens taken by relevance alone, where the features have no further "
+        "direction (the authors' code takes a root of a negative number there)"
+    }
 
     @property
     def needs(self) -> frozenset[Need]:

@@ -7,7 +7,9 @@ and in each the tokens that the class token attends to most go on.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -50,6 +52,10 @@ class HoloV(Reducer):
     k: int = 64
     windows: int = 16
     tower = "language"
+    tallies: ClassVar[Mapping[str, str]] = {
+        "missing": "image tokens fewer than the budget, where a window is smaller than its "
+        "share (the authors' code hands on zero vectors there)"
+    }
 
     @property
     def needs(self) -> frozenset[Need]:

@@ -19,6 +19,7 @@ from asap_eval.record.job import (
 from asap_eval.record.result import (
     Baseline,
     Calibration,
+    Counted,
     Fired,
     Macs,
     Metrics,
@@ -38,6 +39,7 @@ __all__ = [
     "Budget",
     "Calibration",
     "Count",
+    "Counted",
     "Fired",
     "Job",
     "Macs",

@@ -109,6 +109,19 @@ class Fired:
 
 
 @dataclass
+class Counted:
+    """Something that a method counts (`Reducer.tallies`), over the samples that could be read."""
+
+    says: str
+    """What, in words behind the number."""
+    total: int
+    samples: int
+    """Samples with any of it."""
+    of: int
+    """Samples that could be read."""
+
+
+@dataclass
 class Calibration:
     """How a budget found the knob."""
 
@@ -209,6 +222,8 @@ class RunRecord:
     macs: Macs | None = None
     tokens: Tokens | None = None
     fired: Fired | None = None
+    counted: dict[str, Counted] | None = None
+    """By the name of the method's note; None where the method counts nothing."""
     speed: dict[str, Any] | None = None
     """``fused_img_s fused_by matched_img_s method_img_s speedup{median p10 p90} ideal
     share_of_ideal rounds backend`` and the raw times; None where speed was not measured."""

@@ -6,7 +6,7 @@ import json
 import statistics
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import asdict, is_dataclass
 from functools import cache
 from typing import Any, cast
 
@@ -152,9 +152,17 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "k": record.knob,
         "tasks": None if record.tasks is None else json.dumps(record.tasks),
         "analysis": None if record.analysis is None else json.dumps(record.analysis),
+        "counted": _counted(record),
         "options": json.dumps(changed, sort_keys=True),
         "data_notes": " ".join(record.provenance.data.get("notes", ())),
     }
+
+
+def _counted(record: RunRecord) -> str | None:
+    """What a method counted, as JSON."""
+    if record.counted is None:
+        return None
+    return json.dumps({name: asdict(found) for name, found in record.counted.items()})
 
 
 def row_without_record(job: Job, why: str) -> dict[Hashable, Any]:
@@ -168,6 +176,7 @@ def row_without_record(job: Job, why: str) -> dict[Hashable, Any]:
         "k": job.k,
         "tasks": None,
         "analysis": None,
+        "counted": None,
         "options": json.dumps(changed_options(job.method, job.params), sort_keys=True),
         "data_notes": "",
         "random_top1": None,

@@ -6,6 +6,7 @@ from asap_eval.bench.bench import AnyBench, build_bench
 from asap_eval.errors import BadValueError, BudgetError, UnsupportedModelError
 from asap_eval.method import Reducer, build_from, method_class
 from asap_eval.record import Job
+from asap_eval.runner.latest_model import spec_of
 
 
 def checked(job: Job) -> tuple[AnyBench, Reducer]:
@@ -60,3 +61,4 @@ def _check_budget(job: Job, bench: AnyBench) -> None:
             f"method.{knob}={given} and budget={job.budget.kind} both set the knob of "
             f"'{job.method}': leave one of them out{why.format(wide=wide) if wide else ''}."
         )
+    bench.check_budget(job.budget, spec_of(job), cls)

@@ -14,6 +14,7 @@ from asap_eval.runner.calibration import evaluated
 from asap_eval.runner.earlier_records import Kept, files_of, rows_of_baseline
 from asap_eval.runner.prepare import Prepared
 from asap_eval.runner.progress import bar
+from asap_eval.work.rows import counted_block
 
 SPEED_ROUNDS = 30
 """Counted rounds of a speed measurement."""
@@ -55,6 +56,7 @@ def _summarise(ready: Prepared, record: RunRecord, rows: Rows, baseline: Kept | 
     summary = ready.bench.summarise(rows, ready.geometry, job.macs_convention)
     record.metrics, record.macs = summary.metrics, summary.macs
     record.tokens, record.fired = summary.tokens, summary.fired
+    record.counted = counted_block(ready.reducer.tallies, rows)
     record.tasks, record.analysis = summary.tasks, summary.analysis
     record.speed, record.latency_ms = summary.speed, summary.latency_ms
     record.memory_gb = summary.memory_gb

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asap_eval.errors import AsapEvalError
+from asap_eval.errors import AsapEvalError, first_line
 from asap_eval.hosts import llava_geometry
 from asap_eval.hosts.geometry import BlockGeometry
 from asap_eval.method import Batch, Need, Reducer, View
@@ -575,6 +575,5 @@ def runs_in_16_bits(trial: Trial) -> None:
             with torch.inference_mode():
                 outputs = subject.seen(trial.build()).outputs
         except (RuntimeError, TypeError) as error:
-            first = str(error).strip().split("\n")[0]
-            raise ContractError(f"In {dtype} it stops: {type(error).__name__}: {first}") from error
+            raise ContractError(f"In {dtype} it stops with {first_line(error)}.") from error
         demand(outputs.isfinite().all(), f"In {dtype} the model's output is not finite.")

@@ -16,13 +16,6 @@ from asap_eval.testing import llava
 from asap_eval.testing.subject import Seen, Subject
 from asap_eval.trace import Trace
 
-DTYPES = {
-    torch.float64: "float64",
-    torch.float32: "float32",
-    torch.bfloat16: "bfloat16",
-    torch.float16: "float16",
-}
-
 
 @dataclass
 class Questions(Subject):
@@ -41,9 +34,14 @@ class Questions(Subject):
     near: float = 1e-6
 
     def __post_init__(self) -> None:
-        self.loaded: LoadedVlm = llava.vlm(self.name, DTYPES[self.dtype])
+        self.loaded: LoadedVlm = llava.vlm(self.name, self._precision)
         self.model = self.loaded.model
         self.said = self.name
+
+    @property
+    def _precision(self) -> str:
+        """Its dtype, as a model's option names it."""
+        return str(self.dtype).removeprefix("torch.")
 
     @property
     def count(self) -> int:
@@ -58,7 +56,7 @@ class Questions(Subject):
         return 1
 
     def _inputs(self, picked: Sequence[int] | None) -> dict[str, Any]:
-        return llava.inputs(self.name, *self._numbers(picked), dtype=DTYPES[self.dtype])
+        return llava.inputs(self.name, *self._numbers(picked), dtype=self._precision)
 
     def _numbers(self, picked: Sequence[int] | None) -> list[int]:
         """Of samples, as `llava` counts them."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from asap_eval.errors import BadValueError, DataError
 from asap_eval.hosts import Geometry
-from asap_eval.record import Fired, Macs, Tokens
+from asap_eval.record import Counted, Fired, Macs, Tokens
 from asap_eval.record.journal import Chosen, Row, Rows
 from asap_eval.trace import Trace
 from asap_eval.work.convention import CONVENTIONS
@@ -35,8 +35,9 @@ SLOTS = {"fired": "q", "tokens": "q", "layer_mean": "d"}
 def work_of(trace: Trace, geometry: Geometry) -> list[dict[str, Any]]:
     """The work's part of each image's row: its firing block (0 = never), patch and pooled tokens
     after the last block and on average over the blocks, the model's MACs, the two products of
-    attention in them, and the method's own.
+    attention in them, and the method's own; ``counted`` where it counts something.
     """
+    counted = counted_of(trace) or [{}] * len(trace.fired)
     values = zip(
         trace.fired.tolist(),
         (trace.lengths - geometry.prefix).T.tolist(),
@@ -53,9 +54,34 @@ def work_of(trace: Trace, geometry: Geometry) -> list[dict[str, Any]]:
             "model_macs": own,
             "attention_macs": attention,
             "method_macs": method,
+            **counts,
         }
-        for fired, lengths, own, attention, method in values
+        for (fired, lengths, own, attention, method), counts in zip(values, counted, strict=True)
     ]
+
+
+def counted_of(trace: Trace) -> list[dict[str, dict[str, int]]]:
+    """``counted`` of each sample's row, by name of `Reducer.tallies`; nothing where a method counts
+    nothing."""
+    counted = {name: values.tolist() for name, values in trace.counted.items()}
+    each = [dict(zip(counted, one, strict=True)) for one in zip(*counted.values(), strict=True)]
+    return [{"counted": one} for one in each]
+
+
+def counted_block(says: Mapping[str, str], rows: Rows) -> dict[str, Counted] | None:
+    """The ``counted`` block of a record, from all its rows, gone through once.
+
+    Args:
+        says: `Reducer.tallies`; without any nothing is read.
+    """
+    found = {name: Counted(words, 0, 0, 0) for name, words in says.items()}
+    for row in filter(_is_read, rows if found else ()):
+        for name, sums in found.items():
+            number = row["counted"][name]
+            sums.total += number
+            sums.samples += number > 0
+            sums.of += 1
+    return found or None
 
 
 def columns(rows: Rows, kinds: Mapping[str, str]) -> dict[str, array[Any]]:

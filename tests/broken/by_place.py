@@ -5,23 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from broken_card import CARD
 from torch import Tensor
 
-from asap_eval.method import Card, View, register
+from asap_eval.method import View, register
 from asap_eval.scorer import Plan, Scorer
 
 
-@register(
-    "by_place",
-    Card(
-        paper="a broken method",
-        licence="Apache-2.0",
-        training="training-free",
-        knob="k",
-        knob_meaning="share of patches kept, 0 < k <= 1",
-        fixed_count=True,
-    ),
-)
+@register("by_place", CARD)
 @dataclass
 class ByPlace(Scorer):
     """Keep a run of patches that begins elsewhere for every place in the batch."""

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from asap_eval.method import Batch, Card, Need, Reducer, View, register
+from broken_card import CARD
+
+from asap_eval.method import Batch, Need, Reducer, View, register
 from asap_eval.tokens import Reduction
 
 
-@register(
-    "drops_class_token",
-    Card(
-        paper="a broken method",
-        licence="Apache-2.0",
-        training="training-free",
-        knob="k",
-        knob_meaning="tokens kept, from 1",
-        fixed_count=True,
-    ),
-)
+@register("drops_class_token", replace(CARD, knob_meaning="tokens kept, from 1"))
 @dataclass
 class DropsClassToken(Reducer):
     """Keep the tokens with the longest keys after the second block.

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from broken_card import CARD
 from torch import Tensor
 
-from asap_eval.method import Card, Need, View, register
+from asap_eval.method import Need, View, register
 from asap_eval.scorer import Plan, Scorer
 
 
-@register(
-    "leaks",
-    Card(
-        paper="a broken method",
-        licence="Apache-2.0",
-        training="training-free",
-        knob="k",
-        knob_meaning="share of patches kept, 0 < k <= 1",
-        fixed_count=True,
-    ),
-)
+@register("leaks", CARD)
 @dataclass
 class Leaks(Scorer):
     """Keep the patches farthest from the mean patch, of all images instead of their own."""

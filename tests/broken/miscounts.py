@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from broken_card import CARD
 from torch import Tensor
 
-from asap_eval.method import Card, Need, View, register
+from asap_eval.method import Need, View, register
 from asap_eval.scorer import Plan, Scorer
 
 
-@register(
-    "miscounts",
-    Card(
-        paper="a broken method",
-        licence="Apache-2.0",
-        training="training-free",
-        knob="k",
-        knob_meaning="share of patches kept, 0 < k <= 1",
-        fixed_count=True,
-    ),
-)
+@register("miscounts", CARD)
 @dataclass
 class Miscounts(Scorer):
     """Keep the patches least like the others; all pairs are multiplied, those above are counted."""

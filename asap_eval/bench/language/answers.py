@@ -31,7 +31,7 @@ class Answer:
             blocks, their mean. fired: block of each crop, 0 =
             never. language_fired: layer of the language model, 0 = never.
         tower_macs, projector_macs, prefill_macs, decode_macs: the model's work by part.
-        method_macs: the method's own products.
+        method_macs: the method's own products. counted: what it counts, by name.
         unpruned_macs: of tower, projector and prefill without the method.
     """
 
@@ -53,6 +53,7 @@ class Answer:
     decode_macs: float
     method_macs: float
     unpruned_macs: float
+    counted: dict[str, int]
 
 
 def answers(
@@ -140,4 +141,5 @@ def _answer(
         decode_macs=float(decode_macs(geometry, trace, max(new - 1, 0))[sample]),
         method_macs=float(ledger.method[sample]),
         unpruned_macs=float(unpruned.total),
+        counted={name: int(values[sample]) for name, values in trace.counted.items()},
     )

@@ -60,7 +60,7 @@ def plan_of(
     if counts:
         listed = ", ".join(f"{name} {count}" for name, count in counts)
         found.lines.append(("samples", f"{listed} (published sizes, not counted here)"))
-    crops = CROPS if spec.family == "llava_next" else 1
+    crops = most_crops(spec)
     grid = geometry.tower.grid
     full = crops * geometry.tower.patches + (2 * grid[0] if crops > 1 and newlines else 0)
     kept = handed(job, reducer, crops)
@@ -89,6 +89,11 @@ def plan_of(
     elif (lack := lacking_memory(job.device, needed)) is not None:
         found.missing.append(lack)
     return found
+
+
+def most_crops(spec: ModelSpec) -> int:
+    """Crops that a picture has at most, and that a budget of tokens is of."""
+    return CROPS if spec.family == "llava_next" else 1
 
 
 @functools.lru_cache(maxsize=2)

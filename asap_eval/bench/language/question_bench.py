@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from asap_eval.bench.bench import Bench
-from asap_eval.bench.language.plan import CROPS, plan_of
+from asap_eval.bench.language.plan import CROPS, most_crops, plan_of
 from asap_eval.bench.plan import Plan
 from asap_eval.data.questions.documents import HUB, look
 from asap_eval.data.questions.question_set import (
@@ -18,12 +18,12 @@ from asap_eval.data.questions.question_set import (
 )
 from asap_eval.data.questions.tasks import PAPER, Task, chosen
 from asap_eval.data.subset import Sample
-from asap_eval.errors import BadValueError
+from asap_eval.errors import BadValueError, UnreachableError
 from asap_eval.hosts import Geometry, LlavaGeometry, llava_geometry
 from asap_eval.method import Reducer
 from asap_eval.models import LoadedVlm, ModelSpec
 from asap_eval.packing import Newline
-from asap_eval.record import Job, Quantity
+from asap_eval.record import Budget, Job, Quantity
 from asap_eval.record.journal import Row, Rows
 from asap_eval.work.language import unpruned_prefill
 
@@ -110,6 +110,16 @@ class QuestionBench(Bench[LoadedVlm, LlavaGeometry, QuestionSet, QuestionBatch])
             f"about {whole / counted:.3f} GMACs per question unpruned up to the first logits, "
             f"{whole:.0f} GMACs in all"
         )
+
+    def check_budget(self, budget: Budget, spec: ModelSpec, method: type[Reducer]) -> None:
+        """A method in the tower leaves at least one token of every crop."""
+        crops = most_crops(spec)
+        if budget.kind == "tokens" and method.tower == "vision" and budget.target < crops:
+            has = f"up to {crops} crops" if crops > 1 else "one crop"
+            raise UnreachableError(
+                f"budget=tokens target={budget.target:g}: a sample of {spec.name} has {has}, and "
+                f"'{method.name}' leaves at least one token of each. Give target={crops} or more."
+            )
 
     def plan(self, job: Job, spec: ModelSpec, reducer: Reducer) -> Plan:
         if not spec.vlm:

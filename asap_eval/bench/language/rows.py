@@ -97,6 +97,7 @@ def measured(answer: Answer) -> Row:
         "model_macs": model,
         "method_macs": answer.method_macs,
         "unpruned_macs": answer.unpruned_macs,
+        **({"counted": answer.counted} if answer.counted else {}),
     }
 
 

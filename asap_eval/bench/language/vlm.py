@@ -6,8 +6,8 @@ right in part); ``part`` and ``group`` what it is scored with; ``new_tokens prom
 image_tokens handed_to_llm llm_layer_mean cached_entries unpruned_entries`` as `Answer` says;
 ``tokens layer_mean fired`` as lists, one value per crop; ``language_fired``; ``parts`` MACs of
 tower, projector, prefill and decoding; ``model_macs`` (the first three), ``method_macs`` and
-``unpruned_macs``. A question without a usable picture, or one that the model raises an error on, is
-wrong and listed.
+``unpruned_macs``; ``counted`` by name, where the method counts something (`Reducer.tallies`). A
+question without a usable picture, or one that the model raises an error on, is wrong and listed.
 
 Of a record: ``tasks`` as `asap_eval.bench.language.scores` says; ``macs`` per question up to the
 first logits, because answers differ in length; in ``tokens`` and ``fired`` an image is a crop (of a

@@ -61,11 +61,19 @@ def rows_of(
                 "distinct": batch.distinct[found],
                 **{key: [frame[key] for frame in own] for key in LISTS},
                 **{key: statistics.fmean(frame[key] for frame in own) for key in MEANS},
+                **_counted(own),
                 "error": None,
             }
         )
         found += 1
     return rows
+
+
+def _counted(own: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """``counted`` of a video, the sum over its frames; nothing where the method counts nothing."""
+    names = own[0].get("counted", {})
+    found = {name: sum(frame["counted"][name] for frame in own) for name in names}
+    return {"counted": found} if found else {}
 
 
 def summary_of(

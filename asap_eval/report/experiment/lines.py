@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from asap_eval.experiment import Entry, Published
 from asap_eval.report.experiment.match import Found
 from asap_eval.report.experiment.verdict import JUDGED, NOT_COMPARABLE, unlike, verdict, word_of
-from asap_eval.report.layouts.columns import Row, present
+from asap_eval.report.layouts.columns import Row, part, present
 
 MARK = "†"
 """Mark of a verdict on other images than the published figure's."""
@@ -66,10 +67,22 @@ def over_seeds(rows: Sequence[Row]) -> Row:
     # A knob that was found anew for every seed is no single number.
     row["k"] = row["k"] if len({str(r["k"]) for r in rows}) == 1 else None
     row["mcnemar_p"] = row["budget_low"] = row["budget_high"] = None
+    row["counted"] = _counted(rows)
     row["failed"] = max(r["failed"] or 0 for r in rows)
     row["below_random"] = bool(present(row["random_top1"]) and row["top1"] < row["random_top1"])
     row["below_random"] &= row["method"] != "random"
     return row
+
+
+def _counted(rows: Sequence[Row]) -> str | None:
+    """What the method counted in all of these rows together."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        for name, more in part(row, "counted").items():
+            before = found.get(name, {})
+            sums = {key: before.get(key, 0) + more[key] for key in ("total", "samples", "of")}
+            found[name] = more | sums
+    return json.dumps(found) if found else None
 
 
 def asked(entry: Entry, blank: Row) -> Row:

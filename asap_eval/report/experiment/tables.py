@@ -20,7 +20,7 @@ from asap_eval.report.experiment.task_table import changes, scores
 from asap_eval.report.experiment.tasks import task_columns, tasks_of
 from asap_eval.report.experiment.verdict import NOT_COMPARABLE
 from asap_eval.report.frame import CONTROL, FIELDS, comparable, frame
-from asap_eval.report.layouts.columns import BELOW, Row, laid_out, name_of, present
+from asap_eval.report.layouts.columns import BELOW, Row, counted_notes, laid_out, name_of, present
 from asap_eval.report.layouts.overview import (
     COMPARED,
     LAYOUTS,
@@ -250,8 +250,8 @@ def _lines(found: Sequence[Found], key: tuple[str, ...], model: str | None) -> l
 
 
 def _blank(model: str | None) -> Row:
-    names = (*FIELDS, "model_params", "k", "options", "random_top1", "below_random", "data_notes")
-    return {**dict.fromkeys(names), "model": model}
+    names = ("model_params", "k", "options", "random_top1", "below_random", "data_notes", "counted")
+    return {**dict.fromkeys((*FIELDS, *names)), "model": model}
 
 
 def _head(model: str | None, lines: Sequence[Row]) -> str:
@@ -314,7 +314,7 @@ def _notes(about: About, group: Group) -> list[str]:
         notes.append("random weights, not comparable")
     if any(line["below_random"] for line in group.lines):
         notes.append(f"{BELOW} below random patches at the same budget")
-    notes += data_notes(group.lines)
+    notes += counted_notes(group.lines) + data_notes(group.lines)
     if any(line["seeds"] > 1 for line in group.lines):
         notes.append(
             "Several seeds: mean (least to most); the interval of Δ is the mean of theirs, which "

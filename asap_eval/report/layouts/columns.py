@@ -65,6 +65,17 @@ def part(row: Row, name: str) -> dict[str, Any]:
     return json.loads(row[name]) if present(row[name]) else {}
 
 
+def counted_notes(rows: Iterable[Row]) -> list[str]:
+    """What methods counted, a line each, where it is not 0."""
+    return [
+        f"{name_of(row)}: {found['total']} {found['says']}, in {found['samples']} of {found['of']} "
+        "samples"
+        for row in rows
+        for found in part(row, "counted").values()
+        if found["total"]
+    ]
+
+
 def numbers(row: Row, form: str, *names: str) -> str:
     """Several columns in one format with one ``{}`` each, or a dash where the first is missing."""
     values = [row[name] for name in names]

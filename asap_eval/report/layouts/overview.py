@@ -16,6 +16,7 @@ from asap_eval.report.layouts.columns import (
     BELOW,
     Column,
     Row,
+    counted_notes,
     first_sentence,
     laid_out,
     name_of,
@@ -123,7 +124,8 @@ def _notes(rows: list[Row], *, short: bool = False) -> list[str]:
         if row["status"] == "failed":
             why = text(row["error"])
             notes.append(f"{name_of(row)} failed: {first_sentence(why) if short else why}")
-    return notes + unequal_counts(rows) + data_notes(rows) + _seeds(rows)
+    notes += unequal_counts(rows) + counted_notes(rows)
+    return notes + data_notes(rows) + _seeds(rows)
 
 
 def data_notes(rows: Sequence[Row]) -> list[str]:
