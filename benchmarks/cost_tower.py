@@ -17,12 +17,13 @@ from cost_watch import rounds_of
 from PIL import Image
 from torch import Tensor, nn
 
+from asap_eval.files.tensors import save_tensors
 from asap_eval.hosts import backbone_of, hf_clip
 from asap_eval.hosts.backbone import Backbone, Behind
 from asap_eval.hosts.seam import Seam
 from asap_eval.method import Reducer, build, method_class
 from asap_eval.methods.parts.learned import Learned
-from asap_eval.methods.parts.predictors import write_predictors
+from asap_eval.methods.parts.predictors import FORMAT, numbered
 from asap_eval.methods.spot import STATISTICS, Spot
 from asap_eval.models import model_specs
 from asap_eval.models.llava import fill
@@ -187,5 +188,5 @@ def seeded_predictors(method: str, part: Backbone, folder: Path) -> str:
         predictors = {place: reducer.untrained(inputs) for place in places}
     out = folder / f"{method}.safetensors"
     said = {"method": method, "blocks": json.dumps(places), "training": "none: seeded, for timing"}
-    write_predictors(out, predictors, said)
+    save_tensors(numbered(predictors), out, {"format": FORMAT, **said})
     return str(out)

@@ -161,6 +161,7 @@ def test_without_the_extra_for_language_models(
 
 def test_a_method_that_never_acts_or_stops_is_told_so(others: Path) -> None:
     text = (BROKEN / "unseeded.py").read_text()
+    sys.path.append(str(BROKEN))  # its card
     Path("lazy.py").write_text(
         text.replace('"unseeded"', '"lazy"').replace(
             "    def score",

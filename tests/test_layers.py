@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import sys
 from collections.abc import Collection, Iterator
@@ -180,3 +181,20 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
     """A file that moved takes what is written of it along; `<name>` stands for any."""
     for found in re.findall(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|c|h|csv))`", page.read_text()):
         assert (ROOT / found).exists() or (PACKAGE / found).exists(), f"{page.name}: {found}"
+
+
+SCRIPTS = [
+    path for room in ("benchmarks", "examples", "docs") for path in (ROOT / room).glob("*.py")
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_import_what_is_there(script: Path) -> None:
+    """Nothing else runs most of them, and the types of a move do not reach them."""
+    for node in ast.walk(ast.parse(script.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("asap_eval"):
+            module = importlib.import_module(node.module or "")
+            for name in node.names:
+                whole = f"{node.module}.{name.name}"
+                there = hasattr(module, name.name) or importlib.util.find_spec(whole)
+                assert there, f"{script.name} imports {whole}, which is not there"

@@ -11,7 +11,7 @@ from asap_eval.bench.language.rows import measured, work_summary
 from asap_eval.cli.output import remarks
 from asap_eval.hosts import install, llava_geometry
 from asap_eval.testing import llava
-from asap_eval.work.rows import fired_block, macs_block, work_of
+from asap_eval.work.rows import MACS, SLOTS, columns, fired_block, macs_block, work_of
 
 NOTHING = "these options never fire"
 LANGUAGE = [case for case in CASES if case.declared.tower == "language"]
@@ -23,7 +23,8 @@ def test_a_method_in_a_classifier(case: Case) -> None:
     geometry = subject("plain").geometry
     trace = trial("plain", case).whole.trace
     rows = [row | {"error": None} for row in work_of(trace, geometry)]
-    fired, macs = fired_block(rows, geometry.depth), macs_block(rows, geometry, "full")
+    work = columns(rows, {**MACS, **SLOTS})
+    fired, macs = fired_block(work["fired"], geometry.depth), macs_block(work, geometry, "full")
     said = " ".join(remarks(make(case.method, fired=fired, macs=macs)))
     if case.effect in ACTING:
         assert NOTHING not in said

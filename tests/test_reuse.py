@@ -323,14 +323,15 @@ def test_committed_records_without_hashes_stay_readable() -> None:
     [f.name for f in (ROOT / "asap_eval" / "kernels").iterdir() if f.is_file()],
 )
 def test_every_file_of_the_kernels_is_a_source(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = sources_digest(["asap_eval.hosts"])
+    using = ["asap_eval.hosts", "asap_eval.methods.tome"]
+    before = sources_digest(using)
     content = sources._content
 
     def edited(path: Path) -> bytes:
         return content(path) + (b"\n" if path.name == file else b"")
 
     monkeypatch.setattr(sources, "_content", edited)
-    assert sources_digest(["asap_eval.hosts"]) != before
+    assert sources_digest(using) != before
 
 
 def keys_by_package(job: Job, monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
