@@ -91,8 +91,13 @@ screenshots: report $(VENV)/.dev ## pictures of that page for docs/ (needs Chrom
 	$(BIN)/python docs/screenshots.py build/report/index.html docs
 
 tables: $(VENV)/.core ## the tables in results/, from the records in results/
-	for name in table1 table2 readings controls fig6 alpha; do \
+	for name in table1 readings controls; do \
 		$(BIN)/asap-eval report results/deit_tiny --experiment $$name --model deit_tiny \
+			--beside results/deit_tiny_training --format markdown --out $(OUT)/$$name.md || exit 1; done
+	$(BIN)/asap-eval report results/deit_tiny --experiment zoo_image --model deit_tiny \
+		--format markdown --out $(OUT)/zoo_image.md
+	for name in table2 fig6 alpha; do \
+		$(BIN)/asap-eval report results/deit_tiny_training --experiment $$name --model deit_tiny \
 			--format markdown --out $(OUT)/$$name.md || exit 1; done
 	for name in fig7 spearman; do \
 		$(BIN)/asap-eval report results/walk --experiment $$name --model deit_tiny \

@@ -19,6 +19,7 @@ from asap_eval import record as rec
 from asap_eval.cli.report import main
 from asap_eval.method import methods
 from asap_eval.record import RunRecord, read_records
+from asap_eval.report.pictures.curves import curves
 from asap_eval.report.pictures.figure import Figure
 from asap_eval.report.pictures.kinds import PICTURES, figures
 from asap_eval.report.pictures.looks import GREY, LOOKS, is_control, look_of
@@ -120,6 +121,16 @@ def results(tmp_path: Path) -> Path:
         make("tome", **same, speed=speed, key="t"),
         *(make("random", **same, speed=speed, seed=seed, key=f"r{seed}") for seed in (0, 1)),
     ]
+    curved = [
+        make(
+            method,
+            budget=rec.Budget("macs", target),
+            reduction_pct=target,
+            key=f"c{method}{target}",
+        )
+        for method in ("ats", "random", "stride")
+        for target in (-20.0, -50.0, -70.0)
+    ]
     blocks = [
         {"block": b, "heaviest_on_foreground": 0.2 * b, "heaviest_on_foreground_ci95": [0, 1]}
         for b in range(1, BLOCKS + 1)
@@ -133,6 +144,7 @@ def results(tmp_path: Path) -> Path:
         folder,
         baseline(),
         *judged,
+        *curved,
         *grid,
         *rivals,
         *map(at_alpha, (0.1, 0.5, 0.9)),
@@ -169,6 +181,14 @@ def test_every_kind_is_drawn_and_twice_the_same(results: Path) -> None:
         with Image.open(io.BytesIO(figure.png)) as picture:
             assert picture.format == "PNG"
             assert len(picture.convert("RGB").getcolors(1 << 24)) > 8, "an empty picture"
+
+
+def test_a_curve_has_three_budgets_and_begins_at_the_unpruned_model(results: Path) -> None:
+    (figure,) = curves(read_records(results)[0])
+    assert figure.alt.startswith("3 panels")
+    assert "ats -9.2 at -20 %, -9.2 at -50 %, -9.2 at -70 %" in figure.alt
+    assert figure.alt.index("ats") < figure.alt.index("random") < figure.alt.index("stride")
+    assert "tome" not in figure.alt, "two budgets are no curve"
 
 
 def test_an_unfinished_record_changes_nothing(results: Path) -> None:

@@ -10,6 +10,7 @@ from asap_eval.errors import RecordError
 from asap_eval.files.placed import placed
 from asap_eval.record import read_records
 from asap_eval.report.pictures.chain import CHAIN
+from asap_eval.report.pictures.curves import CURVES_OF_WORK
 from asap_eval.report.pictures.emergence import EMERGENCE
 from asap_eval.report.pictures.figure import Figure, Found, Picture
 from asap_eval.report.pictures.foreground import FOREGROUND
@@ -23,6 +24,7 @@ from asap_eval.report.readable import FOREIGN
 PICTURES: tuple[Picture, ...] = (
     PUBLISHED,
     MACS,
+    CURVES_OF_WORK,
     SPEED,
     TOKENS,
     HEAT_MAP,
