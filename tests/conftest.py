@@ -13,8 +13,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from project import ROOT, SHARED, read_toml
 
+from asap_eval.kernels import available, native
 from asap_eval.registry import METHODS, PACKAGE
 
 ABSENT = f"no shared data at {SHARED} (set ASAP_EVAL_SHARED to its place)"
@@ -145,3 +147,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         elif empty := [pattern for pattern in patterns if not files_of([pattern])]:
             raise pytest.UsageError(f"{item.nodeid}: golden patterns match no file: {empty}")
         item.user_properties.append(("golden", patterns))
+
+
+@pytest.fixture
+def _as_kernels_run(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Without gradients and switches; a test may change the number of threads."""
+    monkeypatch.delenv(native.SWITCH, raising=False)
+    threads = torch.get_num_threads()
+    with torch.no_grad():
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def _compiled() -> None:
+    """Skips where there is no compiled kernel, and says why."""
+    there, why = available()
+    if not there:
+        pytest.skip(why)

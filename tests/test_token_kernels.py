@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import tiny
 import torch
 from torch import Tensor
 
 import asap_eval
-from asap_eval.kernels import available, native
+from asap_eval.kernels import native
 from asap_eval.kernels.nearest import nearest, paired
 from asap_eval.kernels.reduction import survey
 from asap_eval.tokens import DROPPED, Reduction, Tokens
@@ -19,20 +17,7 @@ SHAPES = ((3, 3, 197, 64), (2, 1, 197, 192), (1, 2, 3, 5), (4, 6, 40, 20), (2, 1
 """``b, H, N, d``: DeiT's keys, features, and full and partial tiles, panels and vectors."""
 
 
-@pytest.fixture(autouse=True)
-def _without_gradients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv(native.SWITCH, raising=False)
-    threads = torch.get_num_threads()
-    with torch.no_grad():
-        yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def _compiled() -> None:
-    there, why = available()
-    if not there:
-        pytest.skip(why)
+pytestmark = pytest.mark.usefixtures("_as_kernels_run")
 
 
 def dirty(monkeypatch: pytest.MonkeyPatch) -> None:

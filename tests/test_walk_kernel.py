@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
 
-from asap_eval.kernels import available, native, walk
+from asap_eval.kernels import native, walk
 from asap_eval.kernels.walk import walked
 
 SHAPES = ((3, 198, 197), (1, 1, 1), (2, 5, 16), (5, 17, 17), (9, 66, 65), (1, 100, 99))
 """``b, M, N``: walks of DeiT and smaller, full and partial tiles and panels."""
 
 
-@pytest.fixture(autouse=True)
-def _without_gradients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv(native.SWITCH, raising=False)
-    threads = torch.get_num_threads()
-    with torch.no_grad():
-        yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def _compiled() -> None:
-    there, why = available()
-    if not there:
-        pytest.skip(why)
+pytestmark = pytest.mark.usefixtures("_as_kernels_run")
 
 
 def walks(count: int, rows: int, length: int) -> tuple[Tensor, Tensor]:

@@ -105,22 +105,22 @@ def load() -> ctypes.CDLL | str:
         found = library()
     except KernelError as error:
         return str(error)
-    found.packed_attention.argtypes = [ctypes.POINTER(_Call)]
-    found.packed_attention.restype = None
-    found.packed_attention_workspace.argtypes = [ctypes.c_int64, ctypes.c_int64]
-    found.packed_attention_workspace.restype = ctypes.c_int64
-    found.walk.argtypes = [ctypes.POINTER(Walk)]
-    found.walk.restype = None
-    found.walk_workspace.argtypes = [ctypes.c_int64]
-    found.walk_workspace.restype = ctypes.c_int64
-    found.nearest_workspace.argtypes = [ctypes.c_int64, ctypes.c_int64]
-    found.nearest_workspace.restype = ctypes.c_int64
-    calls = {"nearest": Nearest, "pairs": Pairs, "survey": Survey, "reduction": Moves}
-    for name, struct in calls.items():
+    calls = {"packed_attention": _Call, "walk": Walk, "nearest": Nearest, "pairs": Pairs}
+    for name, struct in {**calls, "survey": Survey, "reduction": Moves}.items():
         getattr(found, name).argtypes = [ctypes.POINTER(struct)]
         getattr(found, name).restype = None
+    for name, sizes in {"packed_attention": 2, "walk": 1, "nearest": 2}.items():
+        rooms = getattr(found, f"{name}_workspace")
+        rooms.argtypes, rooms.restype = [ctypes.c_int64] * sizes, ctypes.c_int64
     found.packed_attention_build.argtypes = []
     found.packed_attention_build.restype = ctypes.c_char_p
+    return found
+
+
+def loaded() -> ctypes.CDLL:
+    """The library, where `takes` says that it is used."""
+    found = load()
+    assert not isinstance(found, str)
     return found
 
 

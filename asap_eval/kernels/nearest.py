@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asap_eval.kernels.native import Nearest, Pairs, load, takes, workspace
+from asap_eval.kernels.native import Nearest, Pairs, loaded, takes, workspace
 
 
 def mean_over_heads(keys: Tensor) -> Tensor:
@@ -52,8 +52,7 @@ def nearest(
 
 
 def _natively(x: Tensor, sources: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    found = load()
-    assert not isinstance(found, str)
+    found = loaded()
     count, heads, _, width = x.shape
     sources, targets = (t if t.stride(1) == 1 else t.contiguous() for t in (sources, targets))
     best = torch.empty(sources.shape, dtype=torch.float32)
@@ -101,8 +100,7 @@ def paired(best: Tensor, partner: Tensor, r: int, prefix: int, tokens: int) -> T
     first = prefix % 2  # of the sources behind the prefix; the targets begin at the other one
     group = torch.empty(images, tokens, dtype=torch.int64, device=best.device)
     if best.dtype == torch.float32 and takes(best):
-        found = load()
-        assert not isinstance(found, str)
+        found = loaded()
         threads = torch.get_num_threads()
         memory = torch.empty(2 * threads * sources, dtype=torch.int64)
         best, partner = best.contiguous(), partner.contiguous()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asap_eval.kernels.native import Moves, Survey, load, takes, workspace
+from asap_eval.kernels.native import Moves, Survey, loaded, takes, workspace
 
 
 def _check(group: Tensor, size: Tensor, *factors: Tensor | None) -> None:
@@ -34,8 +34,7 @@ def survey(group: Tensor, size: Tensor, share: Tensor | None = None) -> Tensor:
     """
     _check(group, size, share)
     if takes(size) and (share is None or takes(share)):
-        found = load()
-        assert not isinstance(found, str)
+        found = loaded()
         group, size = group.contiguous(), size.contiguous()
         share = None if share is None else share.contiguous()
         out = torch.empty(3, len(group), dtype=torch.int64)
@@ -89,8 +88,7 @@ def reduced(
     Returns:
         ``[total, D]``, ``[B, longest]`` sizes and ``[B, P]`` slots of patches.
     """
-    found = load()
-    assert not isinstance(found, str)
+    found = loaded()
     _check(group, size, weight, share)
     x = x if x.stride(1) == 1 else x.contiguous()
     group, size, source = group.contiguous(), size.contiguous(), source.contiguous()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asap_eval.kernels.native import Walk, load, takes, workspace
+from asap_eval.kernels.native import Walk, loaded, takes, workspace
 
 
 def room(columns: int, device: torch.device) -> int:
@@ -73,8 +73,7 @@ def walked(rows: Tensor, attention: Tensor, alpha: float, like: torch.dtype) -> 
 
 def _natively(rows: Tensor, attention: Tensor, alpha: float) -> Tensor:
     """In place. Both are contiguous."""
-    found = load()
-    assert not isinstance(found, str)
+    found = loaded()
     count, many, length = rows.shape
     if attention.shape != (count, length, length):
         raise ValueError(f"{[*rows.shape]} cannot take a step of {[*attention.shape]}.")

@@ -117,14 +117,14 @@ def _led(spending: _Spending) -> Found | None:
         return None
     first = _Spending(ready, spending.batches[:1], spending.tried)
     target, away = ready.job.budget.target, 0.0
-    for _ in range(LOOKS):
+    for look in range(LOOKS):
         try:
             found = first.search(target - away)
         except BudgetError:
             return None  # said of all samples
         values = spending.values(found.knob)
-        if ready.reducer.card.fixed_count and min(values) == max(values):
-            return found
+        if look == 0 and ready.reducer.card.fixed_count and min(values) == max(values):
+            return found  # a note of a later one would name another target
         reached = _mean(values)
         if abs(reached - target) <= TOLERANCE:
             low, high = sorted(map(spending.mean, ends(ready.reducer, ready.batch())))
