@@ -323,7 +323,9 @@ def test_committed_records_without_hashes_stay_readable() -> None:
     [f.name for f in (ROOT / "asap_eval" / "kernels").iterdir() if f.is_file()],
 )
 def test_every_file_of_the_kernels_is_a_source(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    using = ["asap_eval.hosts", "asap_eval.methods.tome"]
+    # Every host uses all of them but the search for partners, which methods ask for.
+    searching = ["asap_eval.methods.tome"] if file == "nearest.py" else []
+    using = ["asap_eval.hosts", *searching]
     before = sources_digest(using)
     content = sources._content
 
